@@ -1,0 +1,9 @@
+"""Diffusion: schedule, preconditioning, networks, loss, samplers, guidance; per example and in normalised units."""
+
+from collections.abc import Callable
+
+from phdme_jax.diffusion.mlp import make_mlp
+from phdme_jax.diffusion.networks import Network
+from phdme_jax.diffusion.unet import make_unet
+
+NETWORKS: dict[str, Callable[..., Network]] = {"unet": make_unet, "mlp": make_mlp}

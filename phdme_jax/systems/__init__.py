@@ -1,0 +1,27 @@
+"""Floor 1: what the physics is. One file per system; adding a system is one file and one line here."""
+
+from collections.abc import Callable
+
+from phdme_jax.systems.base import Structure as Structure
+from phdme_jax.systems.base import System as System
+from phdme_jax.systems.vibrating_string import make_string
+
+SYSTEMS: dict[str, Callable[..., System]] = {
+    "vibrating_string": make_string,
+}
+
+
+def make_system(name: str, **options: object) -> System:
+    """Build a system of the registry by name.
+
+    Args:
+      name: a key of `SYSTEMS`.
+      **options: keyword arguments of its factory.
+    Returns:
+      the system.
+    Raises:
+      ValueError: unknown name.
+    """
+    if name not in SYSTEMS:
+        raise ValueError(f"expected a system among {sorted(SYSTEMS)}, got {name!r}")
+    return SYSTEMS[name](**options)

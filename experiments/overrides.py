@@ -1,0 +1,99 @@
+"""The user's `--config.group.key=value`: every override is checked against the configuration it changes."""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from experiments.files import InputError
+
+_TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
+
+
+def apply_overrides(config: Any, overrides: Mapping[str, str]) -> None:
+    """Sets keys of a locked ConfigDict from text, each to a value of the type it has.
+
+    Args:
+      config: the configuration, changed in place.
+      overrides: dotted key -> text.
+
+    Raises:
+      InputError: a key that does not exist (the message names those that do) or a value of another type.
+    """
+    for key, text in overrides.items():
+        *groups, last = key.split(".")
+        group = config
+        for depth, name in enumerate([*groups, last]):
+            if not hasattr(group, "keys"):
+                raise InputError(f"--config.{key}: {'.'.join(groups[:depth])} is a value and has no keys of its own")
+            if name not in group:
+                raise InputError(_unknown_key(config, key, group, ".".join(groups[:depth])))
+            parent, group = group, group[name]
+        if hasattr(group, "keys"):
+            names = ", ".join(f"{key}.{name}" for name in sorted(group))
+            raise InputError(f"--config.{key} is a group; expected one of its keys: {names}")
+        try:
+            parent[last] = _parse(key, text, group)
+        except TypeError as error:
+            raise InputError(f"--config.{key}: {error}") from None
+
+
+def flatten_config(config: Any) -> dict[str, Any]:
+    """Dotted key -> value of a nested configuration, tuples as lists."""
+    flat: dict[str, Any] = {}
+    for key in config:
+        value = config[key]
+        if hasattr(value, "keys"):
+            flat |= {f"{key}.{name}": inner for name, inner in flatten_config(value).items()}
+        else:
+            flat[key] = list(value) if isinstance(value, tuple) else value
+    return flat
+
+
+def _unknown_key(config: Any, key: str, group: Any, place: str) -> str:
+    near = difflib.get_close_matches(key, list(flatten_config(config)), n=1, cutoff=0.7)
+    hint = f", did you mean {near[0]}?" if near else ""
+    where = f"the group {place}" if place else "the configuration"
+    return f"unknown configuration key {key!r}{hint}; {where} has {', '.join(sorted(group))}"
+
+
+def _parse(key: str, text: str, default: Any) -> Any:
+    """The text as a value of the type of the default."""
+    if isinstance(default, bool):
+        if text.lower() not in _TRUTHS:
+            raise InputError(f"--config.{key} expects true or false, got {text!r}")
+        return _TRUTHS[text.lower()]
+    if isinstance(default, int | float):
+        return _number(key, text, default)
+    if isinstance(default, str):
+        return text
+    if isinstance(default, tuple | list):
+        return _sequence(key, text, default)
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _number(key: str, text: str, default: int | float) -> int | float:
+    kind = "a whole number" if isinstance(default, int) else "a number"
+    try:
+        number = float(text)
+        if isinstance(default, int):
+            whole = int(text) if text.strip().lstrip("+-").isdigit() else int(number)
+            if whole != number:
+                raise ValueError
+            return whole
+    except (ValueError, OverflowError):
+        raise InputError(f"--config.{key} expects {kind} such as {default}, got {text!r}") from None
+    if not math.isfinite(number):
+        raise InputError(f"--config.{key} expects a finite number such as {default}, got {text!r}")
+    return number
+
+
+def _sequence(key: str, text: str, default: tuple | list) -> tuple | list:
+    words = [word.strip() for word in text.strip("()[] ").split(",") if word.strip()]
+    if not default:
+        return type(default)(_parse(key, word, None) for word in words)
+    return type(default)(_parse(key, word, default[0]) for word in words)

@@ -1,0 +1,102 @@
+"""Guidance: transforms of a denoiser into another denoiser, at sampling time and without training.
+
+Each takes `denoise(noisy, t) -> x0_hat` and gives back the same kind of function, so that they can be stacked; the
+outermost one has the last word on x0_hat.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from phdme_jax.diffusion.preconditioning import Denoise
+from phdme_jax.diffusion.schedule import Schedule
+
+
+def clamp_known(denoise: Denoise, mask: Bool[Array, "*shape"], values: Float[Array, "*shape"]) -> Denoise:
+    """Denoiser whose answer holds the known entries.
+
+        x0_hat -> where(mask, values, x0_hat)
+
+    Args:
+      denoise: maps (noisy, t) to x0_hat.
+      mask: True where the clean example is known (its first row, its fixed ends).
+      values: the known entries, anything elsewhere; normalised units.
+
+    Returns:
+      the clamped denoiser.
+    """
+
+    def clamped(noisy: Array, t: Array) -> Array:
+        return jnp.where(mask, values, denoise(noisy, t))
+
+    return clamped
+
+
+def residual_guidance(
+    denoise: Denoise,
+    schedule: Schedule,
+    residual_fn: Callable[[Array], Array],
+    scale: float | Callable[[Array], Array],
+) -> Denoise:
+    """Denoiser drawn towards a vanishing residual, through the Jacobian of the denoiser.
+
+        x0_hat -> x0_hat - scale(t) sigma^2/alpha  d/d noisy  |residual(x0_hat(noisy, t))|^2 / 2
+
+    By Tweedie's formula this is the posterior mean given "residual = 0" where the residual given `noisy` is Gaussian with
+    mean residual(x0_hat) and variance 1/scale(t): exactly so in a linear-Gaussian world, an approximation elsewhere. One
+    call costs a forward and a backward pass through the denoiser.
+
+    Args:
+      denoise: maps (noisy, t) to x0_hat; differentiable.
+      schedule: the noise schedule.
+      residual_fn: maps a clean example to its residual, of any shape; summed over its entries, so an average wants a factor
+        1/sqrt(entries) inside.
+      scale: inverse variance of the residual given `noisy`: a number, or a function of the diffusion time such as
+        `gaussian_scale`.
+
+    Returns:
+      the guided denoiser.
+
+    Source: Chung et al. (2023, diffusion posterior sampling), eq. 16, there with a scale divided by the norm of the residual;
+    Song et al. (2023, pseudoinverse guidance), section 3, for a scale that follows the noise level.
+    """
+
+    def guided(noisy: Array, t: Array) -> Array:
+        def potential(point: Array) -> tuple[Array, Array]:
+            x0_hat = denoise(point, t)
+            return 0.5 * jnp.sum(residual_fn(x0_hat) ** 2), x0_hat
+
+        gradient, x0_hat = jax.grad(potential, has_aux=True)(noisy)
+        alpha, sigma = schedule.alpha_sigma(jnp.asarray(t, noisy.dtype))
+        strength = jnp.asarray(scale(t) if callable(scale) else scale, noisy.dtype)
+        return x0_hat - strength * (sigma**2 / alpha) * gradient
+
+    return guided
+
+
+def gaussian_scale(
+    schedule: Schedule, noise_variance: float, gain: float = 1.0, data_std: float = 1.0
+) -> Callable[[Array], Array]:
+    """Scale for `residual_guidance` if the data were independent Gaussians.
+
+        scale(t) = 1 / (noise_variance + gain s^2 r^2/(s^2 + r^2)),    r = sigma/alpha
+
+    Args:
+      schedule: the noise schedule.
+      noise_variance: variance of the residual of a true example: observation noise or discretisation error, squared.
+      gain: squared norm of a row of the residual's derivative with respect to the example.
+      data_std: standard deviation s of the clean data.
+
+    Returns:
+      function of the diffusion time.
+
+    Source: Song et al. (2023, pseudoinverse guidance), eq. 8 with r_t^2 as in its appendix for Gaussian data.
+    """
+
+    def scale(t: Array) -> Array:
+        square = schedule.noise_ratio(t) ** 2
+        return 1.0 / (noise_variance + gain * square * data_std**2 / (square + data_std**2))
+
+    return scale

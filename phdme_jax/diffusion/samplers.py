@@ -1,0 +1,161 @@
+"""Samplers: from noise to an example through repeated calls of a denoiser.
+
+Every sampler here is a table with one row for each call of the denoiser, worked off by one scan:
+
+    denoised = denoise(state, time)
+    state   <- keep state + pull denoised + recall previous_denoised + spread fresh_noise
+
+which holds the denoiser once in the compiled program, whichever the sampler, and makes the number of function evaluations
+the number of rows.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from phdme_jax.diffusion.preconditioning import Denoise
+from phdme_jax.diffusion.schedule import Schedule, sampling_times
+
+SAMPLERS = ("ddpm", "ddim", "heun", "dpm")
+
+
+class SamplerTable(NamedTuple):
+    """Coefficients of a sampler, one entry for each call of the denoiser; see the module's docstring."""
+
+    time: Float[Array, " call"]
+    keep: Float[Array, " call"]
+    pull: Float[Array, " call"]
+    recall: Float[Array, " call"]
+    spread: Float[Array, " call"]
+
+
+def num_function_evaluations(sampler: str, num_steps: int) -> int:
+    """Calls of the denoiser for one sample: 2 num_steps - 1 for "heun", num_steps for the others.
+
+    >>> num_function_evaluations("heun", 20)
+    39
+    """
+    _check_sampler(sampler)
+    return 2 * num_steps - 1 if sampler == "heun" else num_steps
+
+
+def sampler_table(
+    sampler: str, schedule: Schedule, num_steps: int, dtype: Any, eta: float = 0.0, spacing: str = "time"
+) -> SamplerTable:
+    """Coefficients of a sampler.
+
+    With r = sigma/alpha, from level (alpha, sigma) to the next (alpha', sigma'):
+
+        ddim:  keep = sqrt(sigma'^2 - spread^2)/sigma,   pull = alpha' - keep alpha,
+               spread = eta sigma'/sigma sqrt(sigma^2 - (alpha sigma'/alpha')^2)
+        ddpm:  ddim with eta = 1, the ancestral step
+        dpm:   ddim with eta = 0 and denoised + k (denoised - previous_denoised) for denoised, k the ratio of this step in
+               log(r) to twice the one before
+        heun:  ddim with eta = 0 (Euler's step in r), then a call at the new level and the trapezoidal correction
+               state + alpha' (r' - r)/(2 r') (previous_denoised - denoised)
+
+    The last row makes the denoised example the state.
+
+    Args:
+      sampler: "ddpm", "ddim", "heun" or "dpm".
+      schedule: the noise schedule.
+      num_steps: number of noise levels, the first at t = 1, the last at t = 0.
+      dtype: floating type of the coefficients.
+      eta: share of the ancestral noise, 0 to 1, used by "ddim".
+      spacing: how the levels are spaced; see `schedule.sampling_times`.
+
+    Returns:
+      table with `num_function_evaluations` rows.
+
+    Raises:
+      ValueError: unknown sampler or spacing, no step, eta outside [0, 1].
+
+    Source: Ho et al. (2020), eq. 7; Song et al. (2021, DDIM), eq. 12 and 16; Karras et al. (2022), algorithm 1, here in terms
+    of x0_hat alone (Euler's step moves along the straight line towards x0_hat, so that both slopes are measured from the
+    predicted state); Lu et al. (2022, DPM-Solver++), algorithm 2.
+    """
+    _check_sampler(sampler)
+    if not 0.0 <= eta <= 1.0:
+        raise ValueError(f"expected eta between 0 and 1, got {eta}")
+    times = sampling_times(schedule, num_steps, dtype, spacing)
+    alpha, sigma = schedule.alpha_sigma(times)
+    here_alpha, here_sigma, next_alpha, next_sigma = alpha[:-1], sigma[:-1], alpha[1:], sigma[1:]
+    share = 1.0 if sampler == "ddpm" else eta if sampler == "ddim" else 0.0
+    shrink = here_alpha * next_sigma / (next_alpha * here_sigma)
+    spread = share * next_sigma * jnp.sqrt(jnp.maximum(1.0 - shrink**2, 0.0))
+    keep = next_sigma * jnp.sqrt(1.0 - share**2 + (share * shrink) ** 2) / here_sigma
+    pull = next_alpha - keep * here_alpha
+    recall = jnp.zeros_like(keep)
+    if sampler == "dpm":
+        width = 0.5 * jnp.diff(schedule.log_snr(times))
+        lean = jnp.concatenate([jnp.zeros_like(width[:1]), 0.5 * width[1:] / width[:-1]])
+        pull, recall = pull * (1.0 + lean), -pull * lean
+    steps = SamplerTable(times[:-1], keep, pull, recall, spread)
+    if sampler == "heun":
+        correction = 0.5 * next_alpha * (1.0 / shrink - 1.0)
+        second = SamplerTable(times[1:], jnp.ones_like(keep), correction, -correction, recall)
+        steps = jax.tree.map(lambda euler, trapezoid: jnp.stack([euler, trapezoid], 1).reshape(-1), steps, second)
+    one, zero = jnp.ones_like(times[:1]), jnp.zeros_like(times[:1])
+    last = SamplerTable(times[-1:], zero, one, zero, zero)
+    return jax.tree.map(lambda rows, end: jnp.concatenate([rows, end]), steps, last)
+
+
+def sample(
+    denoise: Denoise,
+    schedule: Schedule,
+    noise: Float[Array, "*shape"],
+    key: PRNGKeyArray,
+    *,
+    sampler: str = "ddim",
+    num_steps: int = 50,
+    eta: float = 0.0,
+    spacing: str = "time",
+    clamp: Callable[[Array], Array] | None = None,
+) -> Float[Array, "*shape"]:
+    """One example from noise.
+
+    Args:
+      denoise: maps (noisy, t) to x0_hat; over parameters and condition it is `preconditioning.bind`.
+      schedule: the noise schedule.
+      noise: standard normal noise; it gives the example its shape and type, and, unless fresh noise is added on the way,
+        determines it.
+      key: random key of the fresh noise of "ddpm" and of "ddim" with eta > 0; the others leave it alone.
+      sampler: "ddpm", "ddim", "heun" or "dpm"; see `sampler_table`.
+      num_steps: number of noise levels.
+      eta: share of the ancestral noise, 0 to 1, used by "ddim".
+      spacing: "time", "log_snr" or "karras"; "heun" wants "karras", for between widely spaced levels its correction is large.
+      clamp: applied to every x0_hat, to write known entries into it; the example returned obeys it exactly.
+
+    Returns:
+      example, of the shape and type of `noise`, in normalised units.
+
+    Raises:
+      ValueError: unknown sampler or spacing, no step, eta outside [0, 1].
+
+    Source: see `sampler_table`.
+    """
+    table = sampler_table(sampler, schedule, num_steps, noise.dtype, eta, spacing)
+    stochastic = sampler == "ddpm" or (sampler == "ddim" and eta > 0.0)
+
+    def call(carry: tuple[Array, Array], row: tuple[Array, SamplerTable]) -> tuple[tuple[Array, Array], None]:
+        (state, previous), (index, now) = carry, row
+        denoised = denoise(state, now.time)
+        denoised = denoised if clamp is None else clamp(denoised)
+        state = now.keep * state + now.pull * denoised + now.recall * previous
+        if stochastic:
+            fresh = jax.random.normal(jax.random.fold_in(key, index), noise.shape, noise.dtype)
+            state = state + now.spread * fresh
+        return (state, denoised), None
+
+    _, sigma = schedule.alpha_sigma(table.time[0])
+    rows = (jnp.arange(table.time.size, dtype="uint32"), table)
+    (_, denoised), _ = jax.lax.scan(call, (sigma * noise, jnp.zeros_like(noise)), rows)
+    return denoised
+
+
+def _check_sampler(sampler: str) -> None:
+    if sampler not in SAMPLERS:
+        raise ValueError(f"expected a sampler among {SAMPLERS}, got {sampler!r}")

@@ -1,0 +1,264 @@
+"""U-Net over the axes of a trajectory: time and however many axes of space there are."""
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from phdme_jax.diffusion.networks import Condition, Linear, Modulation, Network, NoiseEmbedding, from_module
+
+PADDINGS = {"zero": "constant", "circular": "wrap", "reflect": "reflect", "edge": "edge"}
+
+
+@dataclasses.dataclass(frozen=True)
+class UNetConfig:
+    """Sizes of the U-Net.
+
+    Attributes:
+      channels: channels at the finest level, a multiple of `groups`.
+      multipliers: channels of each level in units of `channels`; their number is that of the levels, each half as fine as the one
+        before.
+      num_blocks: residual blocks at each level, on the way down and on the way up.
+      embedding_size: size of the embedding of noise level and initial state.
+      heads: attention heads at the coarsest level; 0 leaves attention out.
+      groups: groups of the group normalisation.
+      padding: "zero", "circular", "reflect" or "edge", one for all axes or one for each.
+      embed_initial: whether the initial state also enters as an embedding.
+      matmul_dtype: type of the convolutions ("bfloat16"), or None for that of the inputs.
+    """
+
+    channels: int = 32
+    multipliers: tuple[int, ...] = (1, 2, 4, 4)
+    num_blocks: int = 1
+    embedding_size: int = 128
+    heads: int = 4
+    groups: int = 8
+    padding: str | tuple[str, ...] = "zero"
+    embed_initial: bool = True
+    matmul_dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "multipliers", tuple(self.multipliers))
+        modes = (self.padding,) if isinstance(self.padding, str) else tuple(self.padding)
+        object.__setattr__(self, "padding", self.padding if isinstance(self.padding, str) else modes)
+        if not set(modes) <= set(PADDINGS):
+            raise ValueError(f"expected paddings among {tuple(PADDINGS)}, got {self.padding!r}")
+        if self.channels % self.groups or self.embedding_size % 2 or not self.multipliers:
+            raise ValueError(
+                f"expected channels in multiples of groups, an even embedding_size and a level, got {self}"
+            )
+        if self.heads and self.channels * self.multipliers[-1] % self.heads:
+            raise ValueError(f"expected channels of the coarsest level in multiples of heads, got {self}")
+
+    def modes(self, num_axes: int) -> tuple[str, ...]:
+        """Padding of each axis."""
+        modes = (self.padding,) * num_axes if isinstance(self.padding, str) else self.padding
+        if len(modes) != num_axes:
+            raise ValueError(f"expected one padding for each of {num_axes} axes, got {modes}")
+        return modes
+
+
+class UNetFeatures(NamedTuple):
+    """What the condition contributes: itself, as channels, and an embedding of the initial state."""
+
+    condition: Condition
+    embedding: Array | None
+
+
+def make_unet(**sizes: Any) -> Network:
+    """U-Net over time and space, with group normalisation, FiLM, and attention at the coarsest level.
+
+    The initial state enters as channels repeated over time and as an embedding beside that of the noise level; a rollout and
+    its scale enter as channels; axes that are not circular add their normalised coordinate. Axes whose size the levels do
+    not divide are continued at their end and cut again. The last layer, and the last of every block, start at zero.
+
+    Args:
+      **sizes: fields of `UNetConfig`.
+
+    Returns:
+      the network; its `apply` raises ValueError for a circular axis whose size the levels do not divide.
+
+    Source: Ho et al. (2020), appendix B (architecture); modulation as in Dhariwal and Nichol (2021), section 3.1.
+    """
+    config = UNetConfig(**sizes)
+    return from_module(lambda param_dtype: _UNet(config, param_dtype))
+
+
+class _UNet(nn.Module):
+    config: UNetConfig
+    param_dtype: Any
+
+    def setup(self) -> None:
+        self.encoder = _Encoder(self.config, self.param_dtype)
+        self.trunk = _Trunk(self.config, self.param_dtype)
+
+    def encode(self, condition: Condition) -> UNetFeatures:
+        return UNetFeatures(condition, self.encoder(condition))
+
+    def __call__(self, noisy: Array, noise_level: Array, features: UNetFeatures) -> Array:
+        return self.trunk(noisy, noise_level, features)
+
+
+class _Encoder(nn.Module):
+    config: UNetConfig
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, condition: Condition) -> Array | None:
+        if condition.initial is None or not self.config.embed_initial:
+            return None
+        size = self.config.embedding_size
+        hidden = nn.silu(Linear(2 * size, self.param_dtype)(jnp.ravel(condition.initial)))
+        return Linear(size, self.param_dtype)(hidden)
+
+
+class _Trunk(nn.Module):
+    config: UNetConfig
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, noisy: Float[Array, "*shape field"], noise_level: Array, features: UNetFeatures) -> Array:
+        config, kind = self.config, (self.config, self.param_dtype)
+        embedding = NoiseEmbedding(config.embedding_size, self.param_dtype)(noise_level)
+        if features.embedding is not None:
+            embedding = embedding + features.embedding
+        hidden = _input_channels(noisy, features.condition, config)
+        hidden = _Convolution(config.channels, *kind)(hidden)
+        skips = []
+        for level, multiplier in enumerate(config.multipliers):
+            if level:
+                hidden = _Halve(config.channels * multiplier, *kind)(hidden)
+            for _ in range(config.num_blocks):
+                hidden = _Block(config.channels * multiplier, *kind)(hidden, embedding)
+                skips.append(hidden)
+        hidden = _Block(hidden.shape[-1], *kind)(hidden, embedding)
+        if config.heads:
+            hidden = _Attention(*kind)(hidden)
+        for level, multiplier in reversed(list(enumerate(config.multipliers))):
+            for _ in range(config.num_blocks):
+                hidden = jnp.concatenate([hidden, skips.pop()], axis=-1)
+                hidden = _Block(config.channels * multiplier, *kind)(hidden, embedding)
+            if level:
+                hidden = _double(hidden)
+        hidden = nn.silu(_Norm(*kind)(hidden))
+        hidden = _Convolution(noisy.shape[-1], *kind, zero=True)(hidden)
+        return hidden[tuple(slice(size) for size in noisy.shape[:-1])]
+
+
+def _input_channels(noisy: Array, condition: Condition, config: UNetConfig) -> Array:
+    """Noisy trajectory, condition and coordinates side by side, continued to sizes that the levels divide."""
+    axes = noisy.shape[:-1]
+    modes = config.modes(len(axes))
+    channels = [noisy]
+    if condition.initial is not None:
+        channels.append(jnp.broadcast_to(condition.initial, (*axes, condition.initial.shape[-1])))
+    if condition.rollout is not None:
+        channels.append(condition.rollout)
+        if condition.rollout_scale is not None:
+            channels.append(jnp.broadcast_to(condition.rollout_scale, condition.rollout.shape))
+    for axis, (size, mode) in enumerate(zip(axes, modes, strict=True)):
+        if mode != "circular":  # a periodic axis has no origin to measure from
+            line = jnp.linspace(-1.0, 1.0, size, dtype=noisy.dtype)
+            column = line.reshape([size if other == axis else 1 for other in range(len(axes))] + [1])
+            channels.append(jnp.broadcast_to(column, (*axes, 1)))
+    multiple = 2 ** (len(config.multipliers) - 1)
+    missing = [-size % multiple for size in axes]
+    if any(gap and mode == "circular" for gap, mode in zip(missing, modes, strict=True)):
+        raise ValueError(
+            f"expected circular axes in multiples of {multiple}, got sizes {axes}; try fewer levels or another grid"
+        )
+    return jnp.pad(jnp.concatenate(channels, axis=-1), [*((0, gap) for gap in missing), (0, 0)], mode="edge")
+
+
+class _Convolution(nn.Module):
+    features: int
+    config: UNetConfig
+    param_dtype: Any
+    zero: bool = False
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        num_axes = inputs.ndim - 1
+        modes, padding = self.config.modes(num_axes), "SAME"
+        narrow = inputs if self.config.matmul_dtype is None else inputs.astype(self.config.matmul_dtype)
+        if set(modes) != {"zero"}:
+            padding = "VALID"
+            for axis, mode in enumerate(modes):
+                widths = [(int(axis == other), int(axis == other)) for other in range(inputs.ndim)]
+                narrow = jnp.pad(narrow, widths, mode=PADDINGS[mode])
+        layer = nn.Conv(
+            self.features,
+            (3,) * num_axes,
+            padding=padding,
+            dtype=self.config.matmul_dtype,
+            param_dtype=self.param_dtype,
+            name="zero" if self.zero else "convolution",
+        )
+        return layer(narrow).astype(inputs.dtype)
+
+
+class _Halve(nn.Module):
+    features: int
+    config: UNetConfig
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        two = (2,) * (inputs.ndim - 1)
+        layer = nn.Conv(
+            self.features, two, two, padding="VALID", dtype=self.config.matmul_dtype, param_dtype=self.param_dtype
+        )
+        return layer(inputs).astype(inputs.dtype)
+
+
+def _double(inputs: Array) -> Array:
+    """Every entry twice along every axis but the last."""
+    for axis in range(inputs.ndim - 1):
+        inputs = jnp.repeat(inputs, 2, axis=axis)
+    return inputs
+
+
+class _Norm(nn.Module):
+    config: UNetConfig
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        # A leading axis of one: linen takes the first axis for a batch and would not average over it.
+        return nn.GroupNorm(num_groups=self.config.groups, param_dtype=self.param_dtype)(inputs[None])[0]
+
+
+class _Block(nn.Module):
+    features: int
+    config: UNetConfig
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, inputs: Array, embedding: Array) -> Array:
+        kind = (self.config, self.param_dtype)
+        hidden = _Convolution(self.features, *kind)(nn.silu(_Norm(*kind)(inputs)))
+        hidden = Modulation(self.param_dtype)(_Norm(*kind)(hidden), embedding)
+        hidden = _Convolution(self.features, *kind, zero=True)(nn.silu(hidden))
+        if inputs.shape[-1] != self.features:
+            inputs = Linear(self.features, self.param_dtype, self.config.matmul_dtype)(inputs)
+        return inputs + hidden
+
+
+class _Attention(nn.Module):
+    config: UNetConfig
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, inputs: Array) -> Array:
+        width, heads, types = inputs.shape[-1], self.config.heads, (self.param_dtype, self.config.matmul_dtype)
+        tokens = _Norm(self.config, self.param_dtype)(inputs).reshape(-1, width)
+        queries, keys, values = jnp.moveaxis(
+            Linear(3 * width, *types)(tokens).reshape(-1, 3, heads, width // heads), 1, 0
+        )
+        scores = jnp.einsum("qhc,khc->hqk", queries, keys) / math.sqrt(width // heads)
+        mixed = jnp.einsum("hqk,khc->qhc", jax.nn.softmax(scores), values)
+        return inputs + Linear(width, *types, zero=True)(mixed.reshape(-1, width)).reshape(inputs.shape)

@@ -1,0 +1,236 @@
+"""Reduced-rank Gaussian process on the energy density: sines on a box, weighted by the kernel's spectral density.
+
+    h(x) = 1/2 sum_a kappa_a (x_a - c_a)^2 + sum_j w_j phi_j(x),   w_j ~ N(0, S(sqrt(lambda_j)))
+
+The kernel is a sum of one squared-exponential kernel per field and one per pair of fields, so that the marginal
+likelihood decides how separable the energy is. Because the basis does not depend on the hyperparameters, the design
+matrix of all observations is built once; and because every sample is a smooth function of the state, a sampled
+weight vector is a whole energy, hence a whole port-Hamiltonian system.
+Source: Solin and Saerkkae (2020), Stat. Comput. 30, 419-446, equations 20, 56 and 60.
+"""
+
+from dataclasses import dataclass
+from itertools import combinations
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+@dataclass(frozen=True)
+class Basis:
+    """Sizes of the basis: sines per field (`main`) and per field of each pair (`pair`, 0 for a separable energy)."""
+
+    num_fields: int
+    main: int = 48
+    pair: int = 12
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of fields that have an interaction."""
+        return tuple(combinations(range(self.num_fields), 2)) if self.pair else ()
+
+    @property
+    def size(self) -> int:
+        """Number of weights."""
+        return self.num_fields * self.main + len(self.pairs) * self.pair**2
+
+
+class Box(NamedTuple):
+    """Box that carries the basis; the energy is meaningful well inside it.
+
+    Attributes:
+      centre: state at rest, where the energy and its gradient vanish, shape (field,).
+      half_width: half the box's width per field, shape (field,).
+    """
+
+    centre: Float[Array, "field"]
+    half_width: Float[Array, "field"]
+
+
+class Energy(NamedTuple):
+    """One energy density: a pytree that the functions of this module evaluate.
+
+    Attributes:
+      box: where the basis lives.
+      stiffness: kappa of the quadratic part, shape (field,).
+      weights: coefficients of the sines, shape (weight,).
+    """
+
+    box: Box
+    stiffness: Float[Array, "field"]
+    weights: Float[Array, "weight"]
+
+
+class Kernel(NamedTuple):
+    """Hyperparameters of the prior.
+
+    Attributes:
+      lengthscale: per field, in the field's unit, shape (field,).
+      amplitude: prior standard deviation of each field's own part of h, shape (field,).
+      pair_amplitude: of each pair's part, shape (pair,).
+    """
+
+    lengthscale: Float[Array, "field"]
+    amplitude: Float[Array, "field"]
+    pair_amplitude: Float[Array, "pair"]
+
+
+def _harmonics(angle: Array, count: int) -> tuple[Array, Array]:
+    """sin(j angle) and cos(j angle) for j = 1..count on a new last axis, by doubling from one sine and one cosine."""
+    sine, cosine = jnp.sin(angle)[..., None], jnp.cos(angle)[..., None]
+    sines, cosines = sine, cosine
+    while sines.shape[-1] < count:
+        top_s, top_c = sines[..., -1:], cosines[..., -1:]
+        sines, cosines = (
+            jnp.concatenate([sines, top_s * cosines + top_c * sines], axis=-1),
+            jnp.concatenate([cosines, top_c * cosines - top_s * sines], axis=-1),
+        )
+    return sines[..., :count], cosines[..., :count]
+
+
+def _waves(basis: Basis, box: Box, state: Array) -> tuple[list[Array], list[Array]]:
+    """Per field: the normalised sines and their derivatives at the given points, shape (*points, count)."""
+    values, slopes = [], []
+    count = max(basis.main, basis.pair)
+    for field in range(basis.num_fields):
+        half = box.half_width[field]
+        angle = (state[..., field] - box.centre[field] + half) * (np.pi / 2) / half
+        sines, cosines = _harmonics(angle, count)
+        frequency = jnp.arange(1, count + 1, dtype=state.dtype) * (np.pi / 2) / half
+        scale = 1 / jnp.sqrt(half)
+        values.append(scale * sines)
+        slopes.append(scale * frequency * cosines)
+    return values, slopes
+
+
+def _split(basis: Basis, weights: Array) -> tuple[list[Array], list[Array]]:
+    """The weights as one vector per field and one square matrix per pair."""
+    cut = basis.num_fields * basis.main
+    mains = list(jnp.reshape(weights[:cut], (basis.num_fields, basis.main)))
+    pairs = list(jnp.reshape(weights[cut:], (len(basis.pairs), basis.pair, basis.pair))) if basis.pairs else []
+    return mains, pairs
+
+
+def _sines_at(basis: Basis, energy: Energy, state: Array) -> Array:
+    values, _ = _waves(basis, energy.box, state)
+    mains, pairs = _split(basis, energy.weights)
+    total = sum(wave[..., : basis.main] @ weight for wave, weight in zip(values, mains, strict=True))
+    for (a, b), weight in zip(basis.pairs, pairs, strict=True):
+        total = total + jnp.sum((values[a][..., : basis.pair] @ weight) * values[b][..., : basis.pair], axis=-1)
+    return total
+
+
+def density(basis: Basis, energy: Energy, state: Float[Array, "*points field"]) -> Float[Array, "*points"]:
+    """Energy density h at every point, zero at rest (the gauge: constants of h are invisible to the dynamics).
+
+    Args:
+      basis: sizes.
+      energy: the energy to evaluate.
+      state: states, any number of leading axes.
+    Returns:
+      h, shape (*points).
+    """
+    quadratic = 0.5 * jnp.sum(energy.stiffness * (state - energy.box.centre) ** 2, axis=-1)
+    return quadratic + _sines_at(basis, energy, state) - _sines_at(basis, energy, energy.box.centre)
+
+
+def efforts(
+    basis: Basis, energy: Energy, state: Float[Array, "*points field"]
+) -> Float[Array, "*points field"]:
+    """Efforts e = grad h at every point, in closed form.
+
+    Args:
+      basis: sizes.
+      energy: the energy to evaluate.
+      state: states, any number of leading axes.
+    Returns:
+      gradient of h with respect to the state, same shape as the state.
+    """
+    values, slopes = _waves(basis, energy.box, state)
+    mains, pairs = _split(basis, energy.weights)
+    parts = [
+        energy.stiffness[a] * (state[..., a] - energy.box.centre[a]) + slopes[a][..., : basis.main] @ mains[a]
+        for a in range(basis.num_fields)
+    ]
+    for (a, b), weight in zip(basis.pairs, pairs, strict=True):
+        left, right = slice(None, basis.pair), slice(None, basis.pair)
+        mixed = values[a][..., left] @ weight
+        parts[a] = parts[a] + jnp.sum((slopes[a][..., left] @ weight) * values[b][..., right], axis=-1)
+        parts[b] = parts[b] + jnp.sum(mixed * slopes[b][..., right], axis=-1)
+    return jnp.stack(parts, axis=-1)
+
+
+def feature_efforts(
+    basis: Basis, box: Box, state: Float[Array, "*points field"]
+) -> Float[Array, "*points field feature"]:
+    """Gradients of all basis functions and, last, of the quadratic terms: the design of an effort observation.
+
+    Args:
+      basis: sizes.
+      box: where the basis lives.
+      state: states, any number of leading axes.
+    Returns:
+      gradients; the last axis holds `basis.size` sines followed by one quadratic per field.
+    """
+    values, slopes = _waves(basis, box, state)
+    rows = []
+    for field in range(basis.num_fields):
+        blocks = [
+            slopes[a][..., : basis.main] if a == field else jnp.zeros_like(slopes[a][..., : basis.main])
+            for a in range(basis.num_fields)
+        ]
+        for a, b in basis.pairs:
+            left = (slopes if a == field else values)[a][..., : basis.pair]
+            right = (slopes if b == field else values)[b][..., : basis.pair]
+            outer = left[..., :, None] * right[..., None, :]
+            outer = outer if field in (a, b) else jnp.zeros_like(outer)
+            blocks.append(jnp.reshape(outer, (*outer.shape[:-2], -1)))
+        quadratic = jax.nn.one_hot(field, basis.num_fields, dtype=state.dtype) * (
+            state[..., field, None] - box.centre[field]
+        )
+        rows.append(jnp.concatenate([*blocks, quadratic], axis=-1))
+    return jnp.stack(rows, axis=-2)
+
+
+def prior_deviations(basis: Basis, box: Box, kernel: Kernel) -> Float[Array, "weight"]:
+    """Prior standard deviation of every weight, from the spectral density of the squared-exponential kernel.
+
+        S(omega) = sigma^2 (2 pi)^{d/2} prod_a l_a exp(-l_a^2 omega_a^2 / 2)
+
+    Args:
+      basis: sizes.
+      box: where the basis lives.
+      kernel: hyperparameters.
+    Returns:
+      standard deviations, shape (weight,).
+    """
+    count = max(basis.main, basis.pair)
+    order = jnp.arange(1, count + 1, dtype=box.half_width.dtype)
+    frequency = order * (np.pi / 2) / box.half_width[:, None]
+    scale = kernel.lengthscale[:, None]
+    root = (2 * np.pi) ** 0.25 * jnp.sqrt(scale) * jnp.exp(-0.25 * (scale * frequency) ** 2)
+    parts = [kernel.amplitude[a] * root[a, : basis.main] for a in range(basis.num_fields)]
+    for index, (a, b) in enumerate(basis.pairs):
+        outer = root[a, : basis.pair, None] * root[b, None, : basis.pair]
+        parts.append(kernel.pair_amplitude[index] * jnp.ravel(outer))
+    return jnp.concatenate(parts)
+
+
+def make_box(
+    states: Float[Array, "*points field"], centre: Float[Array, "field"], margin: float = 2.0
+) -> Box:
+    """Box around the observed states: `margin` times the largest excursion from rest, per field.
+
+    Args:
+      states: observed states.
+      centre: state at rest.
+      margin: ratio of the box's half width to the largest excursion; the prior is distorted within about one
+        lengthscale of the walls.
+    Returns:
+      the box.
+    """
+    excursion = jnp.max(jnp.abs(states - centre), axis=tuple(range(states.ndim - 1)))
+    return Box(centre=centre, half_width=margin * jnp.maximum(excursion, jnp.finfo(states.dtype).eps))

@@ -1,0 +1,230 @@
+"""Observation rows: what measured states and rates say about the energy, linear in its weights.
+
+Every row is the structure's operator (J - R(theta)) applied to grad h, at observed states: at one instant against a
+measured rate, or integrated in time against a difference of states. The operator is affine in theta, so a row is kept
+as one block for theta = 0 and one per parameter.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from phdme_jax.gp.basis import Basis, Box, feature_efforts
+from phdme_jax.numerics.quadrature import interval_weights
+
+Flow = Callable[[Array, dict[str, Array]], Array]
+
+
+class Observations(NamedTuple):
+    """Rows `target = (design[0] + sum_k theta_k design[1 + k]) @ [weights, stiffness] + noise`.
+
+    Attributes:
+      target: observed right-hand side, shape (row,).
+      design: blocks of the linear map, shape (1 + parameter, row, feature).
+      group: noise group (the observed field) of each row, shape (row,).
+      state_share: factor of the group's state-noise variance, shape (row,).
+      rate_share: factor of the group's rate-noise variance, shape (row,).
+      fixed: noise variance that is not learned, shape (row,).
+    """
+
+    target: Float[Array, "row"]
+    design: Float[Array, "block row feature"]
+    group: Int[Array, "row"]
+    state_share: Float[Array, "row"]
+    rate_share: Float[Array, "row"]
+    fixed: Float[Array, "row"]
+
+
+def _operator_blocks(
+    flow: Flow, parameters: tuple[str, ...], features: Float[Array, "grid field feature"]
+) -> Float[Array, "block grid field feature"]:
+    """The operator's part for theta = 0 and its derivative in each parameter, applied to all features."""
+    apply = jax.vmap(flow, in_axes=(-1, None), out_axes=-1)
+    zero = jnp.zeros((), features.dtype)
+    base = {name: zero for name in parameters}
+    blocks = [apply(features, base)]
+    for name in parameters:
+        blocks.append(apply(features, base | {name: jnp.ones((), features.dtype)}) - blocks[0])
+    return jnp.stack(blocks)
+
+
+def _rows(target: Array, design: Array, group: Array, state_share: Array, rate_share: Array) -> Observations:
+    return Observations(target, design, group, state_share, rate_share, jnp.zeros_like(target))
+
+
+def derivative_rows(
+    basis: Basis,
+    box: Box,
+    flow: Flow,
+    parameters: tuple[str, ...],
+    states: Float[Array, "frame grid field"],
+    rates: Float[Array, "frame grid field"],
+    sites: Int[Array, "site index"],
+) -> Observations:
+    """Rows of measured rates at chosen sites: x_t(z_i, t_k) = [(J - R) grad h(x(., t_k))]_i.
+
+    Args:
+      basis: sizes of the basis.
+      box: where it lives.
+      flow: (efforts, parameters) -> rates of the structure.
+      parameters: names of its dissipation parameters.
+      states: observed states, whole frames (a site's stencil needs its neighbours).
+      rates: observed time derivatives of the same frames.
+      sites: (frame, grid) index of each observed site, shape (site, 2); every field gives one row.
+    Returns:
+      site x field rows.
+    """
+    frames, points = sites[:, 0], sites[:, 1]
+
+    def design_of(frame: Array, point: Array) -> Array:
+        blocks = _operator_blocks(flow, parameters, feature_efforts(basis, box, states[frame]))
+        return blocks[:, point]
+
+    design = jax.lax.map(lambda site: design_of(site[0], site[1]), (frames, points), batch_size=16)
+    num_fields = states.shape[-1]
+    design = jnp.reshape(jnp.moveaxis(design, 1, 0), (1 + len(parameters), -1, design.shape[-1]))
+    target = jnp.reshape(rates[frames, points], -1)
+    group = jnp.tile(jnp.arange(num_fields), sites.shape[0])
+    return _rows(target, design, group, jnp.zeros_like(target), jnp.ones_like(target))
+
+
+def integral_rows(
+    basis: Basis,
+    box: Box,
+    flow: Flow,
+    parameters: tuple[str, ...],
+    states: Float[Array, "time grid field"],
+    times: tuple[float, ...],
+    time_tests: int = 64,
+    space_tests: int = 32,
+) -> Observations:
+    """Weak-form rows in time: differences of states against the integrated operator, no differentiation.
+
+        x(t_{k+1}) - x(t_k) = int_{t_k}^{t_{k+1}} (J - R) grad h(x) dt,
+
+    tested with orthonormal cosines over the grid and with the sines in time that make the noise of neighbouring
+    differences independent: time test j has variance sigma_state^2 (2 - 2 cos(j pi / T)) plus an error of the integrated
+    rate. Summation by parts shows that this is the weak form with test function sin(j pi t / T). Only the smoothest
+    tests are kept: the noise of the states enters the operator through its derivatives, so the rough ones carry mostly
+    error in the variables, which biases the damping low.
+
+    Args:
+      basis: sizes of the basis.
+      box: where it lives.
+      flow: (efforts, parameters) -> rates of the structure.
+      parameters: names of its dissipation parameters.
+      states: observed states at all grid points.
+      times: observation times, increasing, static.
+      time_tests: number of test functions in time.
+      space_tests: number of test functions over the grid.
+    Returns:
+      time test x space test x field rows, states' noise uncorrelated between rows.
+    """
+    num_times, num_points, num_fields = states.shape
+    count = min(time_tests, num_times - 1)
+    index = np.arange(1, num_times)
+    rotation = np.sqrt(2 / num_times) * np.sin(np.pi * np.outer(index[:count], index) / num_times)
+    variance = 2 - 2 * np.cos(np.pi * index[:count] / num_times)
+    integral = jnp.asarray(rotation @ interval_weights(times), states.dtype)
+    cosines = jnp.asarray(cosine_tests(num_points, space_tests), states.dtype)
+
+    def frame(state: Array) -> Array:
+        blocks = _operator_blocks(flow, parameters, feature_efforts(basis, box, state))
+        return jnp.einsum("sg,bgfm->bsfm", cosines, blocks)
+
+    def accumulate(total: Array, item: tuple[Array, Array]) -> tuple[Array, None]:
+        state, column = item
+        return total + column[:, None, None, None, None] * frame(state)[None], None
+
+    shape = jax.eval_shape(frame, states[0]).shape
+    start = jnp.zeros((count, *shape), states.dtype)
+    design, _ = jax.lax.scan(accumulate, start, (states, integral.T))
+    design = jnp.reshape(jnp.moveaxis(design, 1, 0), (shape[0], -1, shape[-1]))
+    change = jnp.einsum("sg,tgf->tsf", cosines, jnp.diff(states, axis=0))
+    target = jnp.reshape(jnp.tensordot(jnp.asarray(rotation, states.dtype), change, axes=1), -1)
+    rows_per_test = cosines.shape[0] * num_fields
+    step = (times[-1] - times[0]) / (num_times - 1)
+    return _rows(
+        target,
+        design,
+        jnp.tile(jnp.arange(num_fields), count * cosines.shape[0]),
+        jnp.repeat(jnp.asarray(variance, states.dtype), rows_per_test),
+        jnp.full_like(target, step**2),
+    )
+
+
+def cosine_tests(num_points: int, count: int) -> np.ndarray:
+    """The smoothest orthonormal cosines on a grid (DCT-II rows), shape (test, points)."""
+    index = np.arange(num_points)
+    rows = np.cos(np.pi * np.outer(np.arange(min(count, num_points)), index + 0.5) / num_points)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def anchor_rows(
+    basis: Basis, box: Box, num_parameters: int, deviation: float = 1e-6
+) -> Observations:
+    """Gauge anchor grad h = 0 at rest; affine parts of h are invisible to the operators.
+
+    Args:
+      basis: sizes of the basis.
+      box: its centre is the state at rest.
+      num_parameters: number of dissipation parameters.
+      deviation: standard deviation with which the anchor holds [effort].
+    Returns:
+      one row per field.
+    """
+    features = feature_efforts(basis, box, box.centre)
+    design = jnp.concatenate([features[None], jnp.zeros((num_parameters, *features.shape), features.dtype)])
+    zero = jnp.zeros_like(box.centre)
+    group = jnp.arange(basis.num_fields)
+    return Observations(zero, design, group, zero, zero, jnp.full_like(zero, deviation**2))
+
+
+def concatenate(parts: list[Observations]) -> Observations:
+    """Stack several sets of rows."""
+    axes = Observations(0, 1, 0, 0, 0, 0)
+    return jax.tree.map(lambda axis, *leaves: jnp.concatenate(leaves, axis=axis), axes, *parts)
+
+
+def select_sites(
+    basis: Basis,
+    box: Box,
+    flow: Flow,
+    deviations: Float[Array, "weight"],
+    states: Float[Array, "frame grid field"],
+    candidates: Int[Array, "candidate index"],
+    count: int,
+) -> Int[Array, "site index"]:
+    """Choose where to measure rates: greedily the site whose rows the prior knows least, given those already chosen.
+
+    Pivoted Cholesky of the prior covariance of the rows; it uses observed states, not rates. The fields of a site are
+    added up.
+
+    Args:
+      basis: sizes of the basis.
+      box: where it lives.
+      flow: efforts -> rates of the conservative structure.
+      deviations: prior standard deviations of the weights.
+      states: observed states.
+      candidates: (frame, grid) index of the sites to choose from, shape (candidate, 2).
+      count: how many to choose.
+    Returns:
+      chosen (frame, grid) indices, shape (count, 2).
+    Source: Harbrecht, Peters, Schneider (2012), Appl. Numer. Math. 62, 428-440.
+    """
+    apply = jax.vmap(flow, in_axes=-1, out_axes=-1)
+    frames, inverse = np.unique(np.asarray(candidates[:, 0]), return_inverse=True)
+    rows = jax.lax.map(lambda s: apply(feature_efforts(basis, box, s)[..., : basis.size]), states[frames], batch_size=16)
+    rows = rows[inverse, candidates[:, 1]] * deviations
+
+    def choose(rest: Array, _: None) -> tuple[Array, Array]:
+        best = jnp.argmax(jnp.sum(rest**2, axis=(1, 2)))
+        directions, _ = jnp.linalg.qr(rest[best].T)
+        return rest - (rest @ directions) @ directions.T, best
+
+    _, chosen = jax.lax.scan(choose, rows, None, length=count)
+    return candidates[chosen]

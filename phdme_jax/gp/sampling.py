@@ -1,0 +1,123 @@
+"""Pathwise samples of the energy and their rollouts: each sample is a whole port-Hamiltonian system."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts
+from phdme_jax.gp.fit import EnergyPosterior
+from phdme_jax.numerics.stepping import relaxation_rk4_step, rollout
+
+Flow = Callable[[Array, dict[str, Array]], Array]
+
+
+class Rollout(NamedTuple):
+    """A rolled-out energy.
+
+    Attributes:
+      trajectory: states at the output times, shape (time, grid, field).
+      energy: total energy at the output times, shape (time,).
+      ok: finite, inside the region where the energy is known, and with an energy that did not increase.
+    """
+
+    trajectory: Float[Array, "time grid field"]
+    energy: Float[Array, "time"]
+    ok: Bool[Array, ""]
+
+
+def sample_energy(posterior: EnergyPosterior, key: Array) -> Energy:
+    """Draw one energy from the posterior.
+
+        w = mean + F xi,   xi ~ N(0, I),   F F^T the posterior covariance of the weights
+
+    Args:
+      posterior: posterior over energies.
+      key: random key.
+    Returns:
+      an energy, valid everywhere the basis is.
+    """
+    mean = posterior.mean
+    noise = jax.random.normal(key, mean.weights.shape, mean.weights.dtype)
+    return mean._replace(weights=mean.weights + posterior.factor @ noise)
+
+
+def inside_box(box: Box, trajectory: Float[Array, "*points field"], fraction: float = 0.8) -> Bool[Array, ""]:
+    """Whether all states stay within a fraction of the box, where walls do not distort the prior."""
+    return jnp.all(jnp.abs(trajectory - box.centre) <= fraction * box.half_width)
+
+
+def roll_out(
+    basis: Basis,
+    flow: Flow,
+    weights: Float[Array, "grid"],
+    energy: Energy,
+    parameters: dict[str, Array],
+    state: Float[Array, "grid field"],
+    times: Float[Array, "time"],
+    substeps: int = 4,
+) -> Rollout:
+    """Roll one energy out from one initial state, with an energy balance that closes in every step.
+
+    Args:
+      basis: sizes of the basis.
+      flow: (efforts, parameters) -> rates of the structure.
+      weights: quadrature weights of the grid.
+      energy: the energy, mean or sample.
+      parameters: dissipation parameters.
+      state: initial state, boundary values imposed.
+      times: output times, the first one included.
+      substeps: steps between output times.
+    Returns:
+      trajectory, energy and the `ok` mask.
+    """
+
+    def total(x: Array) -> Array:
+        return jnp.sum(weights * density(basis, energy, x))
+
+    def pairing(left: Array, right: Array) -> Array:
+        return jnp.sum(weights[:, None] * left * right)
+
+    step = partial(
+        relaxation_rk4_step, partial(efforts, basis, energy), lambda e: flow(e, parameters), total, pairing
+    )
+    trajectory = rollout(step, state, times, substeps)
+    levels = jax.vmap(total)(trajectory)
+    rounding = 100 * substeps * jnp.finfo(state.dtype).eps * jnp.max(jnp.abs(levels))
+    ok = (
+        jnp.all(jnp.isfinite(trajectory))
+        & inside_box(energy.box, trajectory)
+        & jnp.all(jnp.diff(levels) <= rounding)
+    )
+    return Rollout(trajectory, levels, ok)
+
+
+def sample_rollout(
+    basis: Basis,
+    flow: Flow,
+    weights: Float[Array, "grid"],
+    posterior: EnergyPosterior,
+    state: Float[Array, "grid field"],
+    times: Float[Array, "time"],
+    key: Array,
+    substeps: int = 4,
+) -> Rollout:
+    """Draw one energy and roll it out; vmap over states and keys for a batch, one energy a trajectory.
+
+    Args:
+      basis: sizes of the basis.
+      flow: (efforts, parameters) -> rates of the structure.
+      weights: quadrature weights of the grid.
+      posterior: posterior over energies.
+      state: initial state.
+      times: output times, the first one included.
+      key: random key.
+      substeps: steps between output times.
+    Returns:
+      the sample's rollout.
+    """
+    energy = sample_energy(posterior, key)
+    return roll_out(basis, flow, weights, energy, posterior.parameters, state, times, substeps)

@@ -1,0 +1,207 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phdme_jax.diffusion import samplers
+from phdme_jax.diffusion.preconditioning import noise_from_x0
+from phdme_jax.diffusion.schedule import CosineSchedule, EdmSchedule, LinearSchedule, sampling_times
+from tests import oracles
+
+SHAPE = (3, 1, 2)
+WORLD = oracles.gaussian_world(SHAPE)
+KEY = jax.random.key(0)
+
+
+def jitted_sampler(schedule, sampler, num_steps, world=WORLD, **options):
+    denoise = oracles.exact_denoiser(world, schedule)
+    return jax.jit(
+        lambda noise, key=KEY: samplers.sample(
+            denoise, schedule, noise, key, sampler=sampler, num_steps=num_steps, **options
+        )
+    )
+
+
+def observed_order(errors):
+    return np.log2(errors[-2] / errors[-1])
+
+
+@pytest.mark.parametrize(
+    ("sampler", "schedule", "spacing", "order"),
+    [
+        ("ddim", CosineSchedule(-8.0, 8.0), "time", 1),
+        ("ddim", EdmSchedule(), "karras", 1),
+        ("heun", CosineSchedule(-8.0, 8.0), "karras", 2),
+        ("heun", LinearSchedule(), "log_snr", 2),
+        ("heun", EdmSchedule(), "time", 2),
+        ("dpm", CosineSchedule(), "log_snr", 2),
+        ("dpm", EdmSchedule(), "karras", 2),
+    ],
+)
+def test_deterministic_samplers_converge_to_the_probability_flow(sampler, schedule, spacing, order):
+    noise = jax.random.normal(jax.random.key(1), SHAPE)
+    exact = oracles.probability_flow(WORLD, schedule, noise)
+    errors = [
+        float(jnp.abs(jitted_sampler(schedule, sampler, num_steps, spacing=spacing)(noise) - exact).max())
+        for num_steps in (80, 160)
+    ]
+    assert abs(observed_order(errors) - order) < 0.2
+    assert errors[-1] < (0.03 if order == 1 else 0.003)
+
+
+@pytest.mark.parametrize(("sampler", "tolerance"), [("ddim", 0.04), ("heun", 2e-3), ("dpm", 2e-3)])
+def test_deterministic_samplers_reproduce_mean_and_covariance(sampler, tolerance):
+    # In a Gaussian world the sampler is affine in its noise: its mean and covariance can be read off.
+    run = jitted_sampler(EdmSchedule(), sampler, 120)
+    slope = jax.jit(jax.jacfwd(run))(jnp.zeros(SHAPE)).reshape(6, 6)
+    np.testing.assert_allclose(run(jnp.zeros(SHAPE)), WORLD.mean, atol=0.02)  # the start is not all noise
+    np.testing.assert_allclose(slope @ slope.T, WORLD.covariance, atol=2 * tolerance)
+
+
+def ancestral_moments(schedule, num_steps, eta):
+    """Exact mean and covariance of the stochastic sampler, by recursion over its table."""
+    table = samplers.sampler_table("ddim", schedule, num_steps, jnp.float64, eta, "karras")
+    denoise = oracles.exact_denoiser(WORLD, schedule)
+
+    def step(moments, row):
+        mean, covariance = moments
+        move = lambda state: row.keep * state + row.pull * denoise(state.reshape(SHAPE), row.time).ravel()
+        slope = jax.jacfwd(move)(mean)
+        return (move(mean), slope @ covariance @ slope.T + row.spread**2 * jnp.eye(6)), None
+
+    sigma = schedule.alpha_sigma(table.time[0])[1]
+    return jax.jit(lambda: jax.lax.scan(step, (jnp.zeros(6), sigma**2 * jnp.eye(6)), table)[0])()
+
+
+@pytest.mark.parametrize("eta", [1.0, 0.5])
+def test_ancestral_distribution_converges_at_first_order(eta):
+    # From noise 20 times the data the start is wrong by a constant, which is seen in the mean and not in the covariance.
+    errors = []
+    for num_steps in (120, 240):
+        mean, covariance = ancestral_moments(CosineSchedule(-12.0, 12.0), num_steps, eta)
+        np.testing.assert_allclose(mean.reshape(SHAPE), WORLD.mean, atol=0.02)
+        errors.append(float(jnp.abs(covariance - WORLD.covariance).max()))
+    assert errors[-1] < 0.1
+    assert abs(observed_order(errors) - 1) < 0.2
+
+
+@pytest.mark.parametrize("schedule", [CosineSchedule(-10.0, 10.0), EdmSchedule(0.01, 30.0)])
+def test_ddpm_rows_are_the_gaussian_posterior_of_the_forward_process(schedule):
+    table = samplers.sampler_table("ddpm", schedule, 12, jnp.float64, spacing="log_snr")
+    alpha, sigma = schedule.alpha_sigma(sampling_times(schedule, 12, jnp.float64, "log_snr"))
+    for row in range(11):
+        growth = alpha[row] / alpha[row + 1]
+        added = sigma[row] ** 2 - growth**2 * sigma[row + 1] ** 2
+        precision = 1.0 / sigma[row + 1] ** 2 + growth**2 / added
+        np.testing.assert_allclose(table.spread[row] ** 2, 1.0 / precision, rtol=1e-8)
+        np.testing.assert_allclose(table.keep[row], growth / added / precision, rtol=1e-8)
+        np.testing.assert_allclose(table.pull[row], alpha[row + 1] / sigma[row + 1] ** 2 / precision, rtol=1e-8)
+
+
+def test_ddpm_samples_match_in_distribution():
+    schedule, count = CosineSchedule(-10.0, 10.0), 4000
+    run = jitted_sampler(schedule, "ddpm", 40, spacing="karras")
+    noise_key, step_key = jax.random.split(jax.random.key(2))
+    noise = jax.random.normal(noise_key, (count, *SHAPE))
+    drawn = np.asarray(jax.jit(jax.vmap(run))(noise, jax.random.split(step_key, count))).reshape(count, 6)
+    mean, covariance = ancestral_moments(schedule, 40, 1.0)
+    variances = np.diag(covariance)
+    assert np.all(np.abs(drawn.mean(0) - mean) < 4 * np.sqrt(variances / count))
+    spread = np.sqrt((covariance**2 + np.outer(variances, variances)) / count)
+    assert np.all(np.abs(np.cov(drawn.T) - covariance) < 4.5 * spread)
+
+
+def test_ddim_step_keeps_the_noise_it_saw():
+    # eta = 0: what is left after the step is alpha' x0_hat + sigma' times the very noise that was there.
+    schedule = LinearSchedule()
+    table = samplers.sampler_table("ddim", schedule, 7, jnp.float64)
+    alpha, sigma = schedule.alpha_sigma(table.time)
+    state, denoised = jnp.array([0.3, -1.0]), jnp.array([0.8, 0.1])
+    for row in range(6):
+        noise = noise_from_x0(state, denoised, alpha[row], sigma[row])
+        expected = alpha[row + 1] * denoised + sigma[row + 1] * noise
+        np.testing.assert_allclose(table.keep[row] * state + table.pull[row] * denoised, expected, rtol=1e-9, atol=1e-9)
+
+
+def test_heun_is_the_trapezoidal_rule_in_the_noise_ratio():
+    schedule = CosineSchedule(-6.0, 6.0)
+    denoise = oracles.exact_denoiser(WORLD, schedule)
+    times = sampling_times(schedule, 6, jnp.float64)
+    (alpha, sigma), ratio = schedule.alpha_sigma(times), schedule.noise_ratio(times)
+    noise = jax.random.normal(KEY, SHAPE)
+    point = sigma[0] / alpha[0] * noise
+    slope = lambda point, i: (point - denoise(alpha[i] * point, times[i])) / ratio[i]
+    for i in range(5):
+        gap, first = ratio[i + 1] - ratio[i], slope(point, i)
+        point = point + 0.5 * gap * (first + slope(point + gap * first, i + 1))
+    expected = denoise(alpha[-1] * point, times[-1])
+    np.testing.assert_allclose(jitted_sampler(schedule, "heun", 6)(noise), expected, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+def test_number_of_function_evaluations_is_counted_right(sampler):
+    calls = []
+
+    def denoise(noisy, t):
+        jax.debug.callback(lambda _: calls.append(1), t)
+        return 0.5 * noisy
+
+    for num_steps in (1, 2, 7):
+        calls.clear()
+        samplers.sample(denoise, CosineSchedule(), jnp.ones(3), KEY, sampler=sampler, num_steps=num_steps)
+        jax.effects_barrier()
+        assert len(calls) == samplers.num_function_evaluations(sampler, num_steps)
+
+
+@pytest.mark.parametrize("sampler", samplers.SAMPLERS)
+def test_four_axes_clamp_and_single_precision(sampler):
+    known = jnp.asarray([2.0, -1.0], "float32")
+    run = jax.jit(
+        lambda noise: samplers.sample(
+            lambda noisy, t: jnp.tanh(noisy),
+            CosineSchedule(),
+            noise,
+            KEY,
+            sampler=sampler,
+            num_steps=5,
+            clamp=lambda x0_hat: x0_hat.at[0].set(known),
+        )
+    )
+    drawn = run(jax.random.normal(KEY, (3, 4, 5, 2), "float32"))
+    assert drawn.dtype == jnp.float32 and drawn.shape == (3, 4, 5, 2)
+    np.testing.assert_array_equal(drawn[0], jnp.broadcast_to(known, (4, 5, 2)))
+    assert np.all(np.isfinite(drawn))
+
+
+def test_fresh_noise_follows_the_key_and_deterministic_samplers_do_not():
+    noise, other = jnp.ones(3), jax.random.key(7)
+    for sampler, eta, fresh in (("ddpm", 0.0, True), ("ddim", 0.5, True), ("ddim", 0.0, False)):
+
+        @jax.jit
+        def run(key, sampler=sampler, eta=eta):
+            denoise = lambda noisy, t: jnp.tanh(noisy)
+            return samplers.sample(denoise, CosineSchedule(), noise, key, sampler=sampler, num_steps=4, eta=eta)
+
+        assert np.allclose(run(KEY), run(other)) != fresh
+        np.testing.assert_array_equal(run(KEY), run(KEY))
+
+
+def test_network_is_traced_once():
+    traces = []
+
+    def denoise(noisy, t):
+        traces.append(t)
+        return 0.5 * noisy
+
+    samplers.sample(denoise, CosineSchedule(), jnp.ones(3), KEY, sampler="heun", num_steps=6)
+    assert len(traces) == 1
+
+
+@pytest.mark.parametrize(
+    "options", [{"sampler": "euler"}, {"eta": 1.5}, {"num_steps": 0}, {"spacing": "even"}], ids=lambda o: next(iter(o))
+)
+def test_mistakes_are_refused(options):
+    with pytest.raises(ValueError, match="expected"):
+        samplers.sample(lambda noisy, t: noisy, CosineSchedule(), jnp.ones(3), KEY, **options)
+    with pytest.raises(ValueError, match="expected"):
+        samplers.num_function_evaluations("euler", 3)

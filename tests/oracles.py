@@ -1,0 +1,81 @@
+"""Worlds with exact answers, against which diffusion, guidance and calibration are tested."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from phdme_jax.diffusion.schedule import Schedule
+
+
+class GaussianWorld(NamedTuple):
+    """Clean examples x0 ~ N(mean, covariance); the covariance is that of the flattened example."""
+
+    mean: Array
+    covariance: Array
+
+
+def gaussian_world(shape: tuple[int, ...], seed: int = 0) -> GaussianWorld:
+    """A world with correlated entries, standard deviations around one and a mean that is not zero."""
+    generator = np.random.default_rng(seed)
+    size = int(np.prod(shape))
+    factor = generator.normal(size=(size, size)) / np.sqrt(size)
+    return GaussianWorld(jnp.asarray(generator.normal(size=shape)), jnp.asarray(factor @ factor.T + 0.1 * np.eye(size)))
+
+
+def draw(world: GaussianWorld, count: int, key: Array) -> Array:
+    """Clean examples, shape (count, *shape)."""
+    noise = jax.random.normal(key, (count, world.mean.size), world.mean.dtype)
+    return world.mean + (noise @ jnp.linalg.cholesky(world.covariance).T).reshape(count, *world.mean.shape)
+
+
+def condition_on(world: GaussianWorld, operator: Array, values: Array, noise_variance: float) -> GaussianWorld:
+    """The world after seeing values = operator x0 + noise; operator of shape (observation, size)."""
+    innovation = operator @ world.covariance @ operator.T + noise_variance * jnp.eye(len(operator))
+    gain = jnp.linalg.solve(innovation, operator @ world.covariance).T
+    mean = world.mean.ravel() + gain @ (values - operator @ world.mean.ravel())
+    return GaussianWorld(mean.reshape(world.mean.shape), world.covariance - gain @ operator @ world.covariance)
+
+
+def posterior_covariance(world: GaussianWorld, schedule: Schedule, t: Array) -> Array:
+    """Covariance of x0 given a noisy example at diffusion time t."""
+    variances, axes = jnp.linalg.eigh(world.covariance)
+    square = schedule.noise_ratio(t) ** 2
+    return (axes * (variances * square / (variances + square))) @ axes.T
+
+
+def exact_denoiser(world: GaussianWorld, schedule: Schedule) -> Callable[[Array, Array], Array]:
+    """The posterior mean of x0 given the noisy example."""
+    variances, axes = jnp.linalg.eigh(world.covariance)
+
+    def denoise(noisy: Array, t: Array) -> Array:
+        alpha, sigma = schedule.alpha_sigma(t)
+        offset = axes.T @ (noisy - alpha * world.mean).ravel()
+        offset = axes @ (alpha * variances / (alpha**2 * variances + sigma**2) * offset)
+        return world.mean + offset.reshape(world.mean.shape)
+
+    return denoise
+
+
+def log_density(world: GaussianWorld, schedule: Schedule, noisy: Array, t: Array) -> Array:
+    """Log density of the noisy example, up to a constant; its gradient is the score."""
+    alpha, sigma = schedule.alpha_sigma(t)
+    offset = noisy.ravel() - alpha * world.mean.ravel()
+    covariance = alpha**2 * world.covariance + sigma**2 * jnp.eye(world.mean.size)
+    return -0.5 * offset @ jnp.linalg.solve(covariance, offset)
+
+
+def probability_flow(world: GaussianWorld, schedule: Schedule, noise: Array) -> Array:
+    """What a deterministic sampler with infinitely many steps makes of this noise, the last jump to clean included.
+
+    With y = noisy/alpha and r = sigma/alpha, y - mean grows along each principal axis like sqrt(variance + r^2).
+    """
+    ends = jnp.asarray([1.0, 0.0], noise.dtype)
+    (start, end), (alpha, sigma) = schedule.noise_ratio(ends), schedule.alpha_sigma(ends[0])
+    variances, axes = jnp.linalg.eigh(world.covariance)
+    offset = axes.T @ (sigma / alpha * noise - world.mean).ravel()
+    offset = offset * jnp.sqrt((variances + end**2) / (variances + start**2)) * variances / (variances + end**2)
+    return world.mean + (axes @ offset).reshape(world.mean.shape)
