@@ -162,7 +162,7 @@ def local_polynomial(
     values: Float[np.ndarray, "time channel"],
     at: Float[np.ndarray, " query"],
     half_width: float,
-    degree: int = 3,
+    degree: int = 4,
 ) -> tuple[Float[np.ndarray, "query channel"], Float[np.ndarray, "query channel"]]:
     """Value and time derivative by local least squares, for samples that need not be evenly spaced.
 
@@ -207,7 +207,7 @@ def _local_rows(
 
 
 def choose_half_width(
-    time: Float[np.ndarray, " time"], values: Float[np.ndarray, "time channel"], degree: int = 3
+    time: Float[np.ndarray, " time"], values: Float[np.ndarray, "time channel"], degree: int = 4
 ) -> tuple[float, Float[np.ndarray, " channel"]]:
     """Window of the smoother with the smallest leave-one-out error, summed over the channels.
 
@@ -216,11 +216,11 @@ def choose_half_width(
       values: samples.
       degree: degree of the local polynomial.
     Returns:
-      half-width [s], one of 4, 5, ..., 12 median sampling steps, and the rms leave-one-out residual of each channel.
+      half-width [s], one of 5, 6, ..., 12 median sampling steps, and the rms leave-one-out residual of each channel.
     """
     step = float(np.median(np.diff(time)))
     best: tuple[float, float, np.ndarray] | None = None
-    for count in range(4, 13):
+    for count in range(5, 13):
         rows = [_local_rows(time, t, count * step, degree, left_out=i)[0] for i, t in enumerate(time)]
         residual = (np.stack(rows) @ values - values)[count:-count]
         error = float(np.mean(np.sum(residual**2, axis=1)))
@@ -345,7 +345,7 @@ def forecast_window(recording: SpringRecording, start_frame: int = 26, frames: i
 
 
 def initial_state(
-    recording: SpringRecording, start: int, images: int = 7, degree: int = 3
+    recording: SpringRecording, start: int, images: int = 6, degree: int = 4
 ) -> tuple[Float[np.ndarray, " grid"], Float[np.ndarray, " grid"], Float[np.ndarray, " grid"]]:
     """State at a start image from amplitudes of this image and those before it: no scored amplitude enters.
 

@@ -44,23 +44,23 @@ def residual_guidance(
 
         x0_hat -> x0_hat - scale(t) sigma^2/alpha  d/d noisy  |residual(x0_hat(noisy, t))|^2 / 2
 
-    By Tweedie's formula this is the posterior mean given "residual = 0" where the residual given `noisy` is Gaussian with
-    mean residual(x0_hat) and variance 1/scale(t): exactly so in a linear-Gaussian world, an approximation elsewhere. One
-    call costs a forward and a backward pass through the denoiser.
+    By Tweedie's formula this is the posterior mean given "residual = 0" where the residual given `noisy` is Gaussian
+    with mean residual(x0_hat) and variance 1/scale(t): exactly so in a linear-Gaussian world, an approximation
+    elsewhere. One call costs a forward and a backward pass through the denoiser.
 
     Args:
       denoise: maps (noisy, t) to x0_hat; differentiable.
       schedule: the noise schedule.
-      residual_fn: maps a clean example to its residual, of any shape; summed over its entries, so an average wants a factor
-        1/sqrt(entries) inside.
+      residual_fn: maps a clean example to its residual, of any shape; its squares are summed, so an average wants a
+        factor 1/sqrt(entries) inside.
       scale: inverse variance of the residual given `noisy`: a number, or a function of the diffusion time such as
         `gaussian_scale`.
 
     Returns:
       the guided denoiser.
 
-    Source: Chung et al. (2023, diffusion posterior sampling), eq. 16, there with a scale divided by the norm of the residual;
-    Song et al. (2023, pseudoinverse guidance), section 3, for a scale that follows the noise level.
+    Source: Chung et al. (2023, diffusion posterior sampling), algorithm 1, there with a scale divided by the residual's
+    norm; Song et al. (2023, pseudoinverse guidance), section 3, for a scale that follows the noise level.
     """
 
     def guided(noisy: Array, t: Array) -> Array:
@@ -92,7 +92,7 @@ def gaussian_scale(
     Returns:
       function of the diffusion time.
 
-    Source: Song et al. (2023, pseudoinverse guidance), eq. 8 with r_t^2 as in its appendix for Gaussian data.
+    Source: Song et al. (2023, pseudoinverse guidance), section 3, with the posterior variance of Gaussian data.
     """
 
     def scale(t: Array) -> Array:

@@ -118,8 +118,9 @@ def residual_weights(
 
         W = clip(w / mean(w)),   w = 1 / (variance + floor)
 
-    No gradient flows through them; else a network could lower its loss by moving to where the variance is large. The mean
-    is taken before clipping and over all the entries given: pass one example for weights that compare its sites only.
+    No gradient flows through them; else a network could lower its loss by moving to where the variance is large. The
+    mean is taken before clipping and over all the entries given: pass one example for weights that compare its sites
+    only, a batch for weights that compare its examples too.
 
     Args:
       variance: predicted variance of the residual, non-negative, any shape, squared units of the residual.

@@ -46,10 +46,11 @@ class MlpFeatures(NamedTuple):
 def make_mlp(**sizes: Any) -> Network:
     """Residual perceptron on the flattened trajectory, modulated by noise level and condition.
 
-        F = L initial (1 + gain(noise_level)) + W_out blocks(W_in noisy + W_c condition),   block(h) = h + W_2 silu(W_1 film(norm(h)))
+        F = (1 + gain(noise_level)) L initial + W_out silu(norm(blocks(W_in noisy + W_c condition)))
+        block(h) = h + W_2 silu(W_1 film(norm(h)))
 
-    L, W_out and every W_2 start at zero. L is the linear path from the initial state to the whole trajectory, which is all
-    that linear dynamics need.
+    L, W_out, every W_2 and the gain start at zero. L is the linear path from the initial state to the whole trajectory,
+    which is all that linear dynamics need in mode "x0".
 
     Args:
       **sizes: fields of `MlpConfig`; `shape`, that of one trajectory, is required.

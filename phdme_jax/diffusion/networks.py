@@ -23,8 +23,8 @@ class Condition(NamedTuple):
     Attributes:
       initial: initial state, shape (*grid, field).
       rollout: a first guess of the trajectory, shape (time, *grid, field).
-      rollout_scale: how far the guess may be off, broadcast against it and given to the network as it is; bring it to order
-        one (its logarithm, say).
+      rollout_scale: how far the guess may be off, broadcast against it and given to the network as it is; bring it to
+        order one (its logarithm, say).
     """
 
     initial: Float[Array, "*grid field"] | None = None
@@ -34,7 +34,7 @@ class Condition(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Network:
-    """Static record of the three functions of the seam; a denoiser is one too, with the diffusion time as noise level."""
+    """The three functions of the seam; a denoiser is one too, whose noise level is the diffusion time."""
 
     init: Callable[[PRNGKeyArray, Array, Condition], Any]
     encode: Callable[[Any, Condition], Any]
@@ -69,7 +69,8 @@ def from_module(make_module: Callable[[Any], nn.Module]) -> Network:
     def apply(params: Any, noisy: Array, noise_level: Array, features: Any) -> Array:
         features = jax.tree.map(lambda leaf: leaf.astype(noisy.dtype), features)
         noise_level = jnp.asarray(noise_level, noisy.dtype)
-        return make_module(noisy.dtype).apply({"params": params}, noisy, noise_level, features).astype(noisy.dtype)
+        answer = make_module(noisy.dtype).apply({"params": params}, noisy, noise_level, features)
+        return jnp.asarray(answer, noisy.dtype)
 
     return Network(init=init, encode=encode, apply=apply)
 
@@ -77,8 +78,8 @@ def from_module(make_module: Callable[[Any], nn.Module]) -> Network:
 def draw_params(shapes: Any, key: PRNGKeyArray) -> Any:
     """Parameters of the given shapes: kernels normal with variance 1/fan_in, scales one, biases zero.
 
-    Kernels of layers named "zero" are zero. All kernels are cut from one draw: linen's initialisers, one program for each
-    shape, take longer to compile than a step of training.
+    Kernels of layers named "zero" are zero. All kernels are cut from one draw: linen's initialisers, one program for
+    each shape, take longer to compile than a step of training.
 
     Args:
       shapes: nested dicts of shapes and types whose innermost names are "kernel", "scale" or "bias".

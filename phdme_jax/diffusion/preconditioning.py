@@ -32,8 +32,8 @@ def coefficients(
     v         s^2/(r^2+s^2)       -r s/sqrt(r^2+s^2)
     edm       s^2/(r^2+s^2)       r s/sqrt(r^2+s^2)
 
-    with s the data's standard deviation; always c_in = 1/sqrt(r^2+s^2), so that the network's input has unit variance, and
-    c_noise = log(r)/4. For a variance-preserving schedule and s = 1: c_in y = noisy, and mode "v" is the velocity
+    with s the data's standard deviation; always c_in = 1/sqrt(r^2+s^2), so that the network's input has unit variance,
+    and c_noise = log(r)/4. For a variance-preserving schedule and s = 1: c_in y = noisy, and mode "v" is the velocity
     alpha noise - sigma x0.
 
     Args:
@@ -76,8 +76,8 @@ def precondition(network: Network, schedule: Schedule, mode: str = "v", data_std
       data_std: standard deviation of the clean data, in their own (normalised) units.
 
     Returns:
-      the denoiser: `init` and `encode` are the network's own, `apply(params, noisy, t, features)` receives the diffusion time
-      and answers x0_hat, of the shape and type of `noisy`.
+      the denoiser: `init` and `encode` are the network's own, `apply(params, noisy, t, features)` receives a diffusion
+      time and answers x0_hat, of the shape and type of `noisy`.
 
     Raises:
       ValueError: unknown mode (when first applied).

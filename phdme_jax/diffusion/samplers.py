@@ -5,8 +5,8 @@ Every sampler here is a table with one row for each call of the denoiser, worked
     denoised = denoise(state, time)
     state   <- keep state + pull denoised + recall previous_denoised + spread fresh_noise
 
-which holds the denoiser once in the compiled program, whichever the sampler, and makes the number of function evaluations
-the number of rows.
+which holds the denoiser once in the compiled program, whichever the sampler, and makes the number of function
+evaluations the number of rows.
 """
 
 from collections.abc import Callable
@@ -52,8 +52,8 @@ def sampler_table(
         ddim:  keep = sqrt(sigma'^2 - spread^2)/sigma,   pull = alpha' - keep alpha,
                spread = eta sigma'/sigma sqrt(sigma^2 - (alpha sigma'/alpha')^2)
         ddpm:  ddim with eta = 1, the ancestral step
-        dpm:   ddim with eta = 0 and denoised + k (denoised - previous_denoised) for denoised, k the ratio of this step in
-               log(r) to twice the one before
+        dpm:   ddim with eta = 0 and denoised + k (denoised - previous_denoised) for denoised, k the ratio of this step
+               in log(r) to twice the one before; in the first step k = 0
         heun:  ddim with eta = 0 (Euler's step in r), then a call at the new level and the trapezoidal correction
                state + alpha' (r' - r)/(2 r') (previous_denoised - denoised)
 
@@ -73,8 +73,8 @@ def sampler_table(
     Raises:
       ValueError: unknown sampler or spacing, no step, eta outside [0, 1].
 
-    Source: Ho et al. (2020), eq. 7; Song et al. (2021, DDIM), eq. 12 and 16; Karras et al. (2022), algorithm 1, here in terms
-    of x0_hat alone (Euler's step moves along the straight line towards x0_hat, so that both slopes are measured from the
+    Source: Ho et al. (2020), eq. 7; Song et al. (2021, DDIM), eq. 12 and 16; Karras et al. (2022), algorithm 1, here in
+    terms of x0_hat alone (Euler's step moves straight towards x0_hat, so that both slopes can be measured from the
     predicted state); Lu et al. (2022, DPM-Solver++), algorithm 2.
     """
     _check_sampler(sampler)
@@ -120,13 +120,14 @@ def sample(
     Args:
       denoise: maps (noisy, t) to x0_hat; over parameters and condition it is `preconditioning.bind`.
       schedule: the noise schedule.
-      noise: standard normal noise; it gives the example its shape and type, and, unless fresh noise is added on the way,
-        determines it.
+      noise: standard normal noise; it gives the example its shape and type, and, unless fresh noise is added on the
+        way, determines it.
       key: random key of the fresh noise of "ddpm" and of "ddim" with eta > 0; the others leave it alone.
       sampler: "ddpm", "ddim", "heun" or "dpm"; see `sampler_table`.
       num_steps: number of noise levels.
       eta: share of the ancestral noise, 0 to 1, used by "ddim".
-      spacing: "time", "log_snr" or "karras"; "heun" wants "karras", for between widely spaced levels its correction is large.
+      spacing: "time", "log_snr" or "karras"; with the first, the variance-preserving schedules take so wide a first step
+        that "heun" and "dpm" need many: give those two "log_snr" or "karras".
       clamp: applied to every x0_hat, to write known entries into it; the example returned obeys it exactly.
 
     Returns:

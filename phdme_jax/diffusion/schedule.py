@@ -33,7 +33,7 @@ class Schedule(abc.ABC):
 
     @abc.abstractmethod
     def time_from_log_snr(self, log_snr: Float[Array, "*level"]) -> Float[Array, "*level"]:
-        """Diffusion time with that log signal-to-noise ratio; what lies outside the schedule's range goes to its ends."""
+        """Diffusion time with that log signal-to-noise ratio; what lies outside the range goes to its ends."""
 
     def alpha_sigma(self, t: Float[Array, "*level"]) -> tuple[Float[Array, "*level"], Float[Array, "*level"]]:
         """Amplitudes of the signal and of the noise at diffusion time t."""
@@ -57,8 +57,8 @@ class CosineSchedule(Schedule):
 
         alpha = cos(angle), sigma = sin(angle), angle = first + t (last - first)
 
-    The two angles are those at which the ratio reaches its limits, so that, unlike with a clipped ratio, it stays strictly
-    decreasing and invertible.
+    The two angles are those at which the ratio reaches its limits, so that, unlike with a clipped ratio, it stays
+    strictly decreasing and invertible.
 
     Attributes:
       log_snr_min: log signal-to-noise ratio at t = 1.

@@ -20,15 +20,16 @@ class UNetConfig:
 
     Attributes:
       channels: channels at the finest level, a multiple of `groups`.
-      multipliers: channels of each level in units of `channels`; their number is that of the levels, each half as fine as the one
-        before.
+      multipliers: channels of each level in units of `channels`; their number is that of the levels, each half as fine
+        as the one before.
       num_blocks: residual blocks at each level, on the way down and on the way up.
       embedding_size: size of the embedding of noise level and initial state.
       heads: attention heads at the coarsest level; 0 leaves attention out.
       groups: groups of the group normalisation.
       padding: "zero", "circular", "reflect" or "edge", one for all axes or one for each.
       embed_initial: whether the initial state also enters as an embedding.
-      matmul_dtype: type of the convolutions ("bfloat16"), or None for that of the inputs.
+      matmul_dtype: type of the convolutions ("bfloat16"), or None for that of the inputs. On a CPU bfloat16 makes
+        convolutions slower, unlike plain matrix products.
     """
 
     channels: int = 32
@@ -72,9 +73,10 @@ class UNetFeatures(NamedTuple):
 def make_unet(**sizes: Any) -> Network:
     """U-Net over time and space, with group normalisation, FiLM, and attention at the coarsest level.
 
-    The initial state enters as channels repeated over time and as an embedding beside that of the noise level; a rollout and
-    its scale enter as channels; axes that are not circular add their normalised coordinate. Axes whose size the levels do
-    not divide are continued at their end and cut again. The last layer, and the last of every block, start at zero.
+    The initial state enters as channels repeated over time and as an embedding beside that of the noise level; rollout
+    and scale enter as channels; axes that are not circular add their normalised coordinate. Axes whose size the
+    levels do not divide are continued at their end and cut again. The last layer, and the last of every block, start at
+    zero.
 
     Args:
       **sizes: fields of `UNetConfig`.

@@ -63,7 +63,7 @@ def save_checkpoint(
       folder of the checkpoint.
     """
     record = {"config_digest": config_digest, "step": step, "metadata": dict(metadata or {})}
-    with _manager(directory) as manager:
+    with _manager(directory, writing=True) as manager:
         for leftover in [other for other in manager.all_steps() if other >= step]:
             manager.delete(leftover)
         arguments = ocp.args.Composite(tree=ocp.args.StandardSave(tree), record=ocp.args.JsonSave(record))
@@ -124,15 +124,23 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def _manager(directory: str | Path) -> Iterator[ocp.CheckpointManager]:
-    """A manager that saves before it returns, whose log is silent below errors."""
+def _manager(directory: str | Path, writing: bool = False) -> Iterator[ocp.CheckpointManager]:
+    """A manager that saves before it returns, whose log is silent below errors.
+
+    Only a writing one clears away the temporary folders of killed processes: that runs in a thread which nothing but
+    a save waits for, and two such threads trip over each other.
+    """
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=KEPT, enable_async_checkpointing=False, cleanup_tmp_directories=True
-    )
     try:
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=KEPT if writing else None,
+            enable_async_checkpointing=False,
+            cleanup_tmp_directories=writing,
+            create=writing,
+            read_only=not writing,
+        )
         with ocp.CheckpointManager(Path(directory).absolute(), options=options) as manager:
             yield manager
     finally:

@@ -64,7 +64,10 @@ def test_gaussian_scale_is_exact_for_white_data():
 
 def test_guidance_without_scale_or_residual_changes_nothing_and_keeps_the_type():
     schedule = CosineSchedule()
-    denoise = lambda noisy, t: jnp.tanh(noisy)
+
+    def denoise(noisy, t):
+        return jnp.tanh(noisy)
+
     noisy, t = jnp.ones(SHAPE, "float32"), jnp.asarray(0.5)
     for residual_fn, scale in ((lambda x0: x0, 0.0), (lambda x0: 0.0 * x0, 3.0)):
         guided = residual_guidance(denoise, schedule, residual_fn, scale)(noisy, t)

@@ -22,6 +22,10 @@ def jitted_sampler(schedule, sampler, num_steps, world=WORLD, **options):
     )
 
 
+def squash(noisy, t):
+    return jnp.tanh(noisy)
+
+
 def observed_order(errors):
     return np.log2(errors[-2] / errors[-1])
 
@@ -58,27 +62,36 @@ def test_deterministic_samplers_reproduce_mean_and_covariance(sampler, tolerance
     np.testing.assert_allclose(slope @ slope.T, WORLD.covariance, atol=2 * tolerance)
 
 
-def ancestral_moments(schedule, num_steps, eta):
-    """Exact mean and covariance of the stochastic sampler, by recursion over its table."""
-    table = samplers.sampler_table("ddim", schedule, num_steps, jnp.float64, eta, "karras")
-    denoise = oracles.exact_denoiser(WORLD, schedule)
+ANCESTRAL = CosineSchedule(-12.0, 12.0)
+
+
+@jax.jit
+def moments_of(table):
+    """Exact mean and covariance of the sampler with this table, by recursion."""
+    denoise = oracles.exact_denoiser(WORLD, ANCESTRAL)
 
     def step(moments, row):
+        def move(state):
+            return row.keep * state + row.pull * denoise(state.reshape(SHAPE), row.time).ravel()
+
         mean, covariance = moments
-        move = lambda state: row.keep * state + row.pull * denoise(state.reshape(SHAPE), row.time).ravel()
         slope = jax.jacfwd(move)(mean)
         return (move(mean), slope @ covariance @ slope.T + row.spread**2 * jnp.eye(6)), None
 
-    sigma = schedule.alpha_sigma(table.time[0])[1]
-    return jax.jit(lambda: jax.lax.scan(step, (jnp.zeros(6), sigma**2 * jnp.eye(6)), table)[0])()
+    sigma = ANCESTRAL.alpha_sigma(table.time[0])[1]
+    return jax.lax.scan(step, (jnp.zeros(6), sigma**2 * jnp.eye(6)), table)[0]
+
+
+def ancestral_moments(num_steps, eta):
+    return moments_of(samplers.sampler_table("ddim", ANCESTRAL, num_steps, jnp.float64, eta, "karras"))
 
 
 @pytest.mark.parametrize("eta", [1.0, 0.5])
 def test_ancestral_distribution_converges_at_first_order(eta):
-    # From noise 20 times the data the start is wrong by a constant, which is seen in the mean and not in the covariance.
+    # Even pure noise holds a trace of the mean at the start, which is what the mean's tolerance is for.
     errors = []
     for num_steps in (120, 240):
-        mean, covariance = ancestral_moments(CosineSchedule(-12.0, 12.0), num_steps, eta)
+        mean, covariance = ancestral_moments(num_steps, eta)
         np.testing.assert_allclose(mean.reshape(SHAPE), WORLD.mean, atol=0.02)
         errors.append(float(jnp.abs(covariance - WORLD.covariance).max()))
     assert errors[-1] < 0.1
@@ -99,12 +112,12 @@ def test_ddpm_rows_are_the_gaussian_posterior_of_the_forward_process(schedule):
 
 
 def test_ddpm_samples_match_in_distribution():
-    schedule, count = CosineSchedule(-10.0, 10.0), 4000
-    run = jitted_sampler(schedule, "ddpm", 40, spacing="karras")
+    count = 3000
+    run = jitted_sampler(ANCESTRAL, "ddpm", 120, spacing="karras")
     noise_key, step_key = jax.random.split(jax.random.key(2))
     noise = jax.random.normal(noise_key, (count, *SHAPE))
     drawn = np.asarray(jax.jit(jax.vmap(run))(noise, jax.random.split(step_key, count))).reshape(count, 6)
-    mean, covariance = ancestral_moments(schedule, 40, 1.0)
+    mean, covariance = ancestral_moments(120, 1.0)
     variances = np.diag(covariance)
     assert np.all(np.abs(drawn.mean(0) - mean) < 4 * np.sqrt(variances / count))
     spread = np.sqrt((covariance**2 + np.outer(variances, variances)) / count)
@@ -130,7 +143,10 @@ def test_heun_is_the_trapezoidal_rule_in_the_noise_ratio():
     (alpha, sigma), ratio = schedule.alpha_sigma(times), schedule.noise_ratio(times)
     noise = jax.random.normal(KEY, SHAPE)
     point = sigma[0] / alpha[0] * noise
-    slope = lambda point, i: (point - denoise(alpha[i] * point, times[i])) / ratio[i]
+
+    def slope(point, i):
+        return (point - denoise(alpha[i] * point, times[i])) / ratio[i]
+
     for i in range(5):
         gap, first = ratio[i + 1] - ratio[i], slope(point, i)
         point = point + 0.5 * gap * (first + slope(point + gap * first, i + 1))
@@ -158,7 +174,7 @@ def test_four_axes_clamp_and_single_precision(sampler):
     known = jnp.asarray([2.0, -1.0], "float32")
     run = jax.jit(
         lambda noise: samplers.sample(
-            lambda noisy, t: jnp.tanh(noisy),
+            squash,
             CosineSchedule(),
             noise,
             KEY,
@@ -179,8 +195,7 @@ def test_fresh_noise_follows_the_key_and_deterministic_samplers_do_not():
 
         @jax.jit
         def run(key, sampler=sampler, eta=eta):
-            denoise = lambda noisy, t: jnp.tanh(noisy)
-            return samplers.sample(denoise, CosineSchedule(), noise, key, sampler=sampler, num_steps=4, eta=eta)
+            return samplers.sample(squash, CosineSchedule(), noise, key, sampler=sampler, num_steps=4, eta=eta)
 
         assert np.allclose(run(KEY), run(other)) != fresh
         np.testing.assert_array_equal(run(KEY), run(KEY))
