@@ -126,8 +126,8 @@ def sample(
       sampler: "ddpm", "ddim", "heun" or "dpm"; see `sampler_table`.
       num_steps: number of noise levels.
       eta: share of the ancestral noise, 0 to 1, used by "ddim".
-      spacing: "time", "log_snr" or "karras"; with the first, the variance-preserving schedules take so wide a first step
-        that "heun" and "dpm" need many: give those two "log_snr" or "karras".
+      spacing: "time", "log_snr" or "karras"; with the first, the variance-preserving schedules take so wide a step at
+        the start that "heun" and "dpm" need many: give those two "log_snr" or "karras".
       clamp: applied to every x0_hat, to write known entries into it; the example returned obeys it exactly.
 
     Returns:

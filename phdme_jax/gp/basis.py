@@ -91,16 +91,14 @@ def _harmonics(angle: Array, count: int) -> tuple[Array, Array]:
     return sines[..., :count], cosines[..., :count]
 
 
-def _waves(basis: Basis, box: Box, state: Array) -> tuple[list[Array], list[Array]]:
+def _waves(basis: Basis, box: Box, state: Array, count: int) -> tuple[list[Array], list[Array]]:
     """Per field: the normalised sines and their derivatives at the given points, shape (*points, count)."""
     values, slopes = [], []
-    count = max(basis.main, basis.pair)
+    order = jnp.arange(1, count + 1, dtype=state.dtype)
     for field in range(basis.num_fields):
-        half = box.half_width[field]
-        angle = (state[..., field] - box.centre[field] + half) * (np.pi / 2) / half
+        angle, slope, scale = _angle(box, state, field)
+        frequency = order * slope
         sines, cosines = _harmonics(angle, count)
-        frequency = jnp.arange(1, count + 1, dtype=state.dtype) * (np.pi / 2) / half
-        scale = 1 / jnp.sqrt(half)
         values.append(scale * sines)
         slopes.append(scale * frequency * cosines)
     return values, slopes
@@ -114,12 +112,35 @@ def _split(basis: Basis, weights: Array) -> tuple[list[Array], list[Array]]:
     return mains, pairs
 
 
+def _series(angle: Array, coefficients: Array) -> tuple[Array, Array]:
+    """sum_j c_j sin(j angle) and sum_j j c_j cos(j angle), by Clenshaw's recurrence: nothing larger than the angles is stored."""
+    twice = 2 * jnp.cos(angle)
+    zero = jnp.zeros_like(angle)
+    sine, sine_before, cosine, cosine_before = zero, zero, zero, zero
+    for order in range(coefficients.shape[0], 0, -1):
+        weight = coefficients[order - 1]
+        sine, sine_before = weight + twice * sine - sine_before, sine
+        cosine, cosine_before = order * weight + twice * cosine - cosine_before, cosine
+    return sine * jnp.sin(angle), 0.5 * twice * cosine - cosine_before
+
+
+def _angle(box: Box, state: Array, field: int) -> tuple[Array, Array, Array]:
+    """Phase of one field in the box, its slope, and the normalisation of the sines."""
+    half = box.half_width[field]
+    slope = (np.pi / 2) / half
+    return (state[..., field] - box.centre[field] + half) * slope, slope, 1 / jnp.sqrt(half)
+
+
 def _sines_at(basis: Basis, energy: Energy, state: Array) -> Array:
-    values, _ = _waves(basis, energy.box, state)
     mains, pairs = _split(basis, energy.weights)
-    total = sum(wave[..., : basis.main] @ weight for wave, weight in zip(values, mains, strict=True))
-    for (a, b), weight in zip(basis.pairs, pairs, strict=True):
-        total = total + jnp.sum((values[a][..., : basis.pair] @ weight) * values[b][..., : basis.pair], axis=-1)
+    total = jnp.zeros_like(state[..., 0])
+    for field, weight in enumerate(mains):
+        angle, _, scale = _angle(energy.box, state, field)
+        total = total + scale * _series(angle, weight)[0]
+    if pairs:
+        values, _ = _waves(basis, energy.box, state, basis.pair)
+        for (a, b), weight in zip(basis.pairs, pairs, strict=True):
+            total = total + jnp.sum((values[a] @ weight) * values[b], axis=-1)
     return total
 
 
@@ -137,9 +158,7 @@ def density(basis: Basis, energy: Energy, state: Float[Array, "*points field"]) 
     return quadratic + _sines_at(basis, energy, state) - _sines_at(basis, energy, energy.box.centre)
 
 
-def efforts(
-    basis: Basis, energy: Energy, state: Float[Array, "*points field"]
-) -> Float[Array, "*points field"]:
+def efforts(basis: Basis, energy: Energy, state: Float[Array, "*points field"]) -> Float[Array, "*points field"]:
     """Efforts e = grad h at every point, in closed form.
 
     Args:
@@ -149,17 +168,17 @@ def efforts(
     Returns:
       gradient of h with respect to the state, same shape as the state.
     """
-    values, slopes = _waves(basis, energy.box, state)
     mains, pairs = _split(basis, energy.weights)
-    parts = [
-        energy.stiffness[a] * (state[..., a] - energy.box.centre[a]) + slopes[a][..., : basis.main] @ mains[a]
-        for a in range(basis.num_fields)
-    ]
-    for (a, b), weight in zip(basis.pairs, pairs, strict=True):
-        left, right = slice(None, basis.pair), slice(None, basis.pair)
-        mixed = values[a][..., left] @ weight
-        parts[a] = parts[a] + jnp.sum((slopes[a][..., left] @ weight) * values[b][..., right], axis=-1)
-        parts[b] = parts[b] + jnp.sum(mixed * slopes[b][..., right], axis=-1)
+    parts = []
+    for field, weight in enumerate(mains):
+        angle, slope, scale = _angle(energy.box, state, field)
+        linear = energy.stiffness[field] * (state[..., field] - energy.box.centre[field])
+        parts.append(linear + scale * slope * _series(angle, weight)[1])
+    if pairs:
+        values, slopes = _waves(basis, energy.box, state, basis.pair)
+        for (a, b), weight in zip(basis.pairs, pairs, strict=True):
+            parts[a] = parts[a] + jnp.sum((slopes[a] @ weight) * values[b], axis=-1)
+            parts[b] = parts[b] + jnp.sum((values[a] @ weight) * slopes[b], axis=-1)
     return jnp.stack(parts, axis=-1)
 
 
@@ -175,7 +194,7 @@ def feature_efforts(
     Returns:
       gradients; the last axis holds `basis.size` sines followed by one quadratic per field.
     """
-    values, slopes = _waves(basis, box, state)
+    values, slopes = _waves(basis, box, state, max(basis.main, basis.pair))
     rows = []
     for field in range(basis.num_fields):
         blocks = [

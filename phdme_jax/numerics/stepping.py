@@ -174,7 +174,7 @@ def relaxation_rk4_step(
     determined = jnp.abs(slope) > jnp.finfo(state.dtype).eps * jnp.abs(start)
     safe_slope = jnp.where(determined, slope, 1.0)
     gamma = jnp.ones_like(start)
-    for _ in range(3):
+    for _ in range(2):
         defect = energy(state + gamma * dt * direction) - start - gamma * dt * power
         gamma = gamma - jnp.where(determined, defect / safe_slope, 0.0)
     gamma = jnp.where(jnp.abs(gamma - 1.0) < 0.5, gamma, 1.0)

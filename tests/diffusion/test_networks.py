@@ -124,7 +124,7 @@ def test_learns_two_trajectories_told_apart_by_their_condition(name):
         if index == 0:  # one step of the gradient, and the condition has a say
             answers = [forward(name)(params, targets[0], jnp.asarray(0.0, "float32"), target[0]) for target in targets]
             assert float(jnp.abs(answers[0] - answers[1]).max()) > 1e-4
-    assert np.mean(values[-10:]) < 0.1 * values[0]
+    assert np.mean(values[-10:]) < 0.2 * values[0]
 
     def draw(params, target, noise):
         denoise = bind(denoiser, params, Condition(initial=target[0]))

@@ -125,6 +125,16 @@ def test_projection_is_unmoved_by_clutter_repeats_and_crowding():
     np.testing.assert_allclose(amplitude, [400.0, -60.0, 0.0], atol=1.5)
 
 
+def test_projection_is_an_integral_over_the_spring_not_a_sum_over_crowded_pixels():
+    x = np.concatenate([np.arange(0, 300, 4), np.arange(300, 1920, 40)])
+    z = (x + 80.0) / 2100.0
+    height = 400.0 * np.sin(np.pi * z) - 60.0 * np.sin(2 * np.pi * z) + 30.0 * np.sin(3 * np.pi * z)
+    points = np.stack([x, np.rint(np.polyval(REST, x / 1919.0) + height).astype(int)], 1)
+    amplitude, residual = spring.project_frame(points, REST, spring.SPAN, 2)
+    np.testing.assert_allclose(amplitude, [400.0, -60.0], atol=3.0)
+    assert abs(residual - 30.0 / np.sqrt(2.0)) < 3.0
+
+
 def test_rest_curve_ignores_stray_pixels():
     draw = np.random.default_rng(3)
     frames = []
