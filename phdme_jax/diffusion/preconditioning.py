@@ -66,8 +66,11 @@ def coefficients(
     return (data_std / total) ** 2, -c_out if mode == "v" else c_out, c_in, c_noise
 
 
-def precondition(network: Network, schedule: Schedule, mode: str = "v", data_std: float = 1.0) -> Network:
+def precondition(network: Network, schedule: Schedule, mode: str = "x0", data_std: float = 1.0) -> Network:
     """Denoiser around a raw network, behind the same seam.
+
+    Where the condition all but fixes the example, "x0" learns much faster than "v", "eps" or "edm": they make the
+    network hand the noise it was given through to its output, whereas "x0" lets it ignore the noise.
 
     Args:
       network: the raw network F; its `apply` receives c_in noisy / alpha and the noise level c_noise.

@@ -18,19 +18,42 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+SHAPES = ("free", "even", "quadratic", "known")
+
 
 @dataclass(frozen=True)
 class Basis:
-    """Sizes of the basis: sines per field (`main`) and per field of each pair (`pair`, 0 for a separable energy)."""
+    """Sizes of the basis, and what is known of the energy beforehand.
+
+    Attributes:
+      num_fields: number of fields.
+      main: sines per field.
+      pair: sines per field of each pair, 0 for a separable energy.
+      shapes: per field "free", "even" (about the centre of the box), "quadratic" (no sines, stiffness learned) or
+        "known" (no sines, stiffness given); empty where all are free.
+
+    Raises:
+      ValueError: an unknown shape, or not one per field.
+    """
 
     num_fields: int
     main: int = 48
     pair: int = 12
+    shapes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.shapes and (len(self.shapes) != self.num_fields or not set(self.shapes) <= set(SHAPES)):
+            raise ValueError(f"expected one shape among {SHAPES} per field ({self.num_fields}), got {self.shapes}")
+
+    def shape(self, field: int) -> str:
+        """What is known of the energy in one field."""
+        return self.shapes[field] if self.shapes else "free"
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """Pairs of fields that have an interaction."""
-        return tuple(combinations(range(self.num_fields), 2)) if self.pair else ()
+        curved = [field for field in range(self.num_fields) if self.shape(field) in ("free", "even")]
+        return tuple(combinations(curved, 2)) if self.pair else ()
 
     @property
     def size(self) -> int:
@@ -44,10 +67,13 @@ class Box(NamedTuple):
     Attributes:
       centre: state at rest, where the energy and its gradient vanish, shape (field,).
       half_width: half the box's width per field, shape (field,).
+      preload: state r held by dead loads, such as the strain of a string that sags; broadcast against the states, which
+        are then counted from r, and the energy is what is available above it: h(r + x) - h(r) - grad h(r) . x.
     """
 
     centre: Float[Array, "field"]
     half_width: Float[Array, "field"]
+    preload: Float[Array, "*points field"] | None = None
 
 
 class Energy(NamedTuple):
@@ -154,8 +180,16 @@ def density(basis: Basis, energy: Energy, state: Float[Array, "*points field"]) 
     Returns:
       h, shape (*points).
     """
+    preload = energy.box.preload
+    if preload is None:
+        return _density(basis, energy, state) - _sines_at(basis, energy, energy.box.centre)
+    linear = jnp.sum(_gradient(basis, energy, preload) * state, axis=-1)
+    return _density(basis, energy, preload + state) - _density(basis, energy, preload) - linear
+
+
+def _density(basis: Basis, energy: Energy, state: Array) -> Array:
     quadratic = 0.5 * jnp.sum(energy.stiffness * (state - energy.box.centre) ** 2, axis=-1)
-    return quadratic + _sines_at(basis, energy, state) - _sines_at(basis, energy, energy.box.centre)
+    return quadratic + _sines_at(basis, energy, state)
 
 
 def efforts(basis: Basis, energy: Energy, state: Float[Array, "*points field"]) -> Float[Array, "*points field"]:
@@ -168,6 +202,13 @@ def efforts(basis: Basis, energy: Energy, state: Float[Array, "*points field"]) 
     Returns:
       gradient of h with respect to the state, same shape as the state.
     """
+    preload = energy.box.preload
+    if preload is None:
+        return _gradient(basis, energy, state)
+    return _gradient(basis, energy, preload + state) - _gradient(basis, energy, preload)
+
+
+def _gradient(basis: Basis, energy: Energy, state: Array) -> Array:
     mains, pairs = _split(basis, energy.weights)
     parts = []
     for field, weight in enumerate(mains):
@@ -194,6 +235,12 @@ def feature_efforts(
     Returns:
       gradients; the last axis holds `basis.size` sines followed by one quadratic per field.
     """
+    if box.preload is None:
+        return _feature_gradients(basis, box, state)
+    return _feature_gradients(basis, box, box.preload + state) - _feature_gradients(basis, box, box.preload)
+
+
+def _feature_gradients(basis: Basis, box: Box, state: Array) -> Array:
     values, slopes = _waves(basis, box, state, max(basis.main, basis.pair))
     rows = []
     for field in range(basis.num_fields):
@@ -214,10 +261,20 @@ def feature_efforts(
     return jnp.stack(rows, axis=-2)
 
 
+def _allowed(basis: Basis, count: int) -> np.ndarray:
+    """Which sines each field's shape allows, one or zero, shape (field, count)."""
+    order = np.arange(1, count + 1)
+    rows = {"free": order > 0, "even": order % 2 == 1, "quadratic": order < 0, "known": order < 0}
+    return np.stack([rows[basis.shape(field)] for field in range(basis.num_fields)]).astype(float)
+
+
 def prior_deviations(basis: Basis, box: Box, kernel: Kernel) -> Float[Array, "weight"]:
     """Prior standard deviation of every weight, from the spectral density of the squared-exponential kernel.
 
         S(omega) = sigma^2 (2 pi)^{d/2} prod_a l_a exp(-l_a^2 omega_a^2 / 2)
+
+    Weights that the basis's shapes rule out have none: all of a quadratic or known field, and in an even field those of
+    the sines of even order, which are odd about the centre of the box.
 
     Args:
       basis: sizes.
@@ -231,6 +288,7 @@ def prior_deviations(basis: Basis, box: Box, kernel: Kernel) -> Float[Array, "we
     frequency = order * (np.pi / 2) / box.half_width[:, None]
     scale = kernel.lengthscale[:, None]
     root = (2 * np.pi) ** 0.25 * jnp.sqrt(scale) * jnp.exp(-0.25 * (scale * frequency) ** 2)
+    root = root * jnp.asarray(_allowed(basis, count), root.dtype)
     parts = [kernel.amplitude[a] * root[a, : basis.main] for a in range(basis.num_fields)]
     for index, (a, b) in enumerate(basis.pairs):
         outer = root[a, : basis.pair, None] * root[b, None, : basis.pair]

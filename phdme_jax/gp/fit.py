@@ -3,7 +3,9 @@
 from typing import NamedTuple
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
@@ -19,8 +21,9 @@ class Hyperparameters(NamedTuple):
       amplitude: prior standard deviation of each field's own part of the energy density.
       pair_amplitude: of each pair's part.
       stiffness: quadratic prior mean kappa per field.
-      state_noise: standard deviation of the noise of each field's states.
-      rate_noise: standard deviation of the error of each field's rates.
+      state_noise: standard deviation of the noise of each group of rows (the states of each field, in the rows of rates
+        and of differences).
+      rate_noise: standard deviation of the error of the rates in each group.
       dissipation: dissipation parameters in the structure's order.
     """
 
@@ -28,8 +31,8 @@ class Hyperparameters(NamedTuple):
     amplitude: Float[Array, "field"]
     pair_amplitude: Float[Array, "pair"]
     stiffness: Float[Array, "field"]
-    state_noise: Float[Array, "field"]
-    rate_noise: Float[Array, "field"]
+    state_noise: Float[Array, "group"]
+    rate_noise: Float[Array, "group"]
     dissipation: Float[Array, "parameter"]
 
 
@@ -53,7 +56,7 @@ class EnergyPosterior(NamedTuple):
     ok: Bool[Array, ""]
 
 
-# noise below this fraction of the box's half width is not resolved: it keeps the factorisations well conditioned
+# noise below this fraction of the smallest half width is not resolved: it keeps the factorisations well conditioned
 NOISE_FLOOR = 1e-6
 
 
@@ -73,7 +76,7 @@ def _whitened(
     factors = jnp.concatenate([jnp.ones_like(hyper.stiffness[:1]), jnp.exp(hyper.dissipation)])
     design = jnp.tensordot(factors, observations.design, axes=1)
     group = observations.group
-    floor = (NOISE_FLOOR * box.half_width) ** 2
+    floor = (NOISE_FLOOR * jnp.min(box.half_width)) ** 2
     variance = (
         (jnp.exp(2 * hyper.state_noise) + floor)[group] * observations.state_share
         + (jnp.exp(2 * hyper.rate_noise) + floor)[group] * observations.rate_share
@@ -177,6 +180,43 @@ def initial_hyperparameters(
 WIDTHS = Hyperparameters(0.7, 1.5, 2.0, 1.0, 4.0, 4.0, 2.0)
 
 
+def _widths(basis: Basis, box: Box) -> Hyperparameters:
+    """Widths of the hyperprior; the stiffness of a known field does not move."""
+    learned = np.array([basis.shape(field) != "known" for field in range(basis.num_fields)])
+    return WIDTHS._replace(stiffness=jnp.asarray(WIDTHS.stiffness * learned, box.half_width.dtype))
+
+
+def sample_hyperparameters(
+    basis: Basis, box: Box, observations: Observations, optimum: Hyperparameters, count: int, key: Array
+) -> Hyperparameters:
+    """Draw hyperparameters, dissipation among them, from Laplace's approximation at the optimum of `fit`.
+
+        eta ~ N(eta_opt, W (I + W (d^2 NLL / d eta^2) W)^-1 W),   W the widths of the hyperprior
+
+    Directions in which the likelihood is not convex keep the hyperprior's width. `condition` at each draw gives the
+    energies that go with it.
+
+    Args:
+      basis: sizes of the basis.
+      box: where it lives.
+      observations: rows.
+      optimum: logarithms found by `fit`.
+      count: number of draws.
+      key: random key.
+    Returns:
+      logarithms with a leading axis of draws.
+    Source: MacKay (1992), Neural Computation 4, 415-447.
+    """
+    flat, unflatten = jax.flatten_util.ravel_pytree(optimum)
+    full = jax.tree.map(lambda leaf, width: width * jnp.ones_like(leaf), optimum, _widths(basis, box))
+    widths, _ = jax.flatten_util.ravel_pytree(full)
+    hessian = jax.hessian(lambda u: negative_log_likelihood(basis, box, observations, unflatten(flat + widths * u)))
+    values, axes = jnp.linalg.eigh(hessian(jnp.zeros_like(flat)))
+    spread = widths[:, None] * axes * jax.lax.rsqrt(1.0 + jnp.maximum(values, 0.0))
+    noise = jax.random.normal(key, (count, flat.size), flat.dtype)
+    return jax.vmap(unflatten)(flat + noise @ spread.T)
+
+
 def fit(
     basis: Basis,
     box: Box,
@@ -202,9 +242,10 @@ def fit(
     Returns:
       the posterior at the optimum.
     """
+    widths = _widths(basis, box)
 
     def actual(standard: Hyperparameters) -> Hyperparameters:
-        return jax.tree.map(lambda u, centre, width: centre + width * u, standard, start, WIDTHS)
+        return jax.tree.map(lambda u, centre, width: centre + width * u, standard, start, widths)
 
     def objective(standard: Hyperparameters) -> Array:
         prior = 0.5 * optax.tree.norm(standard, squared=True)

@@ -157,6 +157,73 @@ def integral_rows(
     )
 
 
+class TimeTests(NamedTuple):
+    """Test functions w(t) that vanish at their ends with w', as quadrature weights on the sampling times.
+
+    Attributes:
+      value: weights of w, shape (test, time) [time].
+      slope: of w', shape (test, time) [1].
+      curvature: of w'', shape (test, time) [1/time].
+    """
+
+    value: Float[Array, "test time"]
+    slope: Float[Array, "test time"]
+    curvature: Float[Array, "test time"]
+
+
+def displacement_rows(
+    basis: Basis,
+    box: Box,
+    flow: Flow,
+    parameters: tuple[str, ...],
+    states: Float[Array, "time grid field"],
+    time_tests: TimeTests,
+    space_tests: Float[Array, "shape grid"],
+) -> Observations:
+    """Weak-form rows of a measured displacement s, where field 0 is p = s_t, with the energy p^2/2; no data derivative.
+
+        int w'' <g, s> dt = int w <g, [(J - R) (0, e_q)]_p> dt - int w' <g, [(J - R) (s, 0)]_p> dt
+
+    Two integrations by parts move both time derivatives of s onto w, and one moves that of e_p = s_t, in which the flow
+    is linear. Each space test is a noise group of its own.
+
+    Args:
+      basis: sizes of the basis; the shape of field 0 is "known".
+      box: where it lives.
+      flow: (efforts, parameters) -> rates of the structure.
+      parameters: names of its dissipation parameters.
+      states: displacement in the place of the momentum, then the other fields.
+      time_tests: test functions in time.
+      space_tests: test functions g on the grid, quadrature weights included.
+    Returns:
+      time test x space test rows.
+    Raises:
+      ValueError: the energy of field 0 is not known.
+    """
+    if basis.shape(0) != "known":
+        raise ValueError(f"expected the shape 'known' for field 0, the momentum, got {basis.shape(0)!r}")
+
+    def frame(state: Array) -> Array:
+        features = feature_efforts(basis, box, state)
+        kinetic = features.at[:, 1:].set(0.0)
+        halves = jnp.stack([_operator_blocks(flow, parameters, part) for part in (features - kinetic, kinetic)])
+        return jnp.einsum("sg,kbgm->kbsm", space_tests, halves[:, :, :, 0])
+
+    def accumulate(total: Array, item: tuple[Array, Array, Array]) -> tuple[Array, None]:
+        state, value, slope = item
+        elastic, kinetic = frame(state)
+        return total + value[:, None, None, None] * elastic - slope[:, None, None, None] * kinetic, None
+
+    _, num_blocks, num_shapes, size = jax.eval_shape(frame, states[0]).shape
+    count = time_tests.value.shape[0]
+    start = jnp.zeros((count, num_blocks, num_shapes, size), states.dtype)
+    design, _ = jax.lax.scan(accumulate, start, (states, time_tests.value.T, time_tests.slope.T))
+    design = jnp.reshape(jnp.moveaxis(design, 1, 0), (num_blocks, -1, size))
+    target = jnp.reshape(time_tests.curvature @ states[..., 0] @ space_tests.T, -1)
+    group = jnp.tile(jnp.arange(num_shapes), count)
+    return _rows(target, design, group, jnp.ones_like(target), jnp.zeros_like(target))
+
+
 def cosine_tests(num_points: int, count: int) -> np.ndarray:
     """The smoothest orthonormal cosines on a grid (DCT-II rows), shape (test, points)."""
     index = np.arange(num_points)

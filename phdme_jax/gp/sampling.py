@@ -47,7 +47,8 @@ def sample_energy(posterior: EnergyPosterior, key: Array) -> Energy:
 
 def inside_box(box: Box, trajectory: Float[Array, "*points field"], fraction: float = 0.8) -> Bool[Array, ""]:
     """Whether all states stay within a fraction of the box, where walls do not distort the prior."""
-    return jnp.all(jnp.abs(trajectory - box.centre) <= fraction * box.half_width)
+    absolute = trajectory if box.preload is None else box.preload + trajectory
+    return jnp.all(jnp.abs(absolute - box.centre) <= fraction * box.half_width)
 
 
 def roll_out(

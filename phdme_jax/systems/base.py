@@ -31,6 +31,7 @@ class Structure:
       constrain: state -> state with the boundary values imposed.
       weights: quadrature weights on the grid, as a function of nothing, shape (grid,).
       boundary: state -> what must vanish at the boundary, shape (condition,).
+      parity: per field, -1 where it continues past the ends as an odd function (zero there), +1 as an even one.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Structure:
     constrain: Callable[[Array], Array]
     weights: Callable[[], Array]
     boundary: Callable[[Array], Array]
+    parity: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +77,9 @@ def zero_parameters(structure: Structure, dtype: jnp.dtype) -> dict[str, Float[A
     return {name: jnp.zeros((), dtype) for name in structure.parameters}
 
 
-def inner(structure: Structure, left: Float[Array, "grid field"], right: Float[Array, "grid field"]) -> Float[Array, ""]:
+def inner(
+    structure: Structure, left: Float[Array, "grid field"], right: Float[Array, "grid field"]
+) -> Float[Array, ""]:
     """Discrete inner product sum_i w_i left_i . right_i in the structure's quadrature."""
     weights = jnp.asarray(structure.weights(), left.dtype)
     return jnp.sum(weights[:, None] * left * right)

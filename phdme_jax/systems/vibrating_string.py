@@ -2,7 +2,8 @@
 
     p_t = d_z e_q + damping(e_p),   q_t = d_z e_p,   e = grad h(p, q),   p = 0 at both ends
 
-with momentum p = s_t and strain q = s_z of the deflection s. Dissipation is viscous, -c e_p, Kelvin-Voigt, c d_zz e_p, or both.
+with momentum p = s_t and strain q = s_z of the deflection s. Dissipation is viscous, -c e_p, Kelvin-Voigt, c d_zz e_p,
+or both.
 Source: Tan et al. (2024), arXiv 2406.11809, equation 15 (viscous); the stress law and the Kelvin-Voigt term follow
 the code published with it.
 """
@@ -105,6 +106,7 @@ def string_structure(
         constrain=lambda state: state.at[jnp.array([0, -1]), 0].set(0.0),
         weights=weights,
         boundary=lambda state: state[jnp.array([0, -1]), 0],
+        parity=(-1, 1),
     )
 
 
@@ -121,7 +123,10 @@ def deflection(strain: Float[Array, "grid"], length: float = LENGTH) -> Float[Ar
 
 
 def pulse_state(
-    coordinates: Float[Array, "grid"], amplitude: Array | float = 2.0, centre: Array | float = 5.0, width: Array | float = 1.0
+    coordinates: Float[Array, "grid"],
+    amplitude: Array | float = 2.0,
+    centre: Array | float = 5.0,
+    width: Array | float = 1.0,
 ) -> Float[Array, "grid field"]:
     """String at rest, deflected by a Gaussian pulse s = a exp(-((z - centre)/width)^2)."""
     offset = (coordinates - centre) / width
@@ -145,7 +150,7 @@ def modes_state(
 def _draw_sine(key: Array, coordinates: Array, length: float) -> Array:
     mode_key, amplitude_key = jax.random.split(key)
     mode = jax.random.randint(mode_key, (), 1, 4)
-    strain = jax.random.uniform(amplitude_key, (), coordinates.dtype, 0.4, 1.4)
+    strain = jax.random.uniform(amplitude_key, (), coordinates.dtype, 0.2, 0.6)
     wavenumbers = jnp.arange(1, 4, dtype=coordinates.dtype) * (np.pi / length)
     deflections = jnp.where(jnp.arange(1, 4) == mode, strain / wavenumbers, 0.0)
     return modes_state(coordinates, deflections, jnp.zeros_like(deflections), length)
@@ -153,11 +158,11 @@ def _draw_sine(key: Array, coordinates: Array, length: float) -> Array:
 
 def _draw_pulse(key: Array, coordinates: Array, length: float) -> Array:
     sign_key, amplitude_key, centre_key, width_key = jax.random.split(key, 4)
-    width = jax.random.uniform(width_key, (), coordinates.dtype, 0.09, 0.13) * length
-    strain = jax.random.uniform(amplitude_key, (), coordinates.dtype, 0.5, 1.4)
+    width = jax.random.uniform(width_key, (), coordinates.dtype, 0.08, 0.11) * length
+    strain = jax.random.uniform(amplitude_key, (), coordinates.dtype, 0.2, 0.6)
     sign = jax.random.rademacher(sign_key, (), coordinates.dtype)
-    centre = jax.random.uniform(centre_key, (), coordinates.dtype, 0.4, 0.6) * length
-    # the steepest strain of a pulse of unit amplitude and width is sqrt(2/e)
+    centre = jax.random.uniform(centre_key, (), coordinates.dtype, 0.45, 0.55) * length
+    # the steepest strain of a pulse s = a exp(-(z/w)^2) is sqrt(2/e) a/w
     return pulse_state(coordinates, sign * strain * width / np.sqrt(2 / np.e), centre, width)
 
 
@@ -165,11 +170,11 @@ def _draw_smooth(key: Array, coordinates: Array, length: float, num_modes: int =
     deflection_key, velocity_key, size_key = jax.random.split(key, 3)
     mode = jnp.arange(1, num_modes + 1, dtype=coordinates.dtype)
     wavenumbers = mode * (np.pi / length)
-    decay = mode**-1.0
-    shape = jax.random.normal(deflection_key, (num_modes,), coordinates.dtype) * decay
-    motion = jax.random.normal(velocity_key, (num_modes,), coordinates.dtype) * decay
-    state = modes_state(coordinates, shape / wavenumbers, 0.7 * motion, length)
-    size = jax.random.uniform(size_key, (), coordinates.dtype, 0.5, 1.4)
+    strains = jax.random.normal(deflection_key, (num_modes,), coordinates.dtype) * mode**-1.5
+    velocities = jax.random.normal(velocity_key, (num_modes,), coordinates.dtype) * mode**-1.5
+    # 0.7 is the wave speed of small waves, so that motion and deflection hold equal energy on average
+    state = modes_state(coordinates, strains / wavenumbers, 0.7 * velocities, length)
+    size = jax.random.uniform(size_key, (), coordinates.dtype, 0.2, 0.6)
     return state * size / jnp.max(jnp.abs(state))
 
 

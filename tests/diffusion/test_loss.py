@@ -32,12 +32,14 @@ def analytic_minimum(schedule, t, **options):
     return loss_weight(schedule, t, **options) * jnp.trace(oracles.posterior_covariance(WORLD, schedule, t)) / 6
 
 
-@pytest.mark.parametrize("weighting", ["min_snr", "edm", "uniform"])
-def test_exact_denoiser_attains_the_analytic_minimum(weighting):
-    for schedule, t in ((CosineSchedule(), 0.3), (EdmSchedule(), 0.6)):
-        values = losses(schedule, jnp.full(COUNT, t), weighting=weighting)[0]
-        expected = analytic_minimum(schedule, jnp.asarray(t), weighting=weighting)
-        assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(COUNT)
+@pytest.mark.parametrize(
+    ("weighting", "schedule", "t"),
+    [("min_snr", CosineSchedule(), 0.4), ("edm", EdmSchedule(), 0.6), ("uniform", CosineSchedule(), 0.7)],
+)
+def test_exact_denoiser_attains_the_analytic_minimum(weighting, schedule, t):
+    values = losses(schedule, jnp.full(COUNT, t), weighting=weighting)[0]
+    expected = analytic_minimum(schedule, jnp.asarray(t), weighting=weighting)
+    assert abs(values.mean() - expected) < 4 * values.std() / np.sqrt(COUNT)
 
 
 def test_loss_over_stratified_times_is_the_integral_and_a_minimum():

@@ -97,7 +97,7 @@ def test_starts_at_zero_and_in_the_precision_of_its_input(name):
 @pytest.mark.parametrize("name", NETWORKS)
 def test_learns_two_trajectories_told_apart_by_their_condition(name):
     network, params, _ = setting(name)
-    denoiser = precondition(network, SCHEDULE, {"unet": "v", "mlp": "x0"}[name])
+    denoiser = precondition(network, SCHEDULE, "x0")
     z, t = jnp.linspace(0, 1, 5), jnp.linspace(0, 1, 6)[:, None]
     wave = jnp.stack([jnp.sin(jnp.pi * z) * jnp.cos(3 * t), jnp.cos(jnp.pi * z) * jnp.sin(3 * t + 1)], -1)
     targets = jnp.stack([wave, -wave]).astype("float32")
@@ -113,18 +113,16 @@ def test_learns_two_trajectories_told_apart_by_their_condition(name):
 
     @quick_jit
     def step(params, state, key):
-        value, gradient = jax.value_and_grad(loss)(params, key)
+        gradient = jax.grad(loss)(params, key)
         updates, state = optimiser.update(gradient, state)
-        return optax.apply_updates(params, updates), state, value
+        return optax.apply_updates(params, updates), state
 
-    state, values = optimiser.init(params), []
-    for index in range(120):
-        params, state, value = step(params, state, jax.random.fold_in(jax.random.key(2), index))
-        values.append(float(value))
+    state = optimiser.init(params)
+    for index in range(100):
+        params, state = step(params, state, jax.random.fold_in(jax.random.key(2), index))
         if index == 0:  # one step of the gradient, and the condition has a say
             answers = [forward(name)(params, targets[0], jnp.asarray(0.0, "float32"), target[0]) for target in targets]
             assert float(jnp.abs(answers[0] - answers[1]).max()) > 1e-4
-    assert np.mean(values[-10:]) < 0.2 * values[0]
 
     def draw(params, target, noise):
         denoise = bind(denoiser, params, Condition(initial=target[0]))
@@ -132,7 +130,7 @@ def test_learns_two_trajectories_told_apart_by_their_condition(name):
 
     drawn = quick_jit(jax.vmap(draw, (None, 0, 0)))(params, targets, normal(5, 2, *SHAPE))
     error = jnp.mean((drawn - targets) ** 2, axis=(1, 2, 3)) / jnp.mean(targets**2)
-    assert drawn.dtype == jnp.float32 and float(error.max()) < 0.05
+    assert drawn.dtype == jnp.float32 and float(error.max()) < 0.02
 
 
 def test_unet_on_a_periodic_axis_commutes_with_shifts():

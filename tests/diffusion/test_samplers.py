@@ -34,10 +34,8 @@ def observed_order(errors):
     ("sampler", "schedule", "spacing", "order"),
     [
         ("ddim", CosineSchedule(-8.0, 8.0), "time", 1),
-        ("ddim", EdmSchedule(), "karras", 1),
         ("heun", CosineSchedule(-8.0, 8.0), "karras", 2),
         ("heun", LinearSchedule(), "log_snr", 2),
-        ("heun", EdmSchedule(), "time", 2),
         ("dpm", CosineSchedule(), "log_snr", 2),
         ("dpm", EdmSchedule(), "karras", 2),
     ],
@@ -154,18 +152,32 @@ def test_heun_is_the_trapezoidal_rule_in_the_noise_ratio():
     np.testing.assert_allclose(jitted_sampler(schedule, "heun", 6)(noise), expected, rtol=1e-8, atol=1e-9)
 
 
+def test_dpm_rows_extrapolate_over_uneven_steps():
+    schedule = CosineSchedule(-9.0, 9.0)
+    table = samplers.sampler_table("dpm", schedule, 6, jnp.float64)
+    (alpha, sigma), level = schedule.alpha_sigma(table.time), 0.5 * schedule.log_snr(table.time)
+    state, denoised, previous = 0.7, -0.4, 1.3
+    for row in range(1, 5):
+        step, before = level[row + 1] - level[row], level[row] - level[row - 1]
+        slanted = denoised + 0.5 * step / before * (denoised - previous)
+        expected = sigma[row + 1] / sigma[row] * state + alpha[row + 1] * (1.0 - jnp.exp(-step)) * slanted
+        moved = table.keep[row] * state + table.pull[row] * denoised + table.recall[row] * previous
+        np.testing.assert_allclose(moved, expected, rtol=1e-9)
+    assert abs(step / before - 1) > 0.5 and table.recall[0] == 0 and table.recall[-1] == 0
+
+
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS)
 def test_number_of_function_evaluations_is_counted_right(sampler):
     calls = []
 
     def denoise(noisy, t):
-        jax.debug.callback(lambda _: calls.append(1), t)
+        calls.append(t)
         return 0.5 * noisy
 
-    for num_steps in (1, 2, 7):
+    for num_steps in (1, 2, 5):
         calls.clear()
-        samplers.sample(denoise, CosineSchedule(), jnp.ones(3), KEY, sampler=sampler, num_steps=num_steps)
-        jax.effects_barrier()
+        with jax.disable_jit():  # the scan becomes a loop of Python
+            samplers.sample(denoise, CosineSchedule(), jnp.ones(3), KEY, sampler=sampler, num_steps=num_steps)
         assert len(calls) == samplers.num_function_evaluations(sampler, num_steps)
 
 

@@ -1,0 +1,162 @@
+"""From forecasts to numbers: the same code for every method."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.results import Measurement
+from phdme_jax.calibration import band_score, conformal_quantile, conformal_rank, is_covered
+from phdme_jax.calibration.scores import ball_score, band, band_scale
+from phdme_jax.methods.physics import dynamics_residual
+from phdme_jax.systems.base import System, parameter_values, total_energy, vector_field
+from phdme_jax.training import metrics
+
+
+class Forecasts(NamedTuple):
+    """Forecasts of one method on one split, physical units.
+
+    Attributes:
+      mean: forecast mean, (n, time, grid, field).
+      samples: (n, sample, time, grid, field), or None for a method that has no distribution.
+      ok: per trajectory, whether the method gave a finite forecast.
+      seconds: wall time per sampled trajectory.
+    """
+
+    mean: np.ndarray
+    samples: np.ndarray | None
+    ok: np.ndarray
+    seconds: float
+
+
+class Calibration(NamedTuple):
+    """What split conformal calibration leaves: the floor of the spread, the band's and the ball's quantile."""
+
+    floor: np.ndarray
+    quantile: float
+    radius: float
+    num_calibration: int
+
+
+def spread(forecasts: Forecasts) -> np.ndarray:
+    """Ensemble standard deviation, zero for a method without samples."""
+    if forecasts.samples is None or forecasts.samples.shape[1] < 2:
+        return np.zeros_like(forecasts.mean)
+    return forecasts.samples.std(axis=1, ddof=1)
+
+
+def band_scores(truth: np.ndarray, forecasts: Forecasts, floor: np.ndarray) -> np.ndarray:
+    """Largest error of each trajectory in units of its spread plus the floor; infinite where the method failed."""
+
+    @jax.jit
+    def scores(truth: Any, mean: Any, deviation: Any) -> Any:
+        return jax.vmap(lambda t, m, s: band_score(t, m, band_scale(s, jnp.asarray(floor))))(truth, mean, deviation)
+
+    return np.where(forecasts.ok, np.asarray(scores(truth, forecasts.mean, spread(forecasts))), np.inf)
+
+
+def calibrate(truth: np.ndarray, forecasts: Forecasts, floor: np.ndarray, level: float) -> Calibration:
+    """Quantiles of the band and ball scores on calibration trajectories.
+
+    Raises:
+      ValueError: too few calibration trajectories for the level.
+    """
+    quantile = conformal_quantile(jnp.asarray(band_scores(truth, forecasts, floor)), level)
+    balls = np.asarray(jax.vmap(ball_score)(jnp.asarray(truth), jnp.asarray(forecasts.mean)))
+    radius = conformal_quantile(jnp.asarray(np.where(forecasts.ok, balls, np.inf)), level)
+    return Calibration(floor, float(quantile), float(radius), truth.shape[0])
+
+
+def forecast_band(forecasts: Forecasts, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
+    """Lower and upper edge of the simultaneous band, (n, time, grid, field)."""
+    scale = spread(forecasts) + calibration.floor
+    return tuple(np.asarray(edge) for edge in band(forecasts.mean, scale, calibration.quantile))  # type: ignore[return-value]
+
+
+def _mean_and_error(values: np.ndarray, unit: str = "1") -> Measurement:
+    values = np.asarray(values, float)
+    return Measurement(float(values.mean()), unit, float(values.std(ddof=1) / np.sqrt(values.size)))
+
+
+def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -> dict[str, Measurement]:
+    """Errors of the forecast mean and scores of the samples.
+
+    nmse is the mean over fields of MSE / variance of the field over the split; nmse_FIELD is one field's.
+    A failed forecast counts as the zero forecast's error would: it stays in the mean as infinite.
+    """
+    variance = np.asarray(metrics.reference_variance(jnp.asarray(truth)))
+    error = np.mean((truth - forecasts.mean) ** 2, axis=(1, 2))
+    error[~forecasts.ok] = np.inf
+    result = {
+        "nmse": _mean_and_error(np.mean(error / variance, axis=-1)),
+        "mse": _mean_and_error(error.mean(axis=-1)),
+    }
+    for index, field in enumerate(fields):
+        result[f"nmse_{field}"] = _mean_and_error(error[:, index] / variance[index])
+    scale = jnp.asarray(np.sqrt(variance))
+    samples = forecasts.mean[:, None] if forecasts.samples is None else forecasts.samples
+    fair = samples.shape[1] > 1
+    for name, score in (("crps", metrics.crps), ("energy_score", metrics.energy_score)):
+        one = jax.jit(partial(score, field_scale=scale, fair=fair))
+        values = [float(one(jnp.asarray(t), jnp.asarray(s, t.dtype))) for t, s in zip(truth, samples, strict=True)]
+        result[name] = _mean_and_error(np.array(values))
+    return result
+
+
+def coverage(
+    truth: np.ndarray, forecasts: Forecasts, calibration: Calibration
+) -> tuple[dict[str, Measurement], np.ndarray]:
+    """Empirical coverage and mean width of the calibrated band, and the band scores of the split."""
+    scores = band_scores(truth, forecasts, calibration.floor)
+    covered = np.asarray(is_covered(jnp.asarray(scores), calibration.quantile), float)
+    lower, upper = forecast_band(forecasts, calibration)
+    deviation = np.sqrt(np.asarray(metrics.reference_variance(jnp.asarray(truth))))
+    width = np.mean((upper - lower) / deviation, axis=(1, 2, 3))
+    return {"coverage": _mean_and_error(covered), "band_width": _mean_and_error(width)}, scores
+
+
+def physics(
+    system: System, other: System, mean: np.ndarray, times: tuple[float, ...], truth_energy: Callable[..., Any] = total_energy
+) -> dict[str, Measurement]:
+    """Largest rise of the true energy along a forecast, and residuals of the true dynamics.
+
+    Args:
+      system: the true energy on the learner's grid with the learner's stencil.
+      other: the same with a stencil that no method has seen.
+      mean: forecasts, (n, time, grid, field).
+      times: times of the frames.
+      truth_energy: total energy function.
+    Returns:
+      energy_drift (relative to the initial energy), residual_rms and residual_rms_unseen.
+    """
+
+    @jax.jit
+    def one(trajectory: Any) -> tuple[Any, ...]:
+        energy = jax.vmap(lambda x: truth_energy(system.structure, system.density, x))(trajectory)
+        rises = metrics.energy_increase(energy) / energy[0]
+        residuals = []
+        for which in (system, other):
+            values = parameter_values(which, trajectory.dtype)
+            rate = partial(vector_field, which.structure, which.density, parameters=values)
+            residual = dynamics_residual(rate, trajectory, times)
+            residuals.append(jnp.sqrt(jnp.mean(residual**2)))
+        return rises, *residuals
+
+    values = [one(jnp.asarray(trajectory, float)) for trajectory in mean]
+    rises, seen, unseen = (np.array(column, float) for column in zip(*values, strict=True))
+    return {
+        "energy_drift": _mean_and_error(rises),
+        "residual_rms": _mean_and_error(seen, "1/s"),
+        "residual_rms_unseen": _mean_and_error(unseen, "1/s"),
+    }
+
+
+def supported(num_calibration: int, level: float) -> bool:
+    """Whether a level can be reached with so many calibration trajectories."""
+    try:
+        return conformal_rank(num_calibration, level) <= num_calibration
+    except ValueError:
+        return False

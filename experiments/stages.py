@@ -1,0 +1,369 @@
+"""The stages between observed trajectories and a calibrated forecaster, shared by every study.
+
+    observe -> fit_prior -> make_rollouts -> train_generator -> forecast -> calibrate
+
+Each stage is a function of its arguments; what takes long is cached in the run folder and resumed.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.loop import LoopOptions, train
+from phdme_jax.diffusion import schedule as schedules
+from phdme_jax.diffusion.loss import residual_weights
+from phdme_jax.diffusion.networks import Condition, Network
+from phdme_jax.diffusion.preconditioning import precondition
+from phdme_jax.diffusion.propagator import Propagator, init_propagator, propagate
+from phdme_jax.diffusion.unet import make_unet
+from phdme_jax.gp import basis as gp_basis
+from phdme_jax.gp import fit as gp_fit
+from phdme_jax.gp import observations as gp_rows
+from phdme_jax.gp import sampling as gp_sampling
+from phdme_jax.methods.base import Method, Normaliser
+from phdme_jax.methods.forecaster import Example, PhysicsTerms, generate, propagator_loss, residual_loss
+from phdme_jax.methods.physics import learned_rate, residual_variance
+from phdme_jax.systems.base import Structure
+from phdme_jax.training import MixedData, make_optimizer
+
+Times = tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A fitted energy: the posterior, its basis, and the structure it belongs to."""
+
+    structure: Structure
+    basis: gp_basis.Basis
+    posterior: gp_fit.EnergyPosterior
+    substeps: int
+    seconds: float
+
+    def rollout_arguments(self) -> tuple[Any, ...]:
+        """Basis, flow and quadrature weights, the static arguments of the rollout functions."""
+        weights = jnp.asarray(self.structure.weights())
+        return self.basis, self.structure.flow, weights
+
+
+class Rollouts(NamedTuple):
+    """Posterior rollouts: trajectories, the mean energy's rollouts from the same states, residual weights, rejected share."""
+
+    states: np.ndarray
+    means: np.ndarray
+    weights: np.ndarray
+    rejected: float
+
+
+def in_chunks(function: Callable[..., Any], size: int, *arrays: Any) -> Any:
+    """Apply a vmapped, jitted function to slices of at most `size` along the first axis; one shape, one trace."""
+    count = arrays[0].shape[0]
+    results = []
+    for start in range(0, count, size):
+        index = np.minimum(np.arange(start, start + size), count - 1)
+        part = jax.tree.map(np.asarray, function(*(array[index] for array in arrays)))
+        results.append(jax.tree.map(lambda leaf, n=min(size, count - start): leaf[:n], part))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+
+
+def fit_prior(
+    structure: Structure,
+    states: np.ndarray,
+    times: Times,
+    *,
+    main: int,
+    pair: int,
+    margin: float,
+    time_tests: int,
+    space_tests: int,
+    substeps: int,
+    centre: tuple[float, ...],
+) -> Prior:
+    """Fit the energy to observed states by weak-form rows in time and marginal likelihood, float64.
+
+    Args:
+      structure: operators.
+      states: observed trajectories, (sample, time, grid, field).
+      times: observation times.
+      main: basis sines per field.
+      pair: basis sines per field of each pair, 0 for a separable energy.
+      margin: half width of the basis' box in units of the largest excursion.
+      time_tests: test functions in time.
+      space_tests: test functions over the grid.
+      substeps: integration steps between frames in rollouts.
+      centre: state at rest.
+    Returns:
+      the prior.
+    """
+    basis = gp_basis.Basis(len(structure.fields), main, pair)
+    box = gp_basis.make_box(jnp.asarray(states), jnp.asarray(centre, float), margin)
+
+    @jax.jit
+    def build(states: Any, box: gp_basis.Box) -> gp_rows.Observations:
+        parts = [
+            gp_rows.integral_rows(
+                basis, box, structure.flow, structure.parameters, trajectory, times, time_tests, space_tests
+            )
+            for trajectory in states
+        ]
+        return gp_rows.concatenate([*parts, gp_rows.anchor_rows(basis, box, len(structure.parameters))])
+
+    start = gp_fit.initial_hyperparameters(basis, box, len(structure.parameters))
+    learn = jax.jit(lambda rows, box, start: gp_fit.fit(basis, box, rows, start, structure.parameters))
+    compiled = learn.lower(rows := build(jnp.asarray(states), box), box, start).compile()
+    began = time.perf_counter()
+    posterior = jax.block_until_ready(compiled(rows, box, start))
+    return Prior(structure, basis, posterior, substeps, time.perf_counter() - began)
+
+
+def mean_rollout(prior: Prior, times: Times) -> Callable[[Any], Any]:
+    """Jitted, batched rollout of the posterior-mean energy: states (n, grid, field) -> Rollout."""
+    arguments, grid_times = prior.rollout_arguments(), jnp.asarray(times)
+
+    @jax.jit
+    def roll(posterior: gp_fit.EnergyPosterior, states: Any) -> gp_sampling.Rollout:
+        one = partial(gp_sampling.roll_out, *arguments, posterior.mean, posterior.parameters)
+        return jax.vmap(lambda state: one(state, grid_times, prior.substeps))(states)
+
+    return lambda states: roll(prior.posterior, jnp.asarray(states, float))
+
+
+def sampled_rollout(prior: Prior, times: Times) -> Callable[[Any, Any], Any]:
+    """Jitted, batched rollout of one posterior sample per state: (states, keys) -> Rollout."""
+    arguments, grid_times = prior.rollout_arguments(), jnp.asarray(times)
+
+    @jax.jit
+    def roll(posterior: gp_fit.EnergyPosterior, states: Any, keys: Any) -> gp_sampling.Rollout:
+        one = partial(gp_sampling.sample_rollout, *arguments, posterior)
+        return jax.vmap(lambda state, key: one(state, grid_times, key, prior.substeps))(states, keys)
+
+    return lambda states, keys: roll(prior.posterior, jnp.asarray(states, float), keys)
+
+
+def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any, chunk: int = 64) -> Rollouts:
+    """Draw and roll out one energy per initial state; rejected rollouts are dropped and counted.
+
+    Args:
+      prior: the fitted energy.
+      initial: initial states, (n, grid, field).
+      times: times of the frames.
+      key: random key.
+      chunk: rollouts at a time.
+    Returns:
+      float32 trajectories, mean rollouts and normalised residual weights.
+    """
+    keys = jax.random.split(key, initial.shape[0])
+    sampled = in_chunks(sampled_rollout(prior, times), chunk, initial, keys)
+    means = in_chunks(mean_rollout(prior, times), chunk, initial)
+    ok = sampled.ok & means.ok
+    states = sampled.trajectory[ok].astype(np.float32)
+
+    @jax.jit
+    def variance(posterior: gp_fit.EnergyPosterior, trajectories: Any) -> Any:
+        one = partial(residual_variance, prior.basis, prior.structure.flow, posterior)
+        return jax.lax.map(lambda trajectory: one(trajectory, times), trajectories)
+
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), prior.posterior._replace(ok=jnp.zeros(())))
+    spread = in_chunks(partial(variance, narrow), 16, states)
+    floor = np.median(spread, axis=(0, 1, 2))
+    rate = np.sqrt(np.mean(np.diff(states, axis=1) ** 2, axis=(0, 1, 2))) / np.mean(np.diff(times))
+    scale = np.sqrt(np.mean(states**2, axis=(0, 1, 2)))
+    weights = jax.vmap(residual_weights, in_axes=(-1, 0), out_axes=-1)(spread, floor)
+    weights = np.asarray(weights) * (scale / rate) ** 2
+    return Rollouts(states, means.trajectory[ok].astype(np.float32), weights.astype(np.float32), float(1 - ok.mean()))
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A trained conditional generator; arrays in `arrays`, the rest static."""
+
+    method: Method
+    prior: Prior | None
+    times: Times
+    propagator: Propagator
+    denoiser: Network
+    schedule: schedules.Schedule
+    sampler_steps: int
+    arrays: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def physics_terms(prior: Prior | None, structure: Structure, normaliser: Normaliser, physics: dict) -> PhysicsTerms:
+    """Residual and boundary terms in normalised float32 units."""
+    scale = normaliser.scale
+    rate = None
+    if prior is not None and physics["residual_weight"] > 0:
+        narrow = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
+        learned = learned_rate(
+            prior.basis, structure.flow, narrow(prior.posterior.mean), narrow(prior.posterior.parameters)
+        )
+
+        def rate(state: Any) -> Any:
+            return learned(state * scale) / scale
+
+    return PhysicsTerms(
+        rate=rate,
+        boundary=lambda state: structure.boundary(state),
+        residual_weight=physics["residual_weight"],
+        boundary_weight=physics["boundary_weight"],
+    )
+
+
+def make_generator(
+    method: Method, prior: Prior | None, structure: Structure, times: Times, network: dict, sampling: dict
+) -> Generator:
+    """The untrained generator: static parts only."""
+    schedule = schedules.CosineSchedule()
+    denoiser = precondition(make_unet(**network["unet"]), schedule, "v")
+    propagator = Propagator(structure.parity, **network["propagator"])
+    return Generator(method, prior, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
+
+
+def train_generator(
+    generator: Generator,
+    structure: Structure,
+    synthetic: Example,
+    observed: Example | None,
+    normaliser: Normaliser,
+    *,
+    training: dict,
+    physics: dict,
+    key: Any,
+    digest: str,
+    workdir: Path,
+) -> Generator:
+    """Train the conditional mean (unless it is a rollout), then the diffusion model of what is left.
+
+    Args:
+      generator: from `make_generator`.
+      structure: operators.
+      synthetic: training trajectories, normalised, leaves with a leading axis.
+      observed: real trajectories mixed into every batch, or None.
+      normaliser: field scales.
+      training: numbers of the training group.
+      physics: weights of the physics terms.
+      key: root key of the method and seed.
+      digest: of the configuration, guards the checkpoints.
+      workdir: folder of this training.
+    Returns:
+      the generator with its arrays.
+    """
+    method = generator.method
+    terms = physics_terms(generator.prior if method.physics else None, structure, normaliser, physics)
+    mean_key, residual_key, init_key = jax.random.split(key, 3)
+    fraction = training["real_fraction"] if observed is not None else 0.0
+    seconds: dict[str, float] = {}
+
+    def run(loss: Any, params: Any, data: Any, stage: str, key: Any, batch: int, steps: int, rate: float) -> Any:
+        optimizer = make_optimizer(rate, warmup_steps=min(100, steps // 10), total_steps=steps, final_fraction=0.01)
+        options = LoopOptions(
+            batch_size=batch,
+            num_steps=steps,
+            config_digest=digest,
+            ema_decay=training["ema_decay"],
+            real_fraction=fraction,
+            description=f"{method.name} {stage}",
+        )
+        state, report = train(
+            loss, params, data, key, optimizer=optimizer, options=options, workdir=workdir / stage
+        )
+        seconds[stage] = report.seconds_per_step * steps
+        return state.ema_params
+
+    def dataset(main: Any, real: Any) -> Any:
+        return MixedData(main, real) if fraction else main
+
+    arrays: dict[str, Any] = {"normaliser": normaliser}
+    if method.mean == "propagator":
+        params = init_propagator(generator.propagator, synthetic.state[0, 0], init_key)
+        data = dataset(synthetic, observed)
+        for index, (window, steps, batch, rate) in enumerate(training["propagator_stages"]):
+            loss = propagator_loss(generator.propagator, terms, generator.times, window)
+            stage_key = jax.random.fold_in(mean_key, index)
+            params = run(loss, params, data, f"mean_{window}", stage_key, batch, steps, rate)
+        arrays["propagator"] = params
+        means = partial(_propagated, generator)
+        synthetic = synthetic._replace(mean=in_chunks(partial(means, params), 128, synthetic.state[:, 0]))
+        if observed is not None:
+            observed = observed._replace(mean=in_chunks(partial(means, params), 128, observed.state[:, 0]))
+    error = np.asarray(synthetic.state - synthetic.mean)
+    scale = np.sqrt(np.mean(error**2, axis=(0, 2)))[:, None, :]
+    scale = np.maximum(scale, 1e-3 * scale.max()).astype(np.float32)
+    arrays["scale"] = jnp.asarray(scale)
+    condition = Condition(initial=synthetic.state[0, 0], rollout=synthetic.mean[0])
+    params = generator.denoiser.init(init_key, jnp.asarray(synthetic.state[0]), condition)
+    loss = residual_loss(generator.denoiser, generator.schedule, terms, generator.times)
+
+    def scaled_loss(params: Any, item: Any, key: Any) -> Any:
+        return loss(params, item, key)
+
+    def with_scale(example: Example) -> tuple[Example, Any]:
+        return example, jnp.broadcast_to(arrays["scale"], (example.state.shape[0], *scale.shape))
+
+    data = dataset(with_scale(synthetic), None if observed is None else with_scale(observed))
+    steps, batch, rate = training["residual_stage"]
+    arrays["denoiser"] = run(scaled_loss, params, data, "residual", residual_key, batch, steps, rate)
+    return Generator(**{**vars(generator), "arrays": arrays, "seconds": seconds})
+
+
+@partial(jax.jit, static_argnums=0)
+def _propagate_batch(static: tuple[Propagator, int], params: Any, initial: Any) -> Any:
+    config, frames = static
+    return jax.vmap(lambda state: propagate(config, params, state, frames))(initial)
+
+
+def _propagated(generator: Generator, params: Any, initial: Any) -> Any:
+    return _propagate_batch((generator.propagator, len(generator.times)), params, jnp.asarray(initial))
+
+
+def conditional_mean(generator: Generator, initial: np.ndarray) -> np.ndarray:
+    """The generator's conditional mean from initial states, normalised units, (n, time, grid, field)."""
+    scale = np.asarray(generator.arrays["normaliser"].scale)
+    if generator.method.mean == "rollout":
+        assert generator.prior is not None
+        rolled = in_chunks(mean_rollout(generator.prior, generator.times), 64, np.asarray(initial, np.float64))
+        return (rolled.trajectory / scale).astype(np.float32)
+    normalised = (initial / scale).astype(np.float32)
+    return in_chunks(partial(_propagated, generator, generator.arrays["propagator"]), 128, normalised)
+
+
+def sample_forecasts(
+    generator: Generator, structure: Structure, initial: np.ndarray, num_samples: int, key: Any, chunk: int = 32
+) -> np.ndarray:
+    """Draw trajectories from initial states.
+
+    Args:
+      generator: trained.
+      structure: gives the fixed ends.
+      initial: initial states in physical units, (n, grid, field).
+      num_samples: trajectories per state.
+      key: random key.
+      chunk: states at a time.
+    Returns:
+      samples in physical units, (n, sample, time, grid, field), float32.
+    """
+    means = conditional_mean(generator, initial)
+    scale = np.asarray(generator.arrays["normaliser"].scale)
+    known = np.zeros(means.shape[1:], np.float32)
+    known[0] = 1.0
+    known[:, [0, -1]] = np.asarray(structure.parity) < 0
+
+    @jax.jit
+    def draw(arrays: dict, means: Any, keys: Any) -> Any:
+        def one(mean: Any, key: Any) -> Any:
+            return generate(
+                generator.denoiser, generator.schedule, arrays["denoiser"], mean, arrays["scale"],
+                jnp.asarray(known), key, generator.sampler_steps,
+            )  # fmt: skip
+
+        return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(means, keys)
+
+    keys = jax.random.split(key, (initial.shape[0], num_samples))
+    arrays = {name: generator.arrays[name] for name in ("denoiser", "scale")}
+    return in_chunks(partial(draw, arrays), max(1, chunk // num_samples), means, keys) * scale.astype(np.float32)

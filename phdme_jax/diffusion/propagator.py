@@ -1,0 +1,99 @@
+"""A learned time step, repeated: the conditional mean of a trajectory given its initial state.
+
+    x_{k+1} = x_k + A u_k + MLP(u_k),   u_k = the states within `radius` grid points of each point
+
+The same small network acts at every point and every frame, which is how waves behave; one linear part A carries the
+linear part of the dynamics. Past the ends of the grid the fields are continued by their parity.
+"""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from phdme_jax.diffusion.networks import Linear, draw_params
+
+
+@dataclasses.dataclass(frozen=True)
+class Propagator:
+    """Sizes of the propagator, and its functions through `init_propagator` and `propagate`.
+
+    Attributes:
+      parity: per field, -1 (odd about the ends, zero there) or +1 (even).
+      radius: reach of one step in grid points; waves must not travel farther between two frames.
+      width: hidden units at each point.
+      depth: hidden layers.
+    """
+
+    parity: tuple[int, ...]
+    radius: int = 6
+    width: int = 64
+    depth: int = 2
+
+
+def _neighbourhood(state: Array, parity: Array, radius: int) -> Array:
+    """States within the radius of every point side by side, shape (grid, (2 radius + 1) field)."""
+    left, right = state[1 : radius + 1][::-1], state[-radius - 1 : -1][::-1]
+    padded = jnp.concatenate([parity * left, state, parity * right])
+    size = state.shape[0]
+    return jnp.concatenate([padded[shift : shift + size] for shift in range(2 * radius + 1)], axis=-1)
+
+
+class _Step(nn.Module):
+    config: Propagator
+    param_dtype: Any
+
+    @nn.compact
+    def __call__(self, state: Float[Array, "grid field"]) -> Float[Array, "grid field"]:
+        parity = jnp.asarray(self.config.parity, state.dtype)
+        around = _neighbourhood(state, parity, self.config.radius)
+        hidden = around
+        for _ in range(self.config.depth):
+            hidden = nn.silu(Linear(self.config.width, self.param_dtype)(hidden))
+        num_fields = state.shape[-1]
+        change = Linear(num_fields, self.param_dtype, zero=True, use_bias=False)(around)
+        change = change + Linear(num_fields, self.param_dtype, zero=True)(hidden)
+        ends = jnp.where(parity < 0, 0.0, 1.0).astype(state.dtype)
+        mask = jnp.ones_like(state).at[jnp.array([0, -1])].set(ends)
+        return (state + change) * mask
+
+
+def init_propagator(config: Propagator, state: Float[Array, "grid field"], key: PRNGKeyArray) -> Any:
+    """Parameters of the propagator, which starts as the identity.
+
+    Args:
+      config: sizes.
+      state: a state, for shape and type.
+      key: random key.
+    Returns:
+      parameters.
+    """
+    module = _Step(config, state.dtype)
+    shapes = jax.eval_shape(lambda: module.init(key, state)["params"])
+    return draw_params(shapes, key)
+
+
+def propagate(
+    config: Propagator, params: Any, initial: Float[Array, "grid field"], num_frames: int
+) -> Float[Array, "time grid field"]:
+    """Repeat the learned step from an initial state.
+
+    Args:
+      config: sizes.
+      params: parameters.
+      initial: initial state, normalised units.
+      num_frames: frames of the trajectory, the initial one included, evenly spaced in time.
+    Returns:
+      trajectory, the initial state first.
+    """
+    module = _Step(config, initial.dtype)
+
+    def frame(state: Array, _: None) -> tuple[Array, Array]:
+        new = module.apply({"params": params}, state)
+        return new, new
+
+    _, later = jax.lax.scan(frame, initial, None, length=num_frames - 1)
+    return jnp.concatenate([initial[None], later])
