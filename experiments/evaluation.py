@@ -1,7 +1,7 @@
 """From forecasts to numbers: the same code for every method."""
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -50,12 +50,14 @@ def spread(forecasts: Forecasts) -> np.ndarray:
 
 def band_scores(truth: np.ndarray, forecasts: Forecasts, floor: np.ndarray) -> np.ndarray:
     """Largest error of each trajectory in units of its spread plus the floor; infinite where the method failed."""
+    scores = _band_scores(truth, forecasts.mean, spread(forecasts), jnp.asarray(floor))
+    return np.where(forecasts.ok, np.asarray(scores), np.inf)
 
-    @jax.jit
-    def scores(truth: Any, mean: Any, deviation: Any) -> Any:
-        return jax.vmap(lambda t, m, s: band_score(t, m, band_scale(s, jnp.asarray(floor))))(truth, mean, deviation)
 
-    return np.where(forecasts.ok, np.asarray(scores(truth, forecasts.mean, spread(forecasts))), np.inf)
+@jax.jit
+@partial(jax.vmap, in_axes=(0, 0, 0, None))
+def _band_scores(truth: Any, mean: Any, deviation: Any, floor: Any) -> Any:
+    return band_score(truth, mean, band_scale(deviation, floor))
 
 
 def calibrate(truth: np.ndarray, forecasts: Forecasts, floor: np.ndarray, level: float) -> Calibration:
@@ -99,11 +101,16 @@ def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -
     scale = jnp.asarray(np.sqrt(variance))
     samples = forecasts.mean[:, None] if forecasts.samples is None else forecasts.samples
     fair = samples.shape[1] > 1
-    for name, score in (("crps", metrics.crps), ("energy_score", metrics.energy_score)):
-        one = jax.jit(partial(score, field_scale=scale, fair=fair))
+    for name in ("crps", "energy_score"):
+        one = partial(_score, name, fair, scale)
         values = [float(one(jnp.asarray(t), jnp.asarray(s, t.dtype))) for t, s in zip(truth, samples, strict=True)]
         result[name] = _mean_and_error(np.array(values))
     return result
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _score(name: str, fair: bool, scale: Any, truth: Any, samples: Any) -> Any:
+    return getattr(metrics, name)(truth, samples, field_scale=scale, fair=fair)
 
 
 def coverage(
@@ -118,9 +125,7 @@ def coverage(
     return {"coverage": _mean_and_error(covered), "band_width": _mean_and_error(width)}, scores
 
 
-def physics(
-    system: System, other: System, mean: np.ndarray, times: tuple[float, ...], truth_energy: Callable[..., Any] = total_energy
-) -> dict[str, Measurement]:
+def physics(system: System, other: System, mean: np.ndarray, times: tuple[float, ...]) -> dict[str, Measurement]:
     """Largest rise of the true energy along a forecast, and residuals of the true dynamics.
 
     Args:
@@ -128,23 +133,10 @@ def physics(
       other: the same with a stencil that no method has seen.
       mean: forecasts, (n, time, grid, field).
       times: times of the frames.
-      truth_energy: total energy function.
     Returns:
       energy_drift (relative to the initial energy), residual_rms and residual_rms_unseen.
     """
-
-    @jax.jit
-    def one(trajectory: Any) -> tuple[Any, ...]:
-        energy = jax.vmap(lambda x: truth_energy(system.structure, system.density, x))(trajectory)
-        rises = metrics.energy_increase(energy) / energy[0]
-        residuals = []
-        for which in (system, other):
-            values = parameter_values(which, trajectory.dtype)
-            rate = partial(vector_field, which.structure, which.density, parameters=values)
-            residual = dynamics_residual(rate, trajectory, times)
-            residuals.append(jnp.sqrt(jnp.mean(residual**2)))
-        return rises, *residuals
-
+    one = _physics(system, other, times)
     values = [one(jnp.asarray(trajectory, float)) for trajectory in mean]
     rises, seen, unseen = (np.array(column, float) for column in zip(*values, strict=True))
     return {
@@ -152,6 +144,21 @@ def physics(
         "residual_rms": _mean_and_error(seen, "1/s"),
         "residual_rms_unseen": _mean_and_error(unseen, "1/s"),
     }
+
+
+@lru_cache
+def _physics(system: System, other: System, times: tuple[float, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    @jax.jit
+    def one(trajectory: Any) -> tuple[Any, ...]:
+        energy = jax.vmap(partial(total_energy, system.structure, system.density))(trajectory)
+        residuals = []
+        for which in (system, other):
+            values = parameter_values(which, trajectory.dtype)
+            rate = partial(vector_field, which.structure, which.density, parameters=values)
+            residuals.append(jnp.sqrt(jnp.mean(dynamics_residual(rate, trajectory, times) ** 2)))
+        return metrics.energy_increase(energy) / energy[0], *residuals
+
+    return one
 
 
 def supported(num_calibration: int, level: float) -> bool:

@@ -253,7 +253,13 @@ def _data_dir(text: str) -> Path | None:
 
 
 def _use_double_precision() -> None:
-    """Reference data and GP stages are float64; the networks ask for float32 themselves."""
+    """Reference data and GP stages are float64; the networks ask for float32 themselves.
+
+    Compiled programs are kept between processes, unless the user's environment names another place for them.
+    """
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "phdme_jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

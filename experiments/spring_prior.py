@@ -17,11 +17,11 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.interpolate import CubicSpline
 
-from experiments.spring_data import SpringRecording, initial_state, sine_modes, sine_slopes
+from experiments.spring_data import SpringRecording, sine_modes, sine_slopes
 from phdme_jax.gp.basis import Basis, Box, Energy, make_box
-from phdme_jax.gp.fit import EnergyPosterior, condition, fit, initial_hyperparameters, sample_hyperparameters
+from phdme_jax.gp.fit import EnergyPosterior, condition, fit, sample_hyperparameters
 from phdme_jax.gp.observations import Observations, TimeTests, displacement_rows
-from phdme_jax.gp.sampling import Rollout, roll_out, sample_energy
+from phdme_jax.gp.sampling import sample_energy
 from phdme_jax.systems.base import Structure
 from phdme_jax.systems.vibrating_string import KELVIN_VOIGT, VISCOUS, string_structure
 

@@ -7,8 +7,8 @@ Each stage is a function of its arguments; what takes long is cached in the run 
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.files import atomic_write
 from experiments.loop import LoopOptions, train
 from phdme_jax.diffusion import schedule as schedules
 from phdme_jax.diffusion.loss import residual_weights
@@ -30,10 +31,12 @@ from phdme_jax.gp import sampling as gp_sampling
 from phdme_jax.methods.base import Method, Normaliser
 from phdme_jax.methods.forecaster import Example, PhysicsTerms, generate, propagator_loss, residual_loss
 from phdme_jax.methods.physics import learned_rate, residual_variance
-from phdme_jax.systems.base import Structure
+from phdme_jax.numerics.stepping import rk4_step, rollout
+from phdme_jax.systems.base import Structure, System, parameter_values, vector_field
 from phdme_jax.training import MixedData, make_optimizer
 
 Times = tuple[float, ...]
+CHUNK = 64
 
 
 @dataclass(frozen=True)
@@ -46,14 +49,16 @@ class Prior:
     substeps: int
     seconds: float
 
-    def rollout_arguments(self) -> tuple[Any, ...]:
-        """Basis, flow and quadrature weights, the static arguments of the rollout functions."""
-        weights = jnp.asarray(self.structure.weights())
-        return self.basis, self.structure.flow, weights
-
 
 class Rollouts(NamedTuple):
-    """Posterior rollouts: trajectories, the mean energy's rollouts from the same states, residual weights, rejected share."""
+    """Posterior rollouts.
+
+    Attributes:
+      states: trajectories of sampled energies, (n, time, grid, field), float32.
+      means: rollouts of the mean energy from the same states.
+      weights: weights of the squared residual on the trajectories.
+      rejected: share of rollouts that were dropped.
+    """
 
     states: np.ndarray
     means: np.ndarray
@@ -67,8 +72,8 @@ def in_chunks(function: Callable[..., Any], size: int, *arrays: Any) -> Any:
     results = []
     for start in range(0, count, size):
         index = np.minimum(np.arange(start, start + size), count - 1)
-        part = jax.tree.map(np.asarray, function(*(array[index] for array in arrays)))
-        results.append(jax.tree.map(lambda leaf, n=min(size, count - start): leaf[:n], part))
+        wanted = slice(0, count - start)
+        results.append(jax.tree.map(lambda leaf: np.asarray(leaf)[wanted], function(*(a[index] for a in arrays))))
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
 
@@ -84,6 +89,7 @@ def fit_prior(
     space_tests: int,
     substeps: int,
     centre: tuple[float, ...],
+    shapes: tuple[str, ...] = (),
 ) -> Prior:
     """Fit the energy to observed states by weak-form rows in time and marginal likelihood, float64.
 
@@ -98,10 +104,11 @@ def fit_prior(
       space_tests: test functions over the grid.
       substeps: integration steps between frames in rollouts.
       centre: state at rest.
+      shapes: what is known of the energy per field, see `Basis`.
     Returns:
       the prior.
     """
-    basis = gp_basis.Basis(len(structure.fields), main, pair)
+    basis = gp_basis.Basis(len(structure.fields), main, pair, shapes)
     box = gp_basis.make_box(jnp.asarray(states), jnp.asarray(centre, float), margin)
 
     @jax.jit
@@ -122,31 +129,76 @@ def fit_prior(
     return Prior(structure, basis, posterior, substeps, time.perf_counter() - began)
 
 
-def mean_rollout(prior: Prior, times: Times) -> Callable[[Any], Any]:
-    """Jitted, batched rollout of the posterior-mean energy: states (n, grid, field) -> Rollout."""
-    arguments, grid_times = prior.rollout_arguments(), jnp.asarray(times)
+def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays to an `.npz` in one go: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as stream:
+        np.savez(stream, **arrays)
+
+
+@lru_cache
+def _true_roller(system: System, times: Times, substeps: int) -> Callable[[Any], Any]:
+    @jax.jit
+    @jax.vmap
+    def roll(state: Any) -> Any:
+        field = partial(
+            vector_field, system.structure, system.density, parameters=parameter_values(system, state.dtype)
+        )
+        return rollout(lambda x, dt: (rk4_step(field, x, dt), dt), state, jnp.asarray(times), substeps)
+
+    return roll
+
+
+def true_rollout(system: System, initial: np.ndarray, times: Times, substeps: int) -> np.ndarray:
+    """The true energy integrated on the learner's grid: what a perfect energy would reach there."""
+    return in_chunks(_true_roller(system, times, 2 * substeps), CHUNK, initial)
+
+
+@lru_cache
+def _roller(basis: gp_basis.Basis, structure: Structure, times: Times, substeps: int, sampled: bool) -> Callable:
+    """Jitted, batched rollouts of a posterior's mean, or of one sample per state; one trace per static record."""
+    weights = structure.weights()
 
     @jax.jit
-    def roll(posterior: gp_fit.EnergyPosterior, states: Any) -> gp_sampling.Rollout:
-        one = partial(gp_sampling.roll_out, *arguments, posterior.mean, posterior.parameters)
-        return jax.vmap(lambda state: one(state, grid_times, prior.substeps))(states)
+    def roll(posterior: gp_fit.EnergyPosterior, states: Any, keys: Any = None) -> gp_sampling.Rollout:
+        grid = jnp.asarray(weights, states.dtype)
+        frames = jnp.asarray(times, states.dtype)
 
-    return lambda states: roll(prior.posterior, jnp.asarray(states, float))
+        def one(state: Any, key: Any) -> gp_sampling.Rollout:
+            energy = posterior.mean if key is None else gp_sampling.sample_energy(posterior, key)
+            return gp_sampling.roll_out(
+                basis, structure.flow, grid, energy, posterior.parameters, state, frames, substeps
+            )
+
+        return jax.vmap(one)(states, keys) if sampled else jax.vmap(lambda state: one(state, None))(states)
+
+    return roll
 
 
-def sampled_rollout(prior: Prior, times: Times) -> Callable[[Any, Any], Any]:
-    """Jitted, batched rollout of one posterior sample per state: (states, keys) -> Rollout."""
-    arguments, grid_times = prior.rollout_arguments(), jnp.asarray(times)
+def mean_rollouts(prior: Prior, initial: np.ndarray, times: Times) -> gp_sampling.Rollout:
+    """Rollouts of the posterior-mean energy from initial states (n, grid, field), in float64."""
+    roll = _roller(prior.basis, prior.structure, times, prior.substeps, False)
+    return in_chunks(partial(roll, prior.posterior), CHUNK, np.asarray(initial, np.float64))
 
+
+def sampled_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> gp_sampling.Rollout:
+    """Rollouts of one posterior sample for each initial state, in float64."""
+    roll = _roller(prior.basis, prior.structure, times, prior.substeps, True)
+    keys = jax.random.split(key, initial.shape[0])
+    return in_chunks(partial(roll, prior.posterior), CHUNK, np.asarray(initial, np.float64), keys)
+
+
+@lru_cache
+def _variance(basis: gp_basis.Basis, structure: Structure, times: Times) -> Callable:
     @jax.jit
-    def roll(posterior: gp_fit.EnergyPosterior, states: Any, keys: Any) -> gp_sampling.Rollout:
-        one = partial(gp_sampling.sample_rollout, *arguments, posterior)
-        return jax.vmap(lambda state, key: one(state, grid_times, key, prior.substeps))(states, keys)
+    def variance(posterior: gp_fit.EnergyPosterior, trajectories: Any) -> Any:
+        one = partial(residual_variance, basis, structure.flow, posterior)
+        return jax.lax.map(lambda trajectory: one(trajectory, times), trajectories)
 
-    return lambda states, keys: roll(prior.posterior, jnp.asarray(states, float), keys)
+    return variance
 
 
-def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any, chunk: int = 64) -> Rollouts:
+def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> Rollouts:
     """Draw and roll out one energy per initial state; rejected rollouts are dropped and counted.
 
     Args:
@@ -154,23 +206,15 @@ def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any, chu
       initial: initial states, (n, grid, field).
       times: times of the frames.
       key: random key.
-      chunk: rollouts at a time.
     Returns:
       float32 trajectories, mean rollouts and normalised residual weights.
     """
-    keys = jax.random.split(key, initial.shape[0])
-    sampled = in_chunks(sampled_rollout(prior, times), chunk, initial, keys)
-    means = in_chunks(mean_rollout(prior, times), chunk, initial)
+    sampled = sampled_rollouts(prior, initial, times, key)
+    means = mean_rollouts(prior, initial, times)
     ok = sampled.ok & means.ok
     states = sampled.trajectory[ok].astype(np.float32)
-
-    @jax.jit
-    def variance(posterior: gp_fit.EnergyPosterior, trajectories: Any) -> Any:
-        one = partial(residual_variance, prior.basis, prior.structure.flow, posterior)
-        return jax.lax.map(lambda trajectory: one(trajectory, times), trajectories)
-
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), prior.posterior._replace(ok=jnp.zeros(())))
-    spread = in_chunks(partial(variance, narrow), 16, states)
+    spread = in_chunks(partial(_variance(prior.basis, prior.structure, times), narrow), 16, states)
     floor = np.median(spread, axis=(0, 1, 2))
     rate = np.sqrt(np.mean(np.diff(states, axis=1) ** 2, axis=(0, 1, 2))) / np.mean(np.diff(times))
     scale = np.sqrt(np.mean(states**2, axis=(0, 1, 2)))
@@ -225,6 +269,11 @@ def make_generator(
     return Generator(method, prior, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
 
 
+def with_arrays(generator: Generator, **arrays: Any) -> Generator:
+    """The generator with more arrays."""
+    return replace(generator, arrays={**generator.arrays, **arrays})
+
+
 def train_generator(
     generator: Generator,
     structure: Structure,
@@ -270,9 +319,7 @@ def train_generator(
             real_fraction=fraction,
             description=f"{method.name} {stage}",
         )
-        state, report = train(
-            loss, params, data, key, optimizer=optimizer, options=options, workdir=workdir / stage
-        )
+        state, report = train(loss, params, data, key, optimizer=optimizer, options=options, workdir=workdir / stage)
         seconds[stage] = report.seconds_per_step * steps
         return state.ema_params
 
@@ -309,7 +356,7 @@ def train_generator(
     data = dataset(with_scale(synthetic), None if observed is None else with_scale(observed))
     steps, batch, rate = training["residual_stage"]
     arrays["denoiser"] = run(scaled_loss, params, data, "residual", residual_key, batch, steps, rate)
-    return Generator(**{**vars(generator), "arrays": arrays, "seconds": seconds})
+    return replace(generator, arrays=arrays, seconds=seconds)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -327,7 +374,7 @@ def conditional_mean(generator: Generator, initial: np.ndarray) -> np.ndarray:
     scale = np.asarray(generator.arrays["normaliser"].scale)
     if generator.method.mean == "rollout":
         assert generator.prior is not None
-        rolled = in_chunks(mean_rollout(generator.prior, generator.times), 64, np.asarray(initial, np.float64))
+        rolled = mean_rollouts(generator.prior, initial, generator.times)
         return (rolled.trajectory / scale).astype(np.float32)
     normalised = (initial / scale).astype(np.float32)
     return in_chunks(partial(_propagated, generator, generator.arrays["propagator"]), 128, normalised)
@@ -354,16 +401,19 @@ def sample_forecasts(
     known[0] = 1.0
     known[:, [0, -1]] = np.asarray(structure.parity) < 0
 
+    draw = _drawer(generator.denoiser, generator.schedule, generator.sampler_steps)
+    keys = jax.random.split(key, (initial.shape[0], num_samples))
+    arrays = (generator.arrays["denoiser"], generator.arrays["scale"], jnp.asarray(known))
+    return in_chunks(partial(draw, *arrays), max(1, chunk // num_samples), means, keys) * scale.astype(np.float32)
+
+
+@lru_cache
+def _drawer(denoiser: Network, schedule: schedules.Schedule, num_steps: int) -> Callable:
     @jax.jit
-    def draw(arrays: dict, means: Any, keys: Any) -> Any:
+    def draw(params: Any, scale: Any, known: Any, means: Any, keys: Any) -> Any:
         def one(mean: Any, key: Any) -> Any:
-            return generate(
-                generator.denoiser, generator.schedule, arrays["denoiser"], mean, arrays["scale"],
-                jnp.asarray(known), key, generator.sampler_steps,
-            )  # fmt: skip
+            return generate(denoiser, schedule, params, mean, scale, known, key, num_steps)
 
         return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(means, keys)
 
-    keys = jax.random.split(key, (initial.shape[0], num_samples))
-    arrays = {name: generator.arrays[name] for name in ("denoiser", "scale")}
-    return in_chunks(partial(draw, arrays), max(1, chunk // num_samples), means, keys) * scale.astype(np.float32)
+    return draw

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
 from phdme_jax.numerics.grid import Grid
@@ -67,12 +68,12 @@ class System:
         return families[family]
 
 
-def parameter_values(system: System, dtype: jnp.dtype) -> dict[str, Float[Array, ""]]:
+def parameter_values(system: System, dtype: DTypeLike) -> dict[str, Float[Array, ""]]:
     """The system's true dissipation parameters as scalars of the given dtype."""
     return {name: jnp.asarray(value, dtype) for name, value in system.values}
 
 
-def zero_parameters(structure: Structure, dtype: jnp.dtype) -> dict[str, Float[Array, ""]]:
+def zero_parameters(structure: Structure, dtype: DTypeLike) -> dict[str, Float[Array, ""]]:
     """Every dissipation parameter zero: the conservative system."""
     return {name: jnp.zeros((), dtype) for name in structure.parameters}
 

@@ -178,13 +178,19 @@ def _draw_smooth(key: Array, coordinates: Array, length: float, num_modes: int =
     return state * size / jnp.max(jnp.abs(state))
 
 
-def make_string(stress: str = "softening", damping: float = 0.01, **structure: object) -> System:
+def make_string(
+    stress: str = "softening",
+    damping: float = 0.01,
+    dissipation: tuple[str, ...] = (KELVIN_VOIGT,),
+    **structure: object,
+) -> System:
     """The string of the study.
 
     Args:
       stress: "softening" or "linear".
       damping: value of each dissipation parameter.
-      **structure: keyword arguments of `string_structure`.
+      dissipation: which dissipation parameters exist, of "kelvin_voigt_damping" and "viscous_damping".
+      **structure: other keyword arguments of `string_structure`.
     Returns:
       the system, with the initial-state families sine (one mode), pulse (Gaussian, at rest) and random_smooth.
     Raises:
@@ -193,7 +199,7 @@ def make_string(stress: str = "softening", damping: float = 0.01, **structure: o
     densities = {"softening": softening_density, "linear": linear_density}
     if stress not in densities:
         raise ValueError(f"expected a stress law among {sorted(densities)}, got {stress!r}")
-    operators = string_structure(**structure)  # type: ignore[arg-type]
+    operators = string_structure(damping=tuple(dissipation), **structure)  # type: ignore[arg-type]
     length = operators.grid.lengths[0]
 
     def family(draw: Callable[[Array, Array, float], Array]) -> Callable[[Array], Array]:

@@ -1,0 +1,106 @@
+"""Trajectories of the string study: observed, calibration, test and shifted, from a finer grid than any learner sees."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.files import atomic_write
+from experiments.stages import Times, in_chunks
+from phdme_jax.numerics import solve_reference
+from phdme_jax.systems import make_system
+from phdme_jax.systems.base import System, parameter_values, vector_field
+
+
+class StringData(NamedTuple):
+    """Trajectories in physical units, (sample, time, grid, field), float64, on the learner's grid.
+
+    Attributes:
+      observed: what a method may learn from, noise included.
+      observed_clean: the same without noise; never used for learning.
+      calibration: for conformal calibration.
+      test: for the numbers.
+      shifted: another family of initial states.
+    """
+
+    observed: np.ndarray
+    observed_clean: np.ndarray
+    calibration: np.ndarray
+    test: np.ndarray
+    shifted: np.ndarray
+
+
+def frame_times(data: Any) -> Times:
+    """Times of the frames, as static floats."""
+    return tuple(np.linspace(0.0, data.duration, data.num_frames).tolist())
+
+
+def reference_trajectories(fine: System, family: str, times: Times, stride: int, keys: Any) -> np.ndarray:
+    """Reference solutions from drawn initial states, every `stride`-th grid point kept.
+
+    Solved by diffrax Dopri8 at relative and absolute tolerance 1e-8 / 1e-9 on the fine grid.
+
+    Raises:
+      RuntimeError: a reference solution failed.
+    """
+    draw = fine.initial_state(family)
+
+    @jax.jit
+    def solve(keys: Any) -> Any:
+        def one(key: Any) -> Any:
+            values = parameter_values(fine, jnp.float64)
+            field = partial(vector_field, fine.structure, fine.density)
+            state = fine.structure.constrain(draw(key))
+            trajectory, ok = solve_reference(field, state, jnp.asarray(times), values, rtol=1e-8, atol=1e-9)
+            return trajectory[:, ::stride], ok
+
+        return jax.vmap(one)(keys)
+
+    trajectories, ok = in_chunks(solve, 32, keys)
+    if not ok.all():
+        raise RuntimeError(f"{int((~ok).sum())} of {ok.size} reference solutions failed; try a looser tolerance")
+    return trajectories
+
+
+def load_or_make(config: Any, seed: int, workdir: Path) -> StringData:
+    """The study's trajectories; calibration, test and shifted sets are the same for every seed.
+
+    Args:
+      config: the study's configuration.
+      seed: draws the observed trajectories and their noise.
+      workdir: run folder, where the trajectories are kept.
+    Returns:
+      the data.
+    """
+    data = config.data
+    times = frame_times(data)
+    stride = data.truth_refinement
+    fine = make_system(
+        "vibrating_string", **config.system, num_points=(data.num_points - 1) * stride + 1, order=6, closure="mirror"
+    )
+    root = jax.random.key(20260121)
+
+    def cached(name: str, family: str, count: int, key: Any) -> np.ndarray:
+        path = workdir / "data" / f"{name}.npy"
+        if path.exists():
+            return np.load(path)
+        trajectories = reference_trajectories(fine, family, times, stride, jax.random.split(key, count))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_write(path) as stream:
+            np.save(stream, trajectories)
+        return trajectories
+
+    seed_key = jax.random.fold_in(root, 1000 + seed)
+    clean = cached(f"observed_{seed}", data.family, data.num_observed, seed_key)
+    noise = jax.random.normal(jax.random.fold_in(seed_key, 1), clean.shape, clean.dtype)
+    deviation = clean.std(axis=(0, 1, 2))
+    return StringData(
+        observed=clean + data.noise * deviation * np.asarray(noise),
+        observed_clean=clean,
+        calibration=cached("calibration", data.family, data.num_calibration, jax.random.fold_in(root, 1)),
+        test=cached("test", data.family, data.num_test, jax.random.fold_in(root, 2)),
+        shifted=cached("shifted", data.shifted_family, max(8, data.num_test // 4), jax.random.fold_in(root, 3)),
+    )

@@ -1,0 +1,153 @@
+"""Pictures and sections of the string study's report."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import evaluation, figures
+from experiments.drawing import Curve, EffortSlice, Labels
+from experiments.report import Picture
+from experiments.run import RunContext, Section
+from experiments.stages import Prior
+from phdme_jax.calibration import coverage_curve
+from phdme_jax.gp import basis as gp_basis
+from phdme_jax.systems.base import total_energy
+
+FIELDS = ("momentum [m/s]", "strain")
+LEVELS = np.linspace(0.1, 0.95, 18)
+
+
+def effort_slices(prior: Prior, density: Any, states: np.ndarray, labels: tuple[str, ...]) -> list[EffortSlice]:
+    """Learned effort of each field along its own axis, the other fields at rest, with the posterior's deviation.
+
+    Args:
+      prior: the fitted energy.
+      density: true energy density of one point, or None.
+      states: observed states, for the range of the data.
+      labels: name of each field with its unit.
+    Returns:
+      one slice per field.
+    """
+    posterior, slices = prior.posterior, []
+    box = posterior.mean.box
+    for field, label in enumerate(labels):
+        low, high = states[..., field].min(), states[..., field].max()
+        line = np.linspace(1.25 * low, 1.25 * high, 161)
+        points = jnp.broadcast_to(box.centre, (line.size, len(labels))).at[:, field].set(jnp.asarray(line))
+        features = gp_basis.feature_efforts(prior.basis, box, points)[:, field, : prior.basis.size]
+        deviation = np.sqrt(np.sum(np.asarray(features @ posterior.factor) ** 2, axis=-1))
+        mean = gp_basis.efforts(prior.basis, posterior.mean, points)[:, field]
+        truth = None if density is None else jax.vmap(jax.grad(density))(points)[:, field]
+        slices.append(EffortSlice(line, mean, deviation, truth, (low, high), label, f"effort of {label}"))
+    return slices
+
+
+def _energies(run: Any, trajectories: np.ndarray) -> np.ndarray:
+    one = jax.jit(jax.vmap(lambda x: total_energy(run.structure, run.system.density, x)))
+    flat = trajectories.reshape(-1, *trajectories.shape[-2:])
+    return np.asarray(one(jnp.asarray(flat, float))).reshape(trajectories.shape[:-2])
+
+
+def _forecast_pictures(context: RunContext, run: Any, name: str, kept: dict[str, Any]) -> list[tuple[str, str]]:
+    forecasts, _ = kept["test"]
+    truth, times = run.data.test[0], np.asarray(run.times)
+    grid = run.structure.grid.coordinates()
+    lower, upper = evaluation.forecast_band(forecasts, kept["calibration"])
+    labels = Labels(title=f"{name}: one unseen initial state", x="time [s]", y="position [m]", panels=FIELDS)
+    first = figures.space_time_panel(
+        context.figure_path(f"space_time_{name}"), truth, forecasts.mean[0], times, grid, labels,
+        (upper - lower)[0] / 2,
+    )  # fmt: skip
+    sites = np.linspace(0, grid.size - 1, 5).astype(int)[1:-1]
+    samples = None if forecasts.samples is None else forecasts.samples[0][..., sites, 1]
+    curve = Curve(name, forecasts.mean[0][:, sites, 1], lower[0][:, sites, 1], upper[0][:, sites, 1], samples)
+    second = figures.forecast_lines(
+        context.figure_path(f"lines_{name}"), times, truth[:, sites, 1], curve,
+        Labels(x="time [s]", y="strain", panels=tuple(f"z = {grid[i]:.2f} m" for i in sites)),
+    )  # fmt: skip
+    level = f"{100 * run.config.level:.0f} %"
+    return [
+        (str(first), f"{name}: truth, forecast mean, error, and half width of the {level} band"),
+        (str(second), f"{name}: strain at three sites with the calibrated {level} band"),
+    ]
+
+
+def draw_all(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> list[Section]:
+    """Draw every picture of one seed and arrange the report.
+
+    Args:
+      context: the run.
+      run: the seed's shared state (`SeedRun`).
+      kept: per method, what `evaluate` returned.
+    Returns:
+      sections of the report.
+    """
+
+    times = np.asarray(run.times)
+    prior = run.prior()
+    path = figures.effort_learned_vs_true(
+        context.figure_path("efforts"), effort_slices(prior, run.system.density, run.data.observed, FIELDS), Labels()
+    )
+    law = Picture(path, "Learned energy gradient against the true one; shaded: range of the observed states")
+    truth = run.data.test[0]
+    curves = []
+    for name, values in kept.items():
+        forecasts = values["test"][0]
+        samples = forecasts.mean[:1] if forecasts.samples is None else forecasts.samples[0]
+        energies = _energies(run, samples)
+        edges = (energies.min(0), energies.max(0)) if len(energies) > 1 else (None, None)
+        curves.append(Curve(name, _energies(run, forecasts.mean[0]), *edges))
+    energy = figures.energy_over_time(
+        context.figure_path("energy"), times, curves, _energies(run, truth), Labels(x="time [s]", y="energy [J]")
+    )
+    empirical = {}
+    for name, values in kept.items():
+        curve = coverage_curve(
+            jnp.asarray(values["calibration_scores"]), jnp.asarray(values["test"][1]), tuple(LEVELS.tolist())
+        )
+        nominal, empirical[name] = np.asarray(curve.level), np.asarray(curve.coverage)
+    covered = figures.coverage_curve(
+        context.figure_path("coverage"), nominal, empirical, len(run.data.test), len(run.data.calibration),
+        Labels(x="nominal coverage", y="empirical coverage"),
+    )  # fmt: skip
+    rows = [row for row in context.results.rows() if row.metric == "nmse" and row.split == "test"]
+    values = {name: [row.value for row in rows if row.method == name] for name in kept}
+    floor = np.mean([row.value for row in rows if row.method == "reference"])
+    bars = figures.metric_by_method(
+        context.figure_path("nmse"), values, Labels(x="normalised MSE of the forecast mean"), float(floor)
+    )
+    pictures = [
+        Picture(file, caption)
+        for name, item in kept.items()
+        for file, caption in _forecast_pictures(context, run, name, item)
+    ]
+    data = run.config.data
+    return [
+        Section(
+            "Accuracy on unseen initial states",
+            f"Every method saw {data.num_observed} trajectories of {data.num_frames} frames at {data.num_points} points "
+            f"with {100 * data.noise:g} % noise. The reference row is the true energy integrated on the learner's grid: "
+            "the floor that the learner's own discretisation leaves.",
+            (Picture(bars, "One dot a seed; the line is the floor of the learner's grid"),),
+            ("nmse", "mse", "crps", "energy_score"),
+        ),
+        Section("The learned energy", "", (law,), ("parameter_error", "rejection_rate", "fit_seconds")),
+        Section(
+            "Calibration",
+            f"Split conformal calibration on {data.num_calibration} trajectories of the simulator; the guarantee is "
+            "marginal over calibration and test trajectories and assumes that they are exchangeable. It does not hold "
+            "for the shifted split.",
+            (Picture(covered, "Empirical against nominal coverage of whole trajectories"),),
+            ("coverage", "band_width"),
+        ),
+        Section(
+            "Physics",
+            "Residual of the true dynamics, with the learner's stencil and with one that no method has seen.",
+            (Picture(energy, "True energy along the forecasts of one test trajectory; bands span the samples"),),
+            ("energy_drift", "residual_rms"),
+        ),
+        Section("Forecasts", "", tuple(pictures)),
+        Section("Cost", "", (), ("fit_seconds", "train_seconds", "seconds_per_sample")),
+    ]

@@ -1,0 +1,242 @@
+"""The string study: PHDME from a few observed trajectories to calibrated forecasts, against its baselines.
+
+python -m experiments.vibrating_string --size laptop --seeds 3
+"""
+
+import time
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import evaluation, stages, string_figures
+from experiments.configs.vibrating_string import get_config
+from experiments.evaluation import Forecasts
+from experiments.results import Measurement
+from experiments.run import RunContext, Section, Study, config_digest, main
+from experiments.string_data import StringData, frame_times, load_or_make
+from phdme_jax.calibration import minimum_calibration_size
+from phdme_jax.methods import METHODS, make_method
+from phdme_jax.methods.base import Method, fit_normaliser
+from phdme_jax.methods.forecaster import Example
+from phdme_jax.systems import make_system
+from phdme_jax.systems.base import System
+
+SYSTEM = "vibrating_string"
+SPLITS = ("test", "shifted")
+
+
+def learner_system(config: Any, **changes: Any) -> System:
+    """The true energy on the learner's grid; learners use its structure only. The same record for the same arguments."""
+    options = {**config.system, "num_points": config.data.num_points, **config.structure, **changes}
+    return _system(tuple(sorted(options.items())))
+
+
+@lru_cache
+def _system(options: tuple[tuple[str, Any], ...]) -> System:
+    return make_system(SYSTEM, **dict(options))
+
+
+def check(context: RunContext) -> None:
+    """Refuse a configuration that cannot be calibrated before anything is written."""
+    least = minimum_calibration_size(context.config.level)
+    given = context.config.data.num_calibration
+    if given < least:
+        raise ValueError(
+            f"expected at least {least} calibration trajectories for level {context.config.level}, got {given}; "
+            f"raise --config.data.num_calibration or lower --config.level"
+        )
+
+
+class SeedRun:
+    """Everything one seed shares between methods, made when first asked for."""
+
+    def __init__(self, context: RunContext, seed: int) -> None:
+        self.context, self.seed, self.config = context, seed, context.config
+        self.times = frame_times(self.config.data)
+        self.system = learner_system(self.config)
+        self.structure = self.system.structure
+        self.data: StringData = load_or_make(self.config, seed, context.workdir)
+        self.key = jax.random.fold_in(jax.random.key(7), seed)
+        self.normaliser = fit_normaliser(jnp.asarray(self.data.observed, jnp.float32))
+        self._priors: dict[str, stages.Prior] = {}
+        self._rollouts: stages.Rollouts | None = None
+
+    def prior(self, energy: str = "posterior") -> stages.Prior:
+        """The fitted energy, general or quadratic."""
+        if energy not in self._priors:
+            options = dict(self.config.prior)
+            if energy == "quadratic":
+                options |= {"shapes": ("quadratic",) * len(self.structure.fields), "pair": 0}
+            self._priors[energy] = stages.fit_prior(self.structure, self.data.observed, self.times, **options)
+        return self._priors[energy]
+
+    def rollouts(self) -> stages.Rollouts:
+        """Posterior rollouts from drawn initial states, cached in the run folder."""
+        if self._rollouts is None:
+            path = self.context.workdir / "data" / f"rollouts_{self.seed}.npz"
+            if path.exists():
+                with np.load(path) as kept:
+                    self._rollouts = stages.Rollouts(
+                        kept["states"], kept["means"], kept["weights"], float(kept["rejected"])
+                    )
+            else:
+                keys = jax.random.split(jax.random.fold_in(self.key, 1), self.config.rollouts.count)
+                initial = jax.jit(jax.vmap(self.system.initial_state(self.config.data.family)))(keys)
+                rolled = stages.make_rollouts(
+                    self.prior(), np.asarray(initial), self.times, jax.random.fold_in(self.key, 2)
+                )
+                stages.save_arrays(path, rolled._asdict())
+                self._rollouts = rolled
+        return self._rollouts
+
+    def example(self, states: np.ndarray, weights: np.ndarray | None, means: np.ndarray | None) -> Example:
+        """Normalised training arrays."""
+        scale = np.asarray(self.normaliser.scale)
+        state = (states / scale).astype(np.float32)
+        if weights is None:
+            weights = np.ones((state.shape[0], state.shape[1] - 1, *state.shape[2:]), np.float32)
+        mean = np.zeros_like(state) if means is None else (means / scale).astype(np.float32)
+        return Example(state, weights, mean)
+
+    def generator(self, method: Method) -> stages.Generator:
+        """The method's trained generator."""
+        config = self.config
+        prior = self.prior() if method.data == "rollouts" or method.mean == "rollout" else None
+        empty = stages.make_generator(
+            method, prior, self.structure, self.times, config.network.to_dict(), config.sampling.to_dict()
+        )
+        observed = self.example(self.data.observed, None, None)
+        if method.data == "rollouts":
+            rolled = self.rollouts()
+            synthetic = self.example(rolled.states, rolled.weights, rolled.means)
+            if method.mean == "rollout":
+                means = stages.conditional_mean(
+                    stages.with_arrays(empty, normaliser=self.normaliser), self.data.observed[:, 0]
+                )
+                observed = observed._replace(mean=means)
+        else:
+            synthetic, observed = observed, None
+        return stages.train_generator(
+            empty,
+            self.structure,
+            synthetic,
+            observed,
+            self.normaliser,
+            training=config.training.to_dict(),
+            physics=config.physics.to_dict(),
+            key=jax.random.fold_in(self.key, 100 + sorted(METHODS).index(method.name)),
+            digest=config_digest(config.to_dict()),
+            workdir=self.context.workdir / "training" / f"{method.name}_{self.seed}",
+        )
+
+
+def forecast_by_rollout(run: SeedRun, method: Method, initial: np.ndarray) -> Forecasts:
+    """Integrate the fitted energy: the mean rollout, and posterior samples where there is a posterior."""
+    prior = run.prior(method.energy)
+    mean = stages.mean_rollouts(prior, initial, run.times)
+    count = run.config.sampling.num_samples
+    began = time.perf_counter()
+    repeated = np.repeat(initial, count, axis=0)
+    sampled = stages.sampled_rollouts(prior, repeated, run.times, jax.random.fold_in(run.key, 3))
+    seconds = (time.perf_counter() - began) / repeated.shape[0]
+    samples = sampled.trajectory.reshape(initial.shape[0], count, *mean.trajectory.shape[1:])
+    finite = np.isfinite(mean.trajectory).all(axis=(1, 2, 3)) & np.isfinite(samples).all(axis=(1, 2, 3, 4))
+    return Forecasts(np.nan_to_num(mean.trajectory), np.nan_to_num(samples), finite, seconds)
+
+
+def forecast_by_generator(run: SeedRun, generator: stages.Generator, initial: np.ndarray) -> Forecasts:
+    """Sample the trained generator; the forecast is the samples' mean."""
+    began = time.perf_counter()
+    count = run.config.sampling.num_samples
+    samples = stages.sample_forecasts(generator, run.structure, initial, count, jax.random.fold_in(run.key, 4))
+    seconds = (time.perf_counter() - began) / (initial.shape[0] * count)
+    finite = np.isfinite(samples).all(axis=(1, 2, 3, 4))
+    samples = np.nan_to_num(samples.astype(np.float64))
+    return Forecasts(samples.mean(axis=1), samples, finite, seconds)
+
+
+def evaluate(run: SeedRun, method: Method) -> dict[str, Any]:
+    """Forecast every split, calibrate, write the rows; returns what the figures need."""
+    data, fields = run.data, run.structure.fields
+    writer = run.context.results
+    generator = run.generator(method) if method.kind == "generative" else None
+
+    def forecast(initial: np.ndarray) -> Forecasts:
+        if generator is None:
+            return forecast_by_rollout(run, method, initial)
+        return forecast_by_generator(run, generator, initial)
+
+    calibration_forecasts = forecast(data.calibration[:, 0])
+    floor = 0.01 * np.asarray(run.normaliser.scale, np.float64)
+    if generator is not None:
+        floor = np.sqrt(np.mean(np.asarray(generator.arrays["scale"]) ** 2)) * np.asarray(run.normaliser.scale)
+    calibration = evaluation.calibrate(data.calibration, calibration_forecasts, floor, run.config.level)
+    kept: dict[str, Any] = {"calibration": calibration, "generator": generator}
+    kept["calibration_scores"] = evaluation.band_scores(data.calibration, calibration_forecasts, floor)
+    unseen = learner_system(run.config, order=4)
+    for split in SPLITS:
+        truth = getattr(data, split)
+        forecasts = forecast(truth[:, 0])
+        rows = evaluation.accuracy(truth, forecasts, fields)
+        covered, scores = evaluation.coverage(truth, forecasts, calibration)
+        rows |= covered | evaluation.physics(run.system, unseen, forecasts.mean, run.times)
+        rows["seconds_per_sample"] = Measurement(forecasts.seconds, "s")
+        writer.record(SYSTEM, method.name, run.seed, split, rows, truth.shape[0])
+        kept[split] = (forecasts, scores)
+    seconds = {"fit_seconds": Measurement(run.prior(method.energy).seconds, "s")} if method.data == "rollouts" else {}
+    if generator is not None:
+        seconds["train_seconds"] = Measurement(sum(generator.seconds.values()), "s")
+    if seconds:
+        writer.record(SYSTEM, method.name, run.seed, "train", seconds, data.observed.shape[0])
+    return kept
+
+
+def reference_rows(run: SeedRun) -> None:
+    """Residual and energy of the reference data themselves, and what the true energy reaches on the learner's grid."""
+    unseen = learner_system(run.config, order=4)
+    for split in SPLITS:
+        truth = getattr(run.data, split)
+        rows = evaluation.physics(run.system, unseen, truth, run.times)
+        exact = stages.true_rollout(run.system, truth[:, 0], run.times, run.config.prior.substeps)
+        floor = evaluation.accuracy(truth, Forecasts(exact, None, np.ones(len(truth), bool), 0.0), run.structure.fields)
+        rows |= {name: floor[name] for name in ("nmse", "mse")}
+        run.context.results.record(SYSTEM, "reference", run.seed, split, rows, truth.shape[0])
+    posterior = run.prior().posterior
+    (name, true_value), *_ = run.system.values
+    error = abs(float(posterior.parameters[name]) / true_value - 1)
+    rows = {"parameter_error": Measurement(error), "rejection_rate": Measurement(run.rollouts().rejected)}
+    run.context.results.record(SYSTEM, "gp_rollout", run.seed, "train", rows, run.data.observed.shape[0])
+
+
+def run_study(context: RunContext) -> list[Section]:
+    """The whole study: every seed and method, rows, figures, sections."""
+    sections: list[Section] = []
+    for seed in context.seeds:
+        run = SeedRun(context, seed)
+        reference_rows(run)
+        kept = {}
+        for name in context.methods:
+            method = make_method(name)
+            kept[name] = evaluate(run, method)
+            print(f"seed {seed}: {name} done", flush=True)
+        if seed == context.seeds[0]:
+            sections = string_figures.draw_all(context, run, kept)
+    return sections
+
+
+STUDY = Study(
+    name=SYSTEM,
+    title="Vibrating string: from a few observed trajectories to calibrated forecasts",
+    get_config=get_config,
+    run=run_study,
+    methods=tuple(METHODS),
+    sizes=("smoke", "demo", "laptop", "accelerator"),
+    check=check,
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))

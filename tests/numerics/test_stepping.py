@@ -1,0 +1,192 @@
+"""Orders of the one-step methods against an adaptive reference, and energy balances to rounding."""
+
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phdme_jax.numerics import stepping
+from phdme_jax.numerics.reference import solve_reference
+
+# a pendulum, x = (momentum, angle), energy p^2/2 + 1 - cos(angle); flow (J - R) with friction
+START = jnp.array([0.3, 1.4])
+TIMES = jnp.array([0.0, 1.3, 2.0, 4.0])
+
+
+def density(x):
+    return 0.5 * x[..., 0] ** 2 + 1 - jnp.cos(x[..., 1])
+
+
+def effort(x):
+    return jnp.stack([x[..., 0], jnp.sin(x[..., 1])], axis=-1)
+
+
+def flow(e, friction=0.0):
+    return jnp.stack([-e[..., 1] - friction * e[..., 0], e[..., 0]], axis=-1)
+
+
+def inner(left, right):
+    return jnp.sum(left * right)
+
+
+def make_step(method, friction=0.0):
+    friction_flow = partial(flow, friction=friction)
+
+    def field(x):
+        return friction_flow(effort(x))
+
+    def leapfrog(x, dt):
+        p, q = stepping.leapfrog_step(lambda q: -jnp.sin(q), lambda p: p, x[0], x[1], dt)
+        return jnp.stack([p, q]), dt
+
+    return {
+        "leapfrog": leapfrog,
+        "rk4": lambda x, dt: (stepping.rk4_step(field, x, dt), dt),
+        "midpoint": lambda x, dt: (stepping.implicit_midpoint_step(field, x, dt), dt),
+        "discrete_gradient": lambda x, dt: (
+            stepping.discrete_gradient_step(density, effort, friction_flow, x, dt),
+            dt,
+        ),
+        "relaxation": partial(stepping.relaxation_rk4_step, effort, friction_flow, density, inner),
+    }[method]
+
+
+@lru_cache
+def exact(friction):
+    solve = jax.jit(partial(solve_reference, lambda x, c: flow(effort(x), c), rtol=1e-12, atol=1e-13))
+    trajectory, ok = solve(START, TIMES, jnp.asarray(friction))
+    assert ok
+    return trajectory
+
+
+@pytest.mark.parametrize(
+    ("method", "order", "friction"),
+    [
+        ("leapfrog", 2, 0.0),
+        ("rk4", 4, 0.2),
+        ("midpoint", 2, 0.2),
+        ("discrete_gradient", 2, 0.2),
+        ("relaxation", 4, 0.0),
+        ("relaxation", 4, 0.2),
+    ],
+)
+def test_measured_order(method, order, friction):
+    run = jax.jit(partial(stepping.rollout, make_step(method, friction)), static_argnums=2)
+    errors = [float(jnp.max(jnp.abs(run(START, TIMES, n) - exact(friction)))) for n in (16, 32)]
+    assert abs(np.log2(errors[0] / errors[1]) - order) < 0.2
+
+
+@pytest.mark.parametrize("method", ["discrete_gradient", "relaxation"])
+def test_energy_is_kept_to_rounding_over_long_runs(method):
+    times = jnp.linspace(0.0, 1000.0, 101)
+    trajectory = stepping.rollout(make_step(method), START, times, 100)
+    levels = density(trajectory)
+    assert float(jnp.max(jnp.abs(levels / levels[0] - 1))) < 1e-11
+    # and it still is a pendulum that swings
+    assert float(jnp.ptp(trajectory[:, 1])) > 2.0
+
+
+def test_leapfrog_is_reversible():
+    step = make_step("leapfrog")
+    there, _ = step(START, jnp.asarray(0.3))
+    back, _ = step(there, jnp.asarray(-0.3))
+    np.testing.assert_allclose(back, START, atol=1e-15)
+
+
+def test_implicit_midpoint_keeps_quadratic_energies():
+    def field(x):
+        return jnp.stack([-2.0 * x[1], x[0]])
+
+    def step(x, dt):
+        return stepping.implicit_midpoint_step(field, x, dt, 40), dt
+
+    x = stepping.rollout(step, START, jnp.array([0.0, 5.0]), 50)[-1]
+    np.testing.assert_allclose(x[0] ** 2 + 2 * x[1] ** 2, START[0] ** 2 + 2 * START[1] ** 2, rtol=1e-13)
+
+
+def test_discrete_gradient_reproduces_the_energy_change_point_by_point():
+    old, new = jnp.asarray(np.random.default_rng(0).standard_normal((2, 50, 2)))
+    gradient = stepping.discrete_gradient(density, effort, old, new)
+    np.testing.assert_allclose(jnp.sum(gradient * (new - old), axis=-1), density(new) - density(old), atol=1e-14)
+
+
+def test_discrete_gradient_of_equal_states_is_the_gradient():
+    state = jnp.asarray(np.random.default_rng(0).standard_normal((50, 2)))
+    np.testing.assert_allclose(stepping.discrete_gradient(density, effort, state, state), effort(state), atol=1e-15)
+    near = stepping.discrete_gradient(density, effort, state, state + 1e-9)
+    np.testing.assert_allclose(near, effort(state), atol=1e-6)
+
+
+def test_discrete_gradient_step_closes_the_energy_balance_with_friction():
+    friction_flow = partial(flow, friction=0.3)
+    dt = jnp.asarray(0.2)
+    new = stepping.discrete_gradient_step(density, effort, friction_flow, START, dt, 60)
+    gradient = stepping.discrete_gradient(density, effort, START, new)
+    balance = density(new) - density(START) - dt * inner(gradient, friction_flow(gradient))
+    assert abs(float(balance)) < 1e-15
+    assert float(density(new) - density(START)) < -1e-3
+
+
+def test_relaxation_step_closes_the_energy_balance_with_friction():
+    friction_flow = partial(flow, friction=0.3)
+    dt = 0.2
+    new, advanced = make_step("relaxation", 0.3)(START, jnp.asarray(dt))
+    e1 = effort(START)
+    e2 = effort(START + dt / 2 * friction_flow(e1))
+    e3 = effort(START + dt / 2 * friction_flow(e2))
+    e4 = effort(START + dt * friction_flow(e3))
+    weights = np.array([1, 2, 2, 1]) / 6
+    power = sum(w * inner(e, friction_flow(e)) for w, e in zip(weights, (e1, e2, e3, e4), strict=True))
+    assert abs(float(density(new) - density(START) - advanced * power)) < 1e-14
+    # the relaxation did something
+    assert 1e-6 < abs(float(advanced) / dt - 1) < 0.05
+
+
+@pytest.mark.parametrize("method", ["discrete_gradient", "relaxation"])
+def test_friction_lets_the_energy_fall_in_every_step(method):
+    trajectory = stepping.rollout(make_step(method, 0.1), START, jnp.linspace(0.0, 20.0, 101), 1)
+    levels = np.asarray(density(trajectory))
+    # at the turning points friction does no work to leading order
+    assert np.all(np.diff(levels) < 0)
+    assert levels[-1] < 0.3 * levels[0]
+
+
+def test_relaxation_at_rest_stays_at_rest_in_both_precisions():
+    for dtype in (jnp.float32, jnp.float64):
+        new, advanced = make_step("relaxation", 0.1)(jnp.zeros(2, dtype), jnp.asarray(0.1, dtype))
+        assert new.dtype == advanced.dtype == dtype
+        np.testing.assert_allclose(new, 0.0)
+        np.testing.assert_allclose(advanced, 0.1, rtol=1e-6)
+
+
+def test_rollout_meets_uneven_output_times():
+    def clock(x, dt):
+        return x + dt, dt
+
+    times = jnp.array([0.5, 0.7, 1.9, 2.0])
+    np.testing.assert_allclose(stepping.rollout(clock, times[0], times, 3), times, rtol=1e-15)
+
+
+def test_rollout_makes_up_for_steps_of_another_length():
+    def short(x, dt):
+        return x + 0.9 * dt, 0.9 * dt
+
+    times = jnp.linspace(0.0, 10.0, 101)
+    late = times - stepping.rollout(short, jnp.asarray(0.0), times, 5)
+    # each output is late by no more than a tenth of a substep of 0.02, and lateness does not accumulate
+    assert float(jnp.max(jnp.abs(late))) < 0.1 * 0.1
+    assert abs(float(late[-1] - late[50])) < 1e-6
+
+
+def test_rollout_is_differentiable_and_batches():
+    def final(x):
+        return stepping.rollout(make_step("relaxation", 0.1), x, jnp.linspace(0.0, 1.0, 4), 3)[-1]
+
+    batch = jnp.stack([START, 0.5 * START])
+    np.testing.assert_allclose(jax.vmap(final)(batch), jnp.stack([final(x) for x in batch]), rtol=1e-13)
+    direction = jnp.array([0.3, -0.5])
+    _, tangent = jax.jvp(final, (START,), (direction,))
+    slope = (final(START + 1e-5 * direction) - final(START - 1e-5 * direction)) / 2e-5
+    np.testing.assert_allclose(tangent, slope, rtol=1e-6)
