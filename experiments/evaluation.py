@@ -80,7 +80,8 @@ def forecast_band(forecasts: Forecasts, calibration: Calibration) -> tuple[np.nd
 
 def _mean_and_error(values: np.ndarray, unit: str = "1") -> Measurement:
     values = np.asarray(values, float)
-    return Measurement(float(values.mean()), unit, float(values.std(ddof=1) / np.sqrt(values.size)))
+    error = float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
+    return Measurement(float(values.mean()), unit, error)
 
 
 def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -> dict[str, Measurement]:

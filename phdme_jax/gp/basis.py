@@ -11,6 +11,7 @@ Source: Solin and Saerkkae (2020), Stat. Comput. 30, 419-446, equations 20, 56 a
 
 from dataclasses import dataclass
 from itertools import combinations
+from math import factorial
 from typing import NamedTuple
 
 import jax
@@ -104,29 +105,59 @@ class Kernel(NamedTuple):
     pair_amplitude: Float[Array, "pair"]
 
 
-def _harmonics(angle: Array, count: int) -> tuple[Array, Array]:
-    """sin(j angle) and cos(j angle) for j = 1..count on a new last axis, by doubling from one sine and one cosine."""
-    sine, cosine = jnp.sin(angle)[..., None], jnp.cos(angle)[..., None]
-    sines, cosines = sine, cosine
-    while sines.shape[-1] < count:
-        top_s, top_c = sines[..., -1:], cosines[..., -1:]
-        sines, cosines = (
-            jnp.concatenate([sines, top_s * cosines + top_c * sines], axis=-1),
-            jnp.concatenate([cosines, top_c * cosines - top_s * sines], axis=-1),
-        )
-    return sines[..., :count], cosines[..., :count]
+def _quarter_turns(turns: Array) -> tuple[Array, Array]:
+    """Sine and cosine of (pi/2) turns to rounding: polynomials that compile to vector code, unlike the library's calls.
+
+    Taylor's polynomials on half a turn either side of the nearest whole number, where the remainder is below 1e-17.
+    """
+    whole = jnp.round(turns)
+    part = (turns - whole) * (np.pi / 2)
+    square = part * part
+    sine, cosine = jnp.zeros_like(part), jnp.zeros_like(part)
+    for order in range(16, -2, -2):
+        sign = (-1) ** (order // 2)
+        sine, cosine = sine * square + sign / factorial(order + 1), cosine * square + sign / factorial(order)
+    sine = sine * part
+    phase = whole - 4 * jnp.floor(whole / 4)
+    odd = (phase == 1) | (phase == 3)
+    sine, cosine = jnp.where(odd, cosine, sine), jnp.where(odd, sine, cosine)
+    return jnp.where(phase >= 2, -sine, sine), jnp.where((phase == 1) | (phase == 2), -cosine, cosine)
+
+
+class _Phase(NamedTuple):
+    """Position of one field's values in the box: sine and cosine of the phase, its slope, and the sines' normalisation."""
+
+    sine: Array
+    cosine: Array
+    slope: Array
+    scale: Array
+
+
+def _phase(box: Box, state: Array, field: int) -> _Phase:
+    half = box.half_width[field]
+    # the phase runs from 0 to pi across the box: a quarter turn ahead of the distance to the centre
+    sine, cosine = _quarter_turns((state[..., field] - box.centre[field]) / half)
+    return _Phase(cosine, -sine, (np.pi / 2) / half, 1 / jnp.sqrt(half))
 
 
 def _waves(basis: Basis, box: Box, state: Array, count: int) -> tuple[list[Array], list[Array]]:
-    """Per field: the normalised sines and their derivatives at the given points, shape (*points, count)."""
+    """Per field: the normalised sines and their derivatives at the given points, shape (*points, count).
+
+    All sines and cosines follow by doubling from the first.
+    """
     values, slopes = [], []
     order = jnp.arange(1, count + 1, dtype=state.dtype)
     for field in range(basis.num_fields):
-        angle, slope, scale = _angle(box, state, field)
-        frequency = order * slope
-        sines, cosines = _harmonics(angle, count)
-        values.append(scale * sines)
-        slopes.append(scale * frequency * cosines)
+        phase = _phase(box, state, field)
+        sines, cosines = phase.sine[..., None], phase.cosine[..., None]
+        while sines.shape[-1] < count:
+            top_s, top_c = sines[..., -1:], cosines[..., -1:]
+            sines, cosines = (
+                jnp.concatenate([sines, top_s * cosines + top_c * sines], axis=-1),
+                jnp.concatenate([cosines, top_c * cosines - top_s * sines], axis=-1),
+            )
+        values.append(phase.scale * sines[..., :count])
+        slopes.append(phase.scale * order * phase.slope * cosines[..., :count])
     return values, slopes
 
 
@@ -138,35 +169,48 @@ def _split(basis: Basis, weights: Array) -> tuple[list[Array], list[Array]]:
     return mains, pairs
 
 
-def _series(angle: Array, coefficients: Array) -> tuple[Array, Array]:
-    """sum_j c_j sin(j angle) and sum_j j c_j cos(j angle), by Clenshaw's recurrence: nothing larger than the angles is stored."""
-    twice = 2 * jnp.cos(angle)
-    zero = jnp.zeros_like(angle)
-    sine, sine_before, cosine, cosine_before = zero, zero, zero, zero
-    for order in range(coefficients.shape[0], 0, -1):
-        weight = coefficients[order - 1]
-        sine, sine_before = weight + twice * sine - sine_before, sine
-        cosine, cosine_before = order * weight + twice * cosine - cosine_before, cosine
-    return sine * jnp.sin(angle), 0.5 * twice * cosine - cosine_before
+def _clenshaw(cosine: Array, coefficients: Array) -> tuple[Array, Array]:
+    """Last two terms of Clenshaw's recurrence b_j = c_j + 2 cos b_{j+1} - b_{j+2}: nothing larger than the points is stored."""
+    twice = 2 * cosine
+    last, before = jnp.zeros_like(cosine), jnp.zeros_like(cosine)
+    for order in range(coefficients.shape[0] - 1, -1, -1):
+        # this order of the sums keeps one operation on the critical path
+        last, before = (coefficients[order] - before) + twice * last, last
+    return last, before
 
 
-def _angle(box: Box, state: Array, field: int) -> tuple[Array, Array, Array]:
-    """Phase of one field in the box, its slope, and the normalisation of the sines."""
-    half = box.half_width[field]
-    slope = (np.pi / 2) / half
-    return (state[..., field] - box.centre[field] + half) * slope, slope, 1 / jnp.sqrt(half)
+def _sine_series(phase: _Phase, coefficients: Array) -> Array:
+    """sum_j c_j sin(j angle), normalised; each c_j broadcasts against the points."""
+    return phase.scale * _clenshaw(phase.cosine, coefficients)[0] * phase.sine
+
+
+def _sine_series_slope(phase: _Phase, coefficients: Array) -> Array:
+    """Derivative of `_sine_series` in the field."""
+    order = jnp.arange(1, coefficients.shape[0] + 1, dtype=coefficients.dtype)
+    last, before = _clenshaw(phase.cosine, jnp.reshape(order, (-1,) + (1,) * (coefficients.ndim - 1)) * coefficients)
+    return phase.scale * phase.slope * (phase.cosine * last - before)
+
+
+def _phases(basis: Basis, box: Box, state: Array) -> list[_Phase]:
+    phases = [_phase(box, state, field) for field in range(basis.num_fields)]
+    # kept in memory where pairs use them: fused into each order of a pair they would be computed that often
+    return jax.lax.optimization_barrier(phases) if basis.pairs else phases
+
+
+def _across(weight: Array, points: int) -> Array:
+    """The matrix of a pair with axes for the points added, so that a series in the first field keeps the second's orders."""
+    return jnp.reshape(weight, weight.shape + (1,) * points)
 
 
 def _sines_at(basis: Basis, energy: Energy, state: Array) -> Array:
     mains, pairs = _split(basis, energy.weights)
+    phases = _phases(basis, energy.box, state)
     total = jnp.zeros_like(state[..., 0])
-    for field, weight in enumerate(mains):
-        angle, _, scale = _angle(energy.box, state, field)
-        total = total + scale * _series(angle, weight)[0]
-    if pairs:
-        values, _ = _waves(basis, energy.box, state, basis.pair)
-        for (a, b), weight in zip(basis.pairs, pairs, strict=True):
-            total = total + jnp.sum((values[a] @ weight) * values[b], axis=-1)
+    for phase, weight in zip(phases, mains, strict=True):
+        total = total + _sine_series(phase, weight)
+    for (a, b), weight in zip(basis.pairs, pairs, strict=True):
+        value = jax.lax.optimization_barrier(_sine_series(phases[a], _across(weight, total.ndim)))
+        total = total + _sine_series(phases[b], value)
     return total
 
 
@@ -188,7 +232,10 @@ def density(basis: Basis, energy: Energy, state: Float[Array, "*points field"]) 
 
 
 def _density(basis: Basis, energy: Energy, state: Array) -> Array:
-    quadratic = 0.5 * jnp.sum(energy.stiffness * (state - energy.box.centre) ** 2, axis=-1)
+    # field by field: a reduction over the short field axis would keep the compiler from fusing the recurrences
+    for field in range(basis.num_fields):
+        part = 0.5 * energy.stiffness[field] * (state[..., field] - energy.box.centre[field]) ** 2
+        quadratic = part if field == 0 else quadratic + part
     return quadratic + _sines_at(basis, energy, state)
 
 
@@ -210,16 +257,18 @@ def efforts(basis: Basis, energy: Energy, state: Float[Array, "*points field"]) 
 
 def _gradient(basis: Basis, energy: Energy, state: Array) -> Array:
     mains, pairs = _split(basis, energy.weights)
+    phases = _phases(basis, energy.box, state)
     parts = []
     for field, weight in enumerate(mains):
-        angle, slope, scale = _angle(energy.box, state, field)
         linear = energy.stiffness[field] * (state[..., field] - energy.box.centre[field])
-        parts.append(linear + scale * slope * _series(angle, weight)[1])
-    if pairs:
-        values, slopes = _waves(basis, energy.box, state, basis.pair)
-        for (a, b), weight in zip(basis.pairs, pairs, strict=True):
-            parts[a] = parts[a] + jnp.sum((slopes[a] @ weight) * values[b], axis=-1)
-            parts[b] = parts[b] + jnp.sum((values[a] @ weight) * slopes[b], axis=-1)
+        parts.append(linear + _sine_series_slope(phases[field], weight))
+    for (a, b), weight in zip(basis.pairs, pairs, strict=True):
+        wide = _across(weight, parts[a].ndim)
+        value, slope = jax.lax.optimization_barrier(
+            (_sine_series(phases[a], wide), _sine_series_slope(phases[a], wide))
+        )
+        parts[a] = parts[a] + _sine_series(phases[b], slope)
+        parts[b] = parts[b] + _sine_series_slope(phases[b], value)
     return jnp.stack(parts, axis=-1)
 
 

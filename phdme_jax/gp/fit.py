@@ -180,48 +180,81 @@ def initial_hyperparameters(
 WIDTHS = Hyperparameters(0.7, 1.5, 2.0, 1.0, 4.0, 4.0, 2.0)
 
 
-def _widths(basis: Basis, box: Box) -> Hyperparameters:
-    """Widths of the hyperprior; the stiffness of a known field does not move."""
+class Hyperprior(NamedTuple):
+    """Independent Gaussians on the logarithms; a width of zero holds a logarithm at its centre."""
+
+    centre: Hyperparameters
+    widths: Hyperparameters = WIDTHS
+
+
+def _complete(basis: Basis, prior: Hyperparameters | Hyperprior) -> Hyperprior:
+    """The hyperprior around a start; the stiffness of a known field does not move."""
+    centre, widths = prior if isinstance(prior, Hyperprior) else Hyperprior(prior)
+    full = jax.tree.map(lambda leaf, width: width * jnp.ones_like(leaf), centre, widths)
     learned = np.array([basis.shape(field) != "known" for field in range(basis.num_fields)])
-    return WIDTHS._replace(stiffness=jnp.asarray(WIDTHS.stiffness * learned, box.half_width.dtype))
+    return Hyperprior(centre, full._replace(stiffness=full.stiffness * learned))
+
+
+def _at(prior: Hyperprior, standard: Hyperparameters) -> Hyperparameters:
+    """Logarithms from deviations in units of the hyperprior's widths."""
+    return jax.tree.map(lambda u, centre, width: centre + width * u, standard, *prior)
 
 
 def sample_hyperparameters(
-    basis: Basis, box: Box, observations: Observations, optimum: Hyperparameters, count: int, key: Array
+    basis: Basis,
+    box: Box,
+    observations: Observations,
+    prior: Hyperparameters | Hyperprior,
+    optimum: Hyperparameters,
+    count: int,
+    key: Array,
 ) -> Hyperparameters:
-    """Draw hyperparameters, dissipation among them, from Laplace's approximation at the optimum of `fit`.
+    """Draw hyperparameters, dissipation among them, by importance resampling of Laplace's approximation at the optimum.
 
-        eta ~ N(eta_opt, W (I + W (d^2 NLL / d eta^2) W)^-1 W),   W the widths of the hyperprior
+        u ~ N(u_opt, (I + d^2 NLL / du^2)^-1),   resampled with weights exp(-NLL(u) - |u|^2 / 2) / N(u)
 
-    Directions in which the likelihood is not convex keep the hyperprior's width. `condition` at each draw gives the
-    energies that go with it.
+    in units of the hyperprior's widths; directions in which the likelihood is not convex keep the hyperprior's width.
+    Sixteen candidates are weighed for every draw. `condition` at a draw gives the energy that goes with it.
 
     Args:
       basis: sizes of the basis.
       box: where it lives.
       observations: rows.
-      optimum: logarithms found by `fit`.
+      prior: what `fit` was given.
+      optimum: logarithms that `fit` found.
       count: number of draws.
       key: random key.
     Returns:
-      logarithms with a leading axis of draws.
-    Source: MacKay (1992), Neural Computation 4, 415-447.
+      logarithms with a leading axis of draws; draws may repeat.
+    Source: MacKay (1992), Neural Computation 4, 415-447; Rubin (1987), J. Am. Stat. Assoc. 82, 543-546.
     """
-    flat, unflatten = jax.flatten_util.ravel_pytree(optimum)
-    full = jax.tree.map(lambda leaf, width: width * jnp.ones_like(leaf), optimum, _widths(basis, box))
-    widths, _ = jax.flatten_util.ravel_pytree(full)
-    hessian = jax.hessian(lambda u: negative_log_likelihood(basis, box, observations, unflatten(flat + widths * u)))
-    values, axes = jnp.linalg.eigh(hessian(jnp.zeros_like(flat)))
-    spread = widths[:, None] * axes * jax.lax.rsqrt(1.0 + jnp.maximum(values, 0.0))
-    noise = jax.random.normal(key, (count, flat.size), flat.dtype)
-    return jax.vmap(unflatten)(flat + noise @ spread.T)
+    prior = _complete(basis, prior)
+    standard = jax.tree.map(
+        lambda leaf, centre, width: jnp.where(width > 0, (leaf - centre) / jnp.where(width > 0, width, 1.0), 0.0),
+        optimum,
+        *prior,
+    )
+    best, unflatten = jax.flatten_util.ravel_pytree(standard)
+
+    def misfit(u: Array) -> Array:
+        return negative_log_likelihood(basis, box, observations, _at(prior, unflatten(u)))
+
+    values, axes = jnp.linalg.eigh(jax.hessian(misfit)(best))
+    spread = axes * jax.lax.rsqrt(1.0 + jnp.maximum(values, 0.0))
+    noise_key, choice_key = jax.random.split(key)
+    noise = jax.random.normal(noise_key, (16 * count, best.size), best.dtype)
+    candidates = best + noise @ spread.T
+    logits = jnp.sum(noise**2 - candidates**2, axis=-1) / 2 - jax.lax.map(misfit, candidates, batch_size=count)
+    logits = jnp.where(jnp.isfinite(logits), logits, -jnp.inf)
+    chosen = jax.random.categorical(choice_key, logits, shape=(count,))
+    return jax.vmap(lambda u: _at(prior, unflatten(u)))(candidates[chosen])
 
 
 def fit(
     basis: Basis,
     box: Box,
     observations: Observations,
-    start: Hyperparameters,
+    start: Hyperparameters | Hyperprior,
     parameters: tuple[str, ...],
     max_iterations: int = 60,
     tolerance: float = 1e-2,
@@ -235,21 +268,18 @@ def fit(
       basis: sizes.
       box: where the basis lives.
       observations: rows; float64 is recommended.
-      start: logarithms from which the search starts.
+      start: logarithms from which the search starts, or a whole hyperprior.
       parameters: names of the dissipation parameters.
       max_iterations: L-BFGS iterations at the most.
       tolerance: norm of the gradient (in units of the hyperprior's widths) that ends the search.
     Returns:
       the posterior at the optimum.
     """
-    widths = _widths(basis, box)
-
-    def actual(standard: Hyperparameters) -> Hyperparameters:
-        return jax.tree.map(lambda u, centre, width: centre + width * u, standard, start, widths)
+    prior = _complete(basis, start)
 
     def objective(standard: Hyperparameters) -> Array:
-        prior = 0.5 * optax.tree.norm(standard, squared=True)
-        return negative_log_likelihood(basis, box, observations, actual(standard)) + prior
+        misfit = negative_log_likelihood(basis, box, observations, _at(prior, standard))
+        return misfit + 0.5 * optax.tree.norm(standard, squared=True)
 
     solver = optax.lbfgs(memory_size=15)
     value_and_grad = optax.value_and_grad_from_state(objective)
@@ -264,7 +294,7 @@ def fit(
         _, _, norm, count = carry
         return (count < max_iterations) & (norm > tolerance) & jnp.isfinite(norm)
 
-    zero = jax.tree.map(jnp.zeros_like, start)
+    zero = jax.tree.map(jnp.zeros_like, prior.centre)
     infinite = jnp.asarray(jnp.finfo(box.half_width.dtype).max)
     standard, _, _, _ = jax.lax.while_loop(unfinished, body, (zero, solver.init(zero), infinite, 0))
-    return condition(basis, box, observations, actual(standard), parameters)
+    return condition(basis, box, observations, _at(prior, standard), parameters)

@@ -76,17 +76,29 @@ def roll_out(
       trajectory, energy and the `ok` mask.
     """
 
+    # inside the loop the fields come first, so that the compiler's innermost loop runs over the grid, and sums over the
+    # grid are dot products: fused into them, the energy would not be vectorised
+    def last(x: Array) -> Array:
+        return jnp.moveaxis(x, 0, -1)
+
+    def first(x: Array) -> Array:
+        return jnp.moveaxis(x, -1, 0)
+
     def total(x: Array) -> Array:
-        return jnp.sum(weights * density(basis, energy, x))
+        return density(basis, energy, last(x)) @ weights
 
     def pairing(left: Array, right: Array) -> Array:
-        return jnp.sum(weights[:, None] * left * right)
+        return jnp.sum((left * right) @ weights)
 
     step = partial(
-        relaxation_rk4_step, partial(efforts, basis, energy), lambda e: flow(e, parameters), total, pairing
+        relaxation_rk4_step,
+        lambda x: first(efforts(basis, energy, last(x))),
+        lambda e: first(flow(last(e), parameters)),
+        total,
+        pairing,
     )
-    trajectory = rollout(step, state, times, substeps)
-    levels = jax.vmap(total)(trajectory)
+    path = rollout(step, first(state), times, substeps)
+    levels, trajectory = jax.vmap(total)(path), jnp.moveaxis(path, 1, -1)
     rounding = 100 * substeps * jnp.finfo(state.dtype).eps * jnp.max(jnp.abs(levels))
     ok = (
         jnp.all(jnp.isfinite(trajectory))

@@ -1,0 +1,145 @@
+"""Rows are what they claim: the operator at a site, its integral in time, and noise that is uncorrelated."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phdme_jax.gp.basis import Basis, Box, Energy, efforts, feature_efforts, prior_deviations
+from phdme_jax.gp.fit import kernel_of
+from phdme_jax.gp.observations import (
+    anchor_rows,
+    concatenate,
+    cosine_tests,
+    derivative_rows,
+    integral_rows,
+    select_sites,
+)
+from phdme_jax.systems import make_system
+from phdme_jax.systems.base import zero_parameters
+
+BASIS = Basis(2, 6, 3)
+BOX = Box(jnp.zeros(2), jnp.array([1.0, 1.5]))
+TIMES = tuple(np.array([0.0, 0.1, 0.25, 0.3, 0.45, 0.6, 0.7, 0.75, 0.9, 1.0, 1.2, 1.3]))
+
+
+def make_rows(structure, **options):
+    return jax.jit(partial(integral_rows, BASIS, BOX, structure.flow, structure.parameters, times=TIMES, **options))
+
+
+def combined(rows, parameters):
+    return jnp.tensordot(jnp.stack([1.0, *parameters.values()]), rows.design, axes=1)
+
+
+def test_derivative_rows_are_the_vector_field_at_the_sites(world):
+    structure = world.system.structure
+    weights = jnp.asarray(np.random.default_rng(0).standard_normal(BASIS.size))
+    energy = Energy(BOX, jnp.array([0.7, 1.2]), weights)
+    arguments = (structure.flow, tuple(world.parameters), world.states, world.rates, world.sites)
+    rows = jax.jit(partial(derivative_rows, BASIS, BOX, *arguments[:2]))(*arguments[2:])
+    predicted = combined(rows, world.parameters) @ jnp.concatenate([energy.weights, energy.stiffness])
+    fields = jax.jit(jax.vmap(lambda x: structure.flow(efforts(BASIS, energy, x), world.parameters)))(world.states)
+    frames, places = np.asarray(world.sites).T
+    np.testing.assert_allclose(predicted, fields[frames, places].ravel(), atol=1e-11)
+    np.testing.assert_allclose(rows.target, world.rates[frames, places].ravel())
+    np.testing.assert_array_equal(rows.group, [0, 1] * len(frames))
+    assert np.all(rows.rate_share == 1) and np.all(rows.state_share == 0) and np.all(rows.fixed == 0)
+
+
+def test_integral_rows_are_exact_for_states_that_are_polynomials_in_time(world):
+    """With a quadratic energy the operator of a polynomial is one; the rule of eight nodes integrates it exactly."""
+    structure, parameters, stiffness = world.system.structure, world.parameters, jnp.array([0.7, 1.2])
+    coefficients = 0.3 * np.random.default_rng(0).standard_normal((8, 17, 2))
+    powers = np.asarray(TIMES)[:, None] ** np.arange(8)
+    states = jnp.asarray(np.einsum("tk,kgf->tgf", powers, coefficients))
+    rows = make_rows(structure, time_tests=7, space_tests=9)(states)
+    predicted = combined(rows, parameters)[:, BASIS.size :] @ stiffness
+    forces = jax.vmap(lambda c: structure.flow(stiffness * c, parameters))(jnp.asarray(coefficients))
+    primitives = np.asarray(TIMES)[:, None] ** np.arange(1, 9) / np.arange(1, 9)
+    work = np.einsum("tk,kgf->tgf", np.diff(primitives, axis=0), forces)
+    order, index = np.arange(1, 8)[:, None], np.arange(1, 12)
+    in_time = np.sqrt(2 / 12) * np.sin(np.pi * order * index / 12)
+    in_space = cosine_tests(17, 9)
+    np.testing.assert_allclose(predicted, np.einsum("jt,sg,tgf->jsf", in_time, in_space, work).ravel(), atol=1e-11)
+    change = np.einsum("jt,sg,tgf->jsf", in_time, in_space, np.diff(states, axis=0))
+    np.testing.assert_allclose(rows.target, change.ravel(), atol=1e-12)
+
+
+def test_integral_rows_hold_along_a_solution(world):
+    """A uniform momentum and a strain that grows evenly solve the string without elastic forces exactly."""
+    structure = make_system("vibrating_string", num_points=17, order=4, closure="sbp", dissipation=()).structure
+    momentum = jnp.sin(np.pi * jnp.arange(17) / 16).at[jnp.array([0, -1])].set(0.0)
+    growth = structure.flow(jnp.stack([momentum, jnp.zeros(17)], axis=1), {})[:, 1]
+    states = jnp.stack([jnp.stack([momentum, 0.1 + t * growth], axis=1) for t in TIMES])
+    rows = make_rows(structure, time_tests=11, space_tests=17)(states)
+    np.testing.assert_allclose(rows.design[0, :, BASIS.size], rows.target, atol=1e-12)
+    assert float(jnp.max(jnp.abs(rows.target))) > 0.1
+
+
+def test_noise_of_the_integral_rows_is_uncorrelated_with_the_stated_variances(world):
+    make = make_rows(world.system.structure, time_tests=8, space_tests=9)
+    states = jnp.zeros((12, 17, 2))
+    slope = jax.jacobian(lambda x: make(x).target)(states).reshape(8 * 9 * 2, -1)
+    np.testing.assert_allclose(slope @ slope.T, jnp.diag(make(states).state_share), atol=1e-13)
+    step = (TIMES[-1] - TIMES[0]) / 11
+    np.testing.assert_allclose(make(states).rate_share, step**2)
+    # a row listens to the field of its noise group only
+    listens = np.abs(np.asarray(slope).reshape(144, 12, 17, 2)).sum(axis=(1, 2)) > 0
+    np.testing.assert_array_equal(listens, np.eye(2, dtype=bool)[np.asarray(make(states).group)])
+
+
+def test_cosine_tests_are_orthonormal_and_the_smoothest_come_first():
+    rows = cosine_tests(17, 30)
+    np.testing.assert_allclose(rows @ rows.T, np.eye(17), atol=1e-13)
+    np.testing.assert_array_equal(np.sum(np.diff(np.sign(rows)) != 0, axis=1), np.arange(17))
+
+
+def test_anchor_holds_the_gradient_at_rest_and_rows_stack(world):
+    anchor = anchor_rows(BASIS, BOX, 2, 1e-3)
+    np.testing.assert_allclose(anchor.design[0], feature_efforts(BASIS, BOX, BOX.centre))
+    np.testing.assert_allclose(anchor.design[1:], 0.0)
+    np.testing.assert_allclose(anchor.fixed, 1e-6)
+    np.testing.assert_allclose(anchor.target, 0.0)
+    both = concatenate([anchor, anchor._replace(target=anchor.target + 1)])
+    np.testing.assert_allclose(both.target, [0, 0, 1, 1])
+    assert both.design.shape == (3, 4, BASIS.size + 2)
+
+
+def test_selected_sites_are_distinct_and_leave_less_unknown_than_random_ones(world):
+    structure = world.system.structure
+    none = zero_parameters(structure, jnp.float64)
+    deviations = prior_deviations(world.basis, world.box, kernel_of(world.hyperparameters, world.box))
+    candidates = jnp.asarray([(frame, point) for frame in range(5) for point in range(17)])
+
+    def flow(e):
+        return structure.flow(e, none)
+
+    chosen = np.asarray(
+        select_sites(world.basis, world.box, flow, deviations, world.states, candidates, 10)
+    )
+    assert len({tuple(site) for site in chosen}) == 10
+
+    apply = jax.vmap(flow, in_axes=-1, out_axes=-1)
+    features = jax.jit(jax.vmap(lambda x: apply(feature_efforts(world.basis, world.box, x))))(world.states)
+    rows = np.asarray(features[..., : world.basis.size] * deviations)
+
+    def unknown(sites):
+        known = rows[sites[:, 0], sites[:, 1]].reshape(-1, world.basis.size)
+        everything = rows.reshape(-1, world.basis.size)
+        gain = np.linalg.solve(known @ known.T + 1e-6 * np.eye(len(known)), known @ everything.T)
+        return np.sum(everything**2) - np.sum((everything @ known.T) * gain.T)
+
+    generator = np.random.default_rng(0)
+    random = [unknown(np.asarray(candidates)[generator.choice(85, 10, replace=False)]) for _ in range(20)]
+    assert unknown(chosen) < min(random)
+
+
+def test_more_sites_than_the_basis_can_tell_apart_are_still_distinct(world):
+    structure, small = world.system.structure, Basis(2, 3, 0)
+    none = zero_parameters(structure, jnp.float64)
+    candidates = jnp.asarray([(frame, point) for frame in range(3) for point in range(1, 16)])
+    chosen = select_sites(
+        small, world.box, lambda e: structure.flow(e, none), jnp.ones(small.size), world.states, candidates, 30
+    )
+    assert len({tuple(site) for site in np.asarray(chosen)}) == 30
