@@ -75,7 +75,8 @@ def calibrate(truth: np.ndarray, forecasts: Forecasts, floor: np.ndarray, level:
 def forecast_band(forecasts: Forecasts, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper edge of the simultaneous band, (n, time, grid, field)."""
     scale = spread(forecasts) + calibration.floor
-    return tuple(np.asarray(edge) for edge in band(forecasts.mean, scale, calibration.quantile))  # type: ignore[return-value]
+    lower, upper = band(jnp.asarray(forecasts.mean), jnp.asarray(scale), calibration.quantile)
+    return np.asarray(lower), np.asarray(upper)
 
 
 def _mean_and_error(values: np.ndarray, unit: str = "1") -> Measurement:

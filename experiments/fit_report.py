@@ -142,15 +142,15 @@ def report_sections(workdir: Path, fitted: Fitted) -> list[Section]:
 
 def _fit_text(fitted: Fitted) -> str:
     inputs, units = fitted.inputs, fitted.inputs.units
-    posterior, options = fitted.forecaster.prior.posterior, inputs.options
+    prior, options = fitted.forecaster.prior, inputs.options
     count, frames, points, _ = inputs.observed.state.shape
     parameter_units = STRUCTURES[inputs.name].parameter_units(units)
     damping = ", ".join(
-        f"{name} {float(value) * parameter_units[name]:.3g}" for name, value in posterior.parameters.items()
+        f"{name} {float(value) * parameter_units[name]:.3g}" for name, value in prior.posterior.parameters.items()
     )
     text = (
         f"{count} trajectories of {frames} frames at {points} grid points, fitted as {inputs.name} with stencils of "
-        f"order {options['order']} ({options['closure']} closure) and {fitted.forecaster.prior.substeps} integration steps "
+        f"order {options['order']} ({options['closure']} closure) and {prior.substeps} integration steps "
         f"between frames. Learned dissipation, in the units of the file: {damping or 'none'}. Internally, one unit of "
         f"time is {units.time:.4g} and one of length {units.length:.4g}. {100 * fitted.rejected:.3g} % of the rollouts "
         "of sampled energies were dropped because they left the range of the data or gained energy.\n\n"

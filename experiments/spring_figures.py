@@ -56,8 +56,10 @@ def _data_words(run: "SeedRun") -> str:
         f"the strain and smooth on the scale of the largest strains (lengthscale {run.config.prior.lengthscale:g} "
         "half widths of the box, stated and not learned: with free lengthscale the rows prefer wiggles of V that "
         "absorb what the model leaves out, and forecasts of the training recording get worse).\n\nOne recording was "
-        "learned from and one forecast. The ± of the tables is over seeds of the posterior draws alone; the spread "
-        "over start frames further down is the better measure of how sure these numbers are."
+        "learned from and one forecast. Nodes, windows, lengthscale and the weighting of the modes rest on forecasts "
+        f"of {data.train}, but the scores on {data.test} were in sight when they were chosen. The ± of the tables is "
+        "over seeds of the posterior draws alone; the spread over start frames further down says more about how sure "
+        "these numbers are."
     )
 
 
@@ -113,9 +115,9 @@ def _energy_section(context: RunContext, run: "SeedRun", kept: dict[str, Any]) -
     text = (
         "Each rollout's energy under its own learned energy function; it cannot rise, because the structure is "
         "passive and the integrator closes the energy balance in every step. The measured motion is shown under the "
-        "mean learned energy, with momentum from a smoother that sees later images; its ripples are errors of that "
-        "momentum. energy_drift is the largest rise over the start value, energy_error the rms difference from the "
-        "measured motion over its start value."
+        "mean learned energy, with momentum from a smoother that sees later images; its ripples mix errors of that "
+        "momentum with what two modes and the learned energy leave out. energy_drift is the largest rise over the "
+        "start value, energy_error the rms difference from the measured motion over its start value."
     )
     return Section(
         "Energy", text, (Picture(picture, "Bands: 5 % to 95 % of the samples."),), ("energy_drift", "energy_error")
@@ -158,8 +160,8 @@ def _calibration_section(context: RunContext, run: "SeedRun", kept: dict[str, An
     levels = np.array([level for level in LEVELS if evaluation.supported(count, float(level))])
     empirical = {}
     for method, parts in kept.items():
-        scores = [jnp.asarray(parts["scores"][split]) for split in ("calibration", "test")]
-        empirical[method] = np.asarray(coverage_curve(*scores, tuple(levels.tolist())).coverage)
+        calibration, test = (jnp.asarray(parts["scores"][split]) for split in ("calibration", "test"))
+        empirical[method] = np.asarray(coverage_curve(calibration, test, tuple(levels.tolist())).coverage)
     picture = figures.coverage_curve(
         context.figure_path("coverage"), levels, empirical, tests, count,
         Labels(x="nominal coverage", y="share of windows inside"),
@@ -195,9 +197,10 @@ def _starts_section(context: RunContext, run: "SeedRun", kept: dict[str, Any]) -
         Labels(x="start frame after the release", y="nmse"),
     )  # fmt: skip
     text = (
-        "The same forecast from other start frames. The start state is the weak point: momentum from six images. On "
-        "the training recording energy and damping are in-sample. The stated start, half a period after the release, "
-        "was fixed before any score was seen, and is a lucky one."
+        "The same forecast from other start frames. Much of what changes between them is the start state, whose "
+        "momentum rests on six images. On the training recording energy and damping are in-sample. The stated start "
+        "is half a period after the release, near the first turning point; it was not chosen by its score, but it is "
+        "one of the most favourable, so that the median and the range belong beside it."
     )
     caption = "nmse of the window that begins at each start frame."
     return Section("Sensitivity to the start", text, (Picture(picture, caption),), metrics=("nmse", "coverage_starts"))

@@ -188,7 +188,7 @@ def spring_hyperprior(
         dissipation=jnp.log(jnp.stack([damping, damping / np.pi**2])),
     )
     amplitude = jnp.array([0.0, WIDTHS.amplitude * nonlinear])
-    return Hyperprior(centre, WIDTHS._replace(lengthscale=0.0, amplitude=amplitude))
+    return Hyperprior(centre, WIDTHS._replace(lengthscale=jnp.zeros(()), amplitude=amplitude))
 
 
 def learn_spring(

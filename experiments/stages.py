@@ -211,16 +211,16 @@ def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> 
     """
     sampled = sampled_rollouts(prior, initial, times, key)
     means = mean_rollouts(prior, initial, times)
-    ok = sampled.ok & means.ok
-    states = sampled.trajectory[ok].astype(np.float32)
+    ok = np.asarray(sampled.ok & means.ok)
+    states = np.asarray(sampled.trajectory)[ok].astype(np.float32)
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), prior.posterior._replace(ok=jnp.zeros(())))
     spread = in_chunks(partial(_variance(prior.basis, prior.structure, times), narrow), 16, states)
     floor = np.median(spread, axis=(0, 1, 2))
     rate = np.sqrt(np.mean(np.diff(states, axis=1) ** 2, axis=(0, 1, 2))) / np.mean(np.diff(times))
     scale = np.sqrt(np.mean(states**2, axis=(0, 1, 2)))
-    weights = jax.vmap(residual_weights, in_axes=(-1, 0), out_axes=-1)(spread, floor)
-    weights = np.asarray(weights) * (scale / rate) ** 2
-    return Rollouts(states, means.trajectory[ok].astype(np.float32), weights.astype(np.float32), float(1 - ok.mean()))
+    weights = np.asarray(jax.vmap(residual_weights, in_axes=(-1, 0), out_axes=-1)(spread, floor))
+    weights = (weights * (scale / rate) ** 2).astype(np.float32)
+    return Rollouts(states, np.asarray(means.trajectory)[ok].astype(np.float32), weights, float(1 - ok.mean()))
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,7 @@ def make_generator(
     method: Method, prior: Prior | None, structure: Structure, times: Times, network: dict, sampling: dict
 ) -> Generator:
     """The untrained generator: static parts only."""
-    schedule = schedules.CosineSchedule()
+    schedule = schedules.CosineSchedule(-8.0, 8.0)
     denoiser = precondition(make_unet(**network["unet"]), schedule, "v")
     propagator = Propagator(structure.parity, **network["propagator"])
     return Generator(method, prior, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
@@ -345,10 +345,7 @@ def train_generator(
     arrays["scale"] = jnp.asarray(scale)
     condition = Condition(initial=synthetic.state[0, 0], rollout=synthetic.mean[0])
     params = generator.denoiser.init(init_key, jnp.asarray(synthetic.state[0]), condition)
-    loss = residual_loss(generator.denoiser, generator.schedule, terms, generator.times)
-
-    def scaled_loss(params: Any, item: Any, key: Any) -> Any:
-        return loss(params, item, key)
+    scaled_loss = residual_loss(generator.denoiser, generator.schedule, terms, generator.times)
 
     def with_scale(example: Example) -> tuple[Example, Any]:
         return example, jnp.broadcast_to(arrays["scale"], (example.state.shape[0], *scale.shape))
@@ -375,7 +372,7 @@ def conditional_mean(generator: Generator, initial: np.ndarray) -> np.ndarray:
     if generator.method.mean == "rollout":
         assert generator.prior is not None
         rolled = mean_rollouts(generator.prior, initial, generator.times)
-        return (rolled.trajectory / scale).astype(np.float32)
+        return (np.asarray(rolled.trajectory) / scale).astype(np.float32)
     normalised = (initial / scale).astype(np.float32)
     return in_chunks(partial(_propagated, generator, generator.arrays["propagator"]), 128, normalised)
 

@@ -1,4 +1,4 @@
-"""Trajectories of the string study: observed, calibration, test and shifted, from a finer grid than any learner sees."""
+"""Trajectories of the string study, all from a finer grid than any learner sees."""
 
 from functools import partial
 from pathlib import Path

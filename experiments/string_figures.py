@@ -127,9 +127,9 @@ def draw_all(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> 
     return [
         Section(
             "Accuracy on unseen initial states",
-            f"Every method saw {data.num_observed} trajectories of {data.num_frames} frames at {data.num_points} points "
-            f"with {100 * data.noise:g} % noise. The reference row is the true energy integrated on the learner's grid: "
-            "the floor that the learner's own discretisation leaves.",
+            f"Every method saw {data.num_observed} trajectories of {data.num_frames} frames at {data.num_points} "
+            f"points with {100 * data.noise:g} % noise. The reference row is the true energy integrated on the "
+            "learner's grid: the floor that the learner's own discretisation leaves.",
             (Picture(bars, "One dot a seed; the line is the floor of the learner's grid"),),
             ("nmse", "mse", "crps", "energy_score"),
         ),

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 def get_config(size: str) -> ConfigDict:
     """Configuration of one size.
 
-    `starts` and `calibration` are start frames after the release: first, last and step. `prior.lengthscale` is stated, in
-    half widths of the box; it is twice the largest strain where `prior.margin` is two.
+    `starts` and `calibration` are start frames after the release: first, last and step. `prior.lengthscale` is stated,
+    in half widths of the box; it is twice the largest strain where `prior.margin` is two.
 
     Args:
       size: smoke or laptop.

@@ -29,8 +29,8 @@ def get_config(size: str) -> ConfigDict:
                 "orders": (2, 4, 8) if laptop else (8,),
             },
             "prior": {"main": 32, "pair": 0, "margin": 2.0},
-            "tests": {"time_tests": 64, "space_tests": 24},
+            "tests": {"time_tests": 64, "space_tests": 16},
             "substeps": 2,
-            "samples": {"count": 256 if laptop else 32, "num_points": 64, "num_frames": 64, "substeps": 3},
+            "samples": {"count": 256 if laptop else 32, "num_points": 64, "num_frames": 64, "substeps": 4},
         }
     )

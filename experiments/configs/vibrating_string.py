@@ -33,7 +33,7 @@ def get_config(size: str) -> ConfigDict:
         },
         "structure": {"order": 8, "closure": "mirror"},
         "prior": {
-            "main": 32, "pair": 8, "margin": 2.0, "time_tests": 48, "space_tests": 24, "substeps": 3,
+            "main": 32, "pair": 0, "margin": 2.0, "time_tests": 48, "space_tests": 12, "substeps": 4,
             "centre": (0.0, 0.0),
         },
         "rollouts": {"count": 4096},
@@ -57,7 +57,7 @@ def get_config(size: str) -> ConfigDict:
         "smoke": {
             "data": {"num_frames": 24, "num_points": 32, "duration": 6.0, "num_calibration": 16, "num_test": 8,
                      "num_observed": 2},
-            "prior": {"main": 16, "pair": 0, "time_tests": 16, "space_tests": 12},
+            "prior": {"main": 16, "time_tests": 16, "space_tests": 8},
             "rollouts": {"count": 64},
             "network": {
                 "propagator": {"radius": 6, "width": 16, "depth": 1},
@@ -68,9 +68,11 @@ def get_config(size: str) -> ConfigDict:
         },
         "demo": {
             "data": {"num_calibration": 48, "num_test": 32},
-            "prior": {"pair": 0},
             "rollouts": {"count": 512},
-            "training": {"propagator_stages": ((4, 500, 64, 3e-3), (12, 150, 32, 1e-3)), "residual_stage": (60, 16, 1e-3)},
+            "training": {
+                "propagator_stages": ((4, 500, 64, 3e-3), (12, 150, 32, 1e-3)),
+                "residual_stage": (60, 16, 1e-3),
+            },
             "sampling": {"num_steps": 5, "num_samples": 4},
         },
         "laptop": {},
@@ -79,7 +81,9 @@ def get_config(size: str) -> ConfigDict:
             "rollouts": {"count": 16384},
             "network": {
                 "propagator": {"radius": 8, "width": 128, "depth": 2},
-                "unet": {"channels": 32, "multipliers": (1, 2, 4, 4), "num_blocks": 2, "embedding_size": 128, "heads": 4},
+                "unet": {
+                    "channels": 32, "multipliers": (1, 2, 4, 4), "num_blocks": 2, "embedding_size": 128, "heads": 4,
+                },
             },
             "training": {
                 "propagator_stages": ((4, 5000, 256, 3e-3), (16, 5000, 256, 1e-3), (63, 5000, 128, 3e-4)),

@@ -10,7 +10,10 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from phdme_jax.gp.basis import Basis, Box, Energy, Kernel, prior_deviations
+from phdme_jax.gp.compression import CompressedObservations, whiten
 from phdme_jax.gp.observations import Observations
+
+Rows = Observations | CompressedObservations
 
 
 class Hyperparameters(NamedTuple):
@@ -70,27 +73,60 @@ def kernel_of(hyperparameters: Hyperparameters, box: Box) -> Kernel:
 
 
 def _whitened(
-    basis: Basis, box: Box, observations: Observations, hyper: Hyperparameters
+    basis: Basis, box: Box, observations: Rows, hyper: Hyperparameters
 ) -> tuple[Array, Array, Array, Array]:
-    """Design scaled by prior and noise, scaled residual of the prior mean, prior deviations, log noise variance."""
-    factors = jnp.concatenate([jnp.ones_like(hyper.stiffness[:1]), jnp.exp(hyper.dissipation)])
-    design = jnp.tensordot(factors, observations.design, axes=1)
-    group = observations.group
+    """Design scaled by prior and noise, scaled residual of the prior mean, prior deviations, log noise determinant."""
     floor = (NOISE_FLOOR * jnp.min(box.half_width)) ** 2
-    variance = (
-        (jnp.exp(2 * hyper.state_noise) + floor)[group] * observations.state_share
-        + (jnp.exp(2 * hyper.rate_noise) + floor)[group] * observations.rate_share
-        + observations.fixed
-    )
-    scale = jax.lax.rsqrt(variance)
+
+    def variance(group: Array, state_share: Array, rate_share: Array, fixed: Array) -> Array:
+        state = (jnp.exp(2 * hyper.state_noise) + floor)[group] * state_share
+        return state + (jnp.exp(2 * hyper.rate_noise) + floor)[group] * rate_share + fixed
+
+    factors = jnp.concatenate([jnp.ones_like(hyper.stiffness[:1]), jnp.exp(hyper.dissipation)])
+    white = whiten(observations, factors, variance)
     deviations = prior_deviations(basis, box, kernel_of(hyper, box))
-    sines, quadratics = design[:, : basis.size], design[:, basis.size :]
-    residual = (observations.target - quadratics @ jnp.exp(hyper.stiffness)) * scale
-    return sines * scale[:, None] * deviations, residual, deviations, jnp.log(variance)
+    sines, quadratics = white.design[:, : basis.size], white.design[:, basis.size :]
+    return sines * deviations, white.target - quadratics @ jnp.exp(hyper.stiffness), deviations, white.log_determinant
+
+
+@jax.custom_jvp
+def _evidence(scaled: Array, residual: Array) -> Array:
+    """Negative log density of the residual, weights and noise of unit variance, without the constant.
+
+        1/2 r^T (I + S S^T)^-1 r + 1/2 log det(I + S S^T),
+
+    by QR factorisation of [S; I], or of [S^T; I] where rows are fewer: nothing is squared.
+    """
+    return _evidence_and_slopes(scaled, residual)[0]
+
+
+def _evidence_and_slopes(scaled: Array, residual: Array) -> tuple[Array, Array, Array]:
+    rows, size = scaled.shape
+    upper = scaled if rows > size else scaled.T
+    orthogonal, root = jnp.linalg.qr(jnp.concatenate([upper, jnp.eye(upper.shape[1], dtype=scaled.dtype)]))
+    top, bottom = orthogonal[: upper.shape[0]], orthogonal[upper.shape[0] :]
+    # bottom is the inverse of the root, and top is the upper part times that inverse
+    leverage = top @ bottom.T
+    if rows > size:
+        weights = bottom @ (top.T @ residual)
+        misfit = residual - scaled @ weights
+    else:
+        leverage = leverage.T
+        misfit = bottom @ (bottom.T @ residual)
+        weights = scaled.T @ misfit
+    value = 0.5 * (misfit @ misfit + weights @ weights) + jnp.sum(jnp.log(jnp.abs(jnp.diagonal(root))))
+    return value, leverage - misfit[:, None] * weights, misfit
+
+
+@_evidence.defjvp
+def _evidence_jvp(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    # the factors give the slopes for one product; differentiating the factorisation itself would cost several
+    value, slope, misfit = _evidence_and_slopes(*primals)
+    return value, jnp.sum(slope * tangents[0]) + misfit @ tangents[1]
 
 
 def negative_log_likelihood(
-    basis: Basis, box: Box, observations: Observations, hyperparameters: Hyperparameters
+    basis: Basis, box: Box, observations: Rows, hyperparameters: Hyperparameters
 ) -> Float[Array, ""]:
     """Negative log marginal likelihood of the rows, weights integrated out.
 
@@ -99,30 +135,20 @@ def negative_log_likelihood(
     Args:
       basis: sizes.
       box: where the basis lives.
-      observations: rows.
+      observations: rows, compressed or not.
       hyperparameters: where to evaluate.
     Returns:
       scalar, without the constant n log(2 pi)/2.
     Source: Rasmussen and Williams (2006), equation 2.30, in the smaller of the row and the weight space.
     """
-    scaled, residual, _, log_variance = _whitened(basis, box, observations, hyperparameters)
-    rows, size = scaled.shape
-    if rows <= size:
-        root = jnp.linalg.cholesky(scaled @ scaled.T + jnp.eye(rows, dtype=scaled.dtype))
-        solved = jax.scipy.linalg.solve_triangular(root, residual, lower=True)
-        quadratic = solved @ solved
-    else:
-        root = jnp.linalg.cholesky(scaled.T @ scaled + jnp.eye(size, dtype=scaled.dtype))
-        weights = jax.scipy.linalg.cho_solve((root, True), scaled.T @ residual)
-        misfit = residual - scaled @ weights
-        quadratic = misfit @ misfit + weights @ weights
-    return 0.5 * (quadratic + jnp.sum(log_variance)) + jnp.sum(jnp.log(jnp.diagonal(root)))
+    scaled, residual, _, log_determinant = _whitened(basis, box, observations, hyperparameters)
+    return _evidence(scaled, residual) + 0.5 * log_determinant
 
 
 def condition(
     basis: Basis,
     box: Box,
-    observations: Observations,
+    observations: Rows,
     hyperparameters: Hyperparameters,
     parameters: tuple[str, ...],
 ) -> EnergyPosterior:
@@ -203,7 +229,7 @@ def _at(prior: Hyperprior, standard: Hyperparameters) -> Hyperparameters:
 def sample_hyperparameters(
     basis: Basis,
     box: Box,
-    observations: Observations,
+    observations: Rows,
     prior: Hyperparameters | Hyperprior,
     optimum: Hyperparameters,
     count: int,
@@ -253,7 +279,7 @@ def sample_hyperparameters(
 def fit(
     basis: Basis,
     box: Box,
-    observations: Observations,
+    observations: Rows,
     start: Hyperparameters | Hyperprior,
     parameters: tuple[str, ...],
     max_iterations: int = 60,
@@ -267,7 +293,7 @@ def fit(
     Args:
       basis: sizes.
       box: where the basis lives.
-      observations: rows; float64 is recommended.
+      observations: rows, which `compress` makes cheaper where they are many; float64 is recommended.
       start: logarithms from which the search starts, or a whole hyperprior.
       parameters: names of the dissipation parameters.
       max_iterations: L-BFGS iterations at the most.

@@ -280,18 +280,24 @@ def select_sites(
       candidates: (frame, grid) index of the sites to choose from, shape (candidate, 2).
       count: how many to choose.
     Returns:
-      chosen (frame, grid) indices, shape (count, 2).
+      chosen (frame, grid) indices, shape (count, 2), all distinct.
+    Raises:
+      ValueError: more sites wanted than there are candidates.
     Source: Harbrecht, Peters, Schneider (2012), Appl. Numer. Math. 62, 428-440.
     """
+    if count > len(candidates):
+        raise ValueError(f"expected at most {len(candidates)} sites, one per candidate, got {count}")
     apply = jax.vmap(flow, in_axes=-1, out_axes=-1)
     frames, inverse = np.unique(np.asarray(candidates[:, 0]), return_inverse=True)
     rows = jax.lax.map(lambda s: apply(feature_efforts(basis, box, s)[..., : basis.size]), states[frames], batch_size=16)
     rows = rows[inverse, candidates[:, 1]] * deviations
 
-    def choose(rest: Array, _: None) -> tuple[Array, Array]:
-        best = jnp.argmax(jnp.sum(rest**2, axis=(1, 2)))
+    def choose(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+        rest, free = carry
+        # once the basis is exhausted only rounding is left: no site twice
+        best = jnp.argmax(jnp.where(free, jnp.sum(rest**2, axis=(1, 2)), -1.0))
         directions, _ = jnp.linalg.qr(rest[best].T)
-        return rest - (rest @ directions) @ directions.T, best
+        return (rest - (rest @ directions) @ directions.T, free.at[best].set(False)), best
 
-    _, chosen = jax.lax.scan(choose, rows, None, length=count)
+    _, chosen = jax.lax.scan(choose, (rows, jnp.ones(len(rows), bool)), None, length=count)
     return candidates[chosen]

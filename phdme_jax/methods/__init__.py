@@ -7,10 +7,10 @@ METHODS: dict[str, Method] = {
     for method in (
         Method("phdme", "posterior rollouts, initial-state conditioning, weighted physics residual"),
         Method("phdme_rollout", "the same, conditioned on the posterior-mean rollout", mean="rollout"),
-        Method("diffusion", "the same networks trained on the observed trajectories alone", data="observed", physics=False),
+        Method("diffusion", "the same networks, trained on the observed data alone", data="observed", physics=False),
         Method("diffusion_augmented", "posterior rollouts, no physics residual", physics=False),
         Method("gp_rollout", "posterior-mean energy integrated in time, no diffusion", kind="rollout"),
-        Method("quadratic_hamiltonian", "the best quadratic energy integrated in time", kind="rollout", energy="quadratic"),
+        Method("quadratic_hamiltonian", "the best quadratic energy, integrated", kind="rollout", energy="quadratic"),
         Method("gp_dphs_independent", "two independent processes on the efforts", kind="rollout", energy="independent"),
     )
 }

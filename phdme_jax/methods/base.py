@@ -1,4 +1,4 @@
-"""What a method is: where its training data come from, what its diffusion model is conditioned on, which physics it sees."""
+"""What a method is: its training data, what its diffusion model is centred on, which physics it sees."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -2,10 +2,10 @@
 
     x = scale_x [ mu(x_0) + s xi ],   xi ~ diffusion model given x_0 and mu
 
-The mean mu is a propagator learned from the initial state, or the posterior-mean rollout of the learned energy; s is the
-root mean square of what is left, per frame and field. The mean is the limit of the denoiser at pure noise,
-E[x | x_0]; modelling it by a network of its own, and the remainder by diffusion, lets a narrow predictive distribution be
-learned with networks of moderate accuracy.
+The mean mu is a propagator learned from the initial state, or the posterior-mean rollout of the learned energy; s is
+the root mean square of what is left, per frame and field. The mean is the limit of the denoiser at pure noise,
+E[x | x_0]; modelling it by a network of its own, and the remainder by diffusion, lets a narrow predictive distribution
+be learned with networks of moderate accuracy.
 Source: Tan et al. (2026), arXiv 2601.21234 (conditional diffusion on posterior rollouts with a weighted physics
 residual); Mardani et al. (2025), Commun. Earth Environ. 6, 124 (mean plus residual diffusion).
 """
@@ -98,7 +98,7 @@ def propagator_loss(
 
 def residual_loss(
     denoiser: Network, schedule: Schedule, terms: PhysicsTerms, times: tuple[float, ...]
-) -> Callable[[Any, Example, Array], tuple[Array, dict[str, Array]]]:
+) -> Callable[[Any, tuple[Example, Array], Array], tuple[Array, dict[str, Array]]]:
     """Loss of the diffusion model of xi = (x - mu)/s.
 
         denoising + omega_t [ lambda_phys mean(W r(x0_hat)^2) + lambda_bc boundary ] / mean(s^2)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from phdme_jax.gp.basis import Basis, Energy, efforts, feature_efforts
@@ -32,7 +33,7 @@ def dynamics_residual(
     Returns:
       residual, shape (time - 1, grid, field), in units of the rate.
     """
-    durations = jnp.asarray([b - a for a, b in zip(times[:-1], times[1:], strict=True)], trajectory.dtype)
+    durations = jnp.asarray(np.diff(times), trajectory.dtype)
     weights = jnp.asarray(interval_weights(times), trajectory.dtype)
     integral = jnp.tensordot(weights, jax.vmap(rate)(trajectory), axes=1)
     return (jnp.diff(trajectory, axis=0) - integral) / durations[:, None, None]
@@ -65,7 +66,7 @@ def residual_variance(
     Returns:
       variance, shape (time - 1, grid, field), squared units of the rate.
     """
-    durations = jnp.asarray([b - a for a, b in zip(times[:-1], times[1:], strict=True)], trajectory.dtype)
+    durations = jnp.asarray(np.diff(times), trajectory.dtype)
     weights = jnp.asarray(interval_weights(times), trajectory.dtype) / durations[:, None]
     apply = jax.vmap(flow, in_axes=(-1, None), out_axes=-1)
 

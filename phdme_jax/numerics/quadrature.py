@@ -33,7 +33,7 @@ def interval_weights(times: tuple[float, ...], num_nodes: int = 8) -> np.ndarray
     """
     nodes = np.asarray(times, dtype=float)
     if nodes.size < 2 or np.any(np.diff(nodes) <= 0):
-        raise ValueError(f"expected at least two increasing times, got {nodes.size} times; sort them and drop duplicates")
+        raise ValueError(f"expected two or more increasing times, got {nodes.size} times; sort them, drop duplicates")
     count = min(num_nodes, nodes.size)
     weights = np.zeros((nodes.size - 1, nodes.size))
     abscissae, gauss = legendre.leggauss((count + 1) // 2 + 1)

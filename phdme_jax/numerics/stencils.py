@@ -40,7 +40,8 @@ def _check(order: int, table: dict, num_points: int) -> None:
     if order not in table:
         raise ValueError(f"expected an order among {sorted(table)}, got {order}")
     if num_points < 2 * order + 1:
-        raise ValueError(f"expected at least {2 * order + 1} points for order {order}, got {num_points}; try a lower order")
+        least = 2 * order + 1
+        raise ValueError(f"expected at least {least} points for order {order}, got {num_points}; try a lower order")
 
 
 @lru_cache
@@ -126,7 +127,9 @@ def mirror_derivative(
 def mirror_second_derivative(
     field: Float[Array, "grid ..."], spacing: float, order: int, parity: int
 ) -> Float[Array, "grid ..."]:
-    """Compact second derivative of a field that is odd or even about both ends; negative semidefinite in the trapezoid norm.
+    """Compact second derivative of a field that is odd or even about both ends.
+
+    Negative semidefinite in the trapezoid norm.
 
     Args:
       field: values at the grid points.

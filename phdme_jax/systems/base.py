@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
@@ -42,7 +43,7 @@ class Structure:
     parameters: tuple[str, ...]
     flow: Callable[[Array, Parameters], Array]
     constrain: Callable[[Array], Array]
-    weights: Callable[[], Array]
+    weights: Callable[[], np.ndarray]
     boundary: Callable[[Array], Array]
     parity: tuple[int, ...]
 

@@ -1,0 +1,159 @@
+"""Marginal likelihood and posterior against dense formulas, and what a fit recovers from clean data."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import stats
+
+from phdme_jax.gp.basis import Basis, Box, efforts, feature_efforts, make_box, prior_deviations
+from phdme_jax.gp.fit import (
+    Hyperparameters,
+    condition,
+    fit,
+    initial_hyperparameters,
+    kernel_of,
+    negative_log_likelihood,
+)
+from phdme_jax.gp.observations import anchor_rows, concatenate, derivative_rows, integral_rows
+from phdme_jax.numerics.stepping import rk4_step, rollout
+from phdme_jax.systems import make_system
+from phdme_jax.systems.base import parameter_values, vector_field
+
+SMALL = Basis(2, 6, 3)
+BOX = Box(jnp.zeros(2), jnp.array([1.0, 1.5]))
+
+
+@pytest.fixture(scope="module", params=[5, 25], ids=["fewer rows than weights", "more rows than weights"])
+def dense(request, world):
+    """Rows, and the mean and covariance of their targets and weights written out."""
+    generator = np.random.default_rng(0)
+    sites = jnp.asarray(np.stack([generator.integers(0, 5, request.param), generator.integers(1, 16, request.param)], 1))
+    flow, names = world.system.structure.flow, tuple(world.parameters)
+    make = jax.jit(lambda: derivative_rows(SMALL, BOX, flow, names, world.states, world.rates, sites))
+    rows = concatenate([make(), anchor_rows(SMALL, BOX, 2, 1e-2)])
+    rows = rows._replace(state_share=jnp.linspace(0.0, 2.0, len(rows.target)))
+    hyper = world.hyperparameters
+    design = np.asarray(rows.design[0] + jnp.tensordot(jnp.exp(hyper.dissipation), rows.design[1:], axes=1))
+    root = np.asarray(prior_deviations(SMALL, BOX, kernel_of(hyper, BOX)))
+    mean = design[:, SMALL.size :] @ np.exp(hyper.stiffness)
+    state, rate = (np.exp(2 * np.asarray(noise))[rows.group] for noise in (hyper.state_noise, hyper.rate_noise))
+    noise = np.diag(state * rows.state_share + rate * rows.rate_share + rows.fixed)
+    return rows, mean, design[:, : SMALL.size] * root, noise, root
+
+
+def test_likelihood_is_that_of_the_multivariate_normal(world, dense):
+    rows, mean, design, noise, _ = dense
+    found = jax.jit(partial(negative_log_likelihood, SMALL, BOX))(rows, world.hyperparameters)
+    expected = -stats.multivariate_normal(mean, design @ design.T + noise).logpdf(np.asarray(rows.target))
+    np.testing.assert_allclose(found, expected - 0.5 * mean.size * np.log(2 * np.pi), rtol=1e-8)
+
+
+def test_posterior_is_that_of_the_joint_normal(world, dense):
+    rows, mean, design, noise, root = dense
+    names = tuple(world.parameters)
+    posterior = jax.jit(lambda r, h: condition(SMALL, BOX, r, h, names))(rows, world.hyperparameters)
+    gain = np.linalg.solve(design @ design.T + noise, design).T
+    np.testing.assert_allclose(posterior.mean.weights, root * (gain @ (rows.target - mean)), atol=1e-7)
+    covariance = np.eye(SMALL.size) - gain @ design
+    np.testing.assert_allclose(posterior.factor @ posterior.factor.T, covariance * np.outer(root, root), atol=1e-8)
+    assert posterior.ok
+    for name, value in world.parameters.items():
+        np.testing.assert_allclose(posterior.parameters[name], value)
+
+
+TIMES = tuple(float(t) for t in np.linspace(0.0, 10.0, 41))
+
+
+@pytest.fixture(scope="module")
+def observed():
+    """A softening string with both kinds of damping, released from one smooth state; states and exact rates."""
+    system = make_system("vibrating_string", num_points=25, order=4, damping=0.05)
+    values = parameter_values(system, jnp.float64)
+
+    @jax.jit
+    def simulate(key):
+        def field(x):
+            return vector_field(system.structure, system.density, x, values)
+
+        start = 2.0 * system.initial_state("random_smooth")(key)
+        states = rollout(lambda x, dt: (rk4_step(field, x, dt), dt), start, jnp.asarray(TIMES), 8)
+        return states, jax.vmap(field)(states)
+
+    return system, *simulate(jax.random.key(3))
+
+
+def check_recovery(system, states, basis, posterior, damping_error, stress_error):
+    assert posterior.ok
+    damping = float(posterior.parameters["kelvin_voigt_damping"])
+    assert abs(damping / 0.05 - 1) < damping_error
+    reach = float(jnp.max(jnp.abs(states[..., 1])))
+    strain = jnp.linspace(-0.9 * reach, 0.9 * reach, 21)
+    line = jnp.stack([jnp.zeros(21), strain], axis=1)
+    found = jax.jit(partial(efforts, basis))(posterior.mean, line)[:, 1]
+    assert float(jnp.max(jnp.abs(found - jnp.tanh(strain) / 2))) < stress_error
+    # softening was there to be found: the best line misses by far more
+    slope = jnp.sum(strain * jnp.tanh(strain) / 2) / jnp.sum(strain**2)
+    assert float(jnp.max(jnp.abs(slope * strain - jnp.tanh(strain) / 2))) > 4 * stress_error
+    return line
+
+
+def test_fit_to_rates_recovers_the_damping_and_the_stress_law(observed):
+    system, states, rates = observed
+    structure, basis, box = system.structure, Basis(2, 16, 4), make_box(states, jnp.zeros(2))
+    generator = np.random.default_rng(0)
+    sites = jnp.asarray(np.stack([generator.integers(0, 41, 40), generator.integers(0, 25, 40)], axis=1))
+
+    @jax.jit
+    def learn():
+        rows = derivative_rows(basis, box, structure.flow, structure.parameters, states, rates, sites)
+        rows = concatenate([rows, anchor_rows(basis, box, 1)])
+        start = initial_hyperparameters(basis, box, 1)
+        before = negative_log_likelihood(basis, box, rows, start)
+        return fit(basis, box, rows, start, structure.parameters), before
+
+    posterior, before = learn()
+    assert float(posterior.objective) < float(before) - 100
+    check_recovery(system, states, basis, posterior, 1e-3, 1e-3)
+
+
+def test_fit_to_states_alone_recovers_them_too_and_knows_its_error(observed):
+    system, states, _ = observed
+    structure, basis, box = system.structure, Basis(2, 16, 4), make_box(states, jnp.zeros(2))
+    noise = 2e-3
+    measured = states + noise * jnp.asarray(np.random.default_rng(0).standard_normal(states.shape))
+
+    @jax.jit
+    def learn():
+        tests = {"time_tests": 16, "space_tests": 10}
+        rows = integral_rows(basis, box, structure.flow, structure.parameters, measured, TIMES, **tests)
+        rows = concatenate([rows, anchor_rows(basis, box, 1)])
+        return fit(basis, box, rows, initial_hyperparameters(basis, box, 1), structure.parameters)
+
+    posterior = learn()
+    line = check_recovery(system, states, basis, posterior, 0.1, 0.01)
+    features = jax.jit(partial(feature_efforts, basis))(box, line)[:, 1, : basis.size]
+    deviation = jnp.linalg.norm(features @ posterior.factor, axis=1)
+    error = jax.jit(partial(efforts, basis))(posterior.mean, line)[:, 1] - jnp.tanh(line[:, 1]) / 2
+    assert float(jnp.max(jnp.abs(error[1:-1]) / deviation[1:-1].clip(1e-5))) < 5
+    assert float(jnp.max(deviation)) < 0.02
+    np.testing.assert_allclose(jnp.exp(posterior.hyperparameters.state_noise), noise, rtol=0.4)
+
+
+def test_a_known_stiffness_stays_and_hyperparameters_have_physical_units(world):
+    basis = Basis(2, 6, 3, ("known", "free"))
+    start = initial_hyperparameters(basis, BOX, 2)
+    kernel = kernel_of(start, BOX)
+    np.testing.assert_allclose(kernel.lengthscale, 0.5 * BOX.half_width)
+    assert isinstance(start, Hyperparameters) and kernel.pair_amplitude.shape == (0,)
+    structure = world.system.structure
+
+    @jax.jit
+    def learn():
+        arguments = (structure.flow, structure.parameters, world.states, world.rates, world.sites)
+        return fit(basis, BOX, derivative_rows(basis, BOX, *arguments), start, structure.parameters, max_iterations=5)
+
+    found = learn().hyperparameters.stiffness
+    assert float(found[0]) == float(start.stiffness[0]) and float(found[1]) != float(start.stiffness[1])
