@@ -167,12 +167,13 @@ def _calibration_section(context: RunContext, run: "SeedRun", kept: dict[str, An
         Labels(x="nominal coverage", y="share of windows inside"),
     )  # fmt: skip
     first, last, step = run.config.calibration
+    factors = ", ".join(f"{method} {parts['calibrated'].quantile:.1f}" for method, parts in kept.items())
     text = (
         f"Split conformal calibration of the band around the whole forecast, on {count} windows of "
         f"{run.config.data.train} that start {first} to {last} frames after its release, every {step}. What this does "
         "not guarantee: the windows overlap, so they are far fewer than they seem; energy and damping were learned "
         "from the same recording, so their errors are smaller than on fresh data; and they are not exchangeable with "
-        "windows of another recording, whose release, size and rest curve differ. The band is the training "
+        "windows of another recording, whose release, size and rest curve differ. Half the band is the spread of the samples (and a floor of 1 %) times {factors}: by themselves the samples are far too sure. The band is the training "
         "recording's own forecast error carried over, no more. coverage is whether the whole forecast at the stated "
         "start lies inside the band, coverage_points the share of its points, coverage_starts the share of all start "
         "frames whose whole forecast does."
@@ -197,10 +198,11 @@ def _starts_section(context: RunContext, run: "SeedRun", kept: dict[str, Any]) -
         Labels(x="start frame after the release", y="nmse"),
     )  # fmt: skip
     text = (
-        "The same forecast from other start frames. Much of what changes between them is the start state, whose "
-        "momentum rests on six images. On the training recording energy and damping are in-sample. The stated start "
-        "is half a period after the release, near the first turning point; it was not chosen by its score, but it is "
-        "one of the most favourable, so that the median and the range belong beside it."
+        "The same forecast from other start frames; neighbours may share an image. The start state, whose momentum rests "
+        "on six images, causes part of the spread; the rest is what the model leaves out. On the training recording "
+        "energy and damping are in-sample. The stated start is half a period after the release, near the first turning "
+        "point; it was not chosen by its score, but it is one of the most favourable, so that the median and the range "
+        "belong beside it."
     )
     caption = "nmse of the window that begins at each start frame."
     return Section("Sensitivity to the start", text, (Picture(picture, caption),), metrics=("nmse", "coverage_starts"))
