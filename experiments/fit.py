@@ -187,6 +187,8 @@ def fitted_prior(
     else:
         few = min(len(states), request.config.prior_trajectories)
         chosen = np.unique(np.linspace(0, len(states) - 1, few).astype(int))
+        if few < len(states):
+            print(f"note: the energy is learned from {few} of the {len(states)} trajectories, evenly chosen", flush=True)
         prior = stages.fit_prior(inputs.structure, states[chosen], times, **options)
         kept = {"posterior": posterior_arrays(prior.posterior), "seconds": prior.seconds}
         stages.save_arrays(path, flatten(kept))
@@ -265,7 +267,7 @@ def _train(
     normaliser = fit_normaliser(jnp.asarray(inputs.observed.state / scale, jnp.float32))
     unit = np.asarray(normaliser.scale)
     means = np.zeros_like(rolled.states) if method.mean == "propagator" else rolled.means / unit
-    synthetic: Any = Example(rolled.states / unit, rolled.weights, means)  # type: ignore[arg-type]
+    synthetic = jax.tree.map(jnp.asarray, Example(rolled.states / unit, rolled.weights, means))  # type: ignore[arg-type]
     training = config.training.to_dict()
     # the same window twice would be the same training folder twice
     windows: dict[int, tuple] = {}

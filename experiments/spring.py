@@ -223,14 +223,14 @@ def stated_rows(run: SeedRun, split: str, forecast: SpringForecast, calibration:
     lower, upper = (edge[one] for edge in evaluation.forecast_band(forecast.displacement, calibration))
     truth, samples = windows.truth[one], forecast.displacement.samples
     assert samples is not None
-    score = evaluation.band_scores(windows.truth, forecast.displacement, calibration.floor)[one]
+    scores = evaluation.band_scores(windows.truth, forecast.displacement, calibration.floor)
     energy, measured = forecast.energy[one], measured_energy(run, split)
     drift = metrics.energy_increase(jnp.asarray(energy)) / energy[0]
     return {
         "nmse": Measurement(share[one]),
         "mse": Measurement(error[one], "length²"),
         "crps": Measurement(float(metrics.crps(jnp.asarray(truth), jnp.asarray(samples[one]))), "length"),
-        "coverage": Measurement(float(is_covered(jnp.asarray(score), calibration.quantile))),
+        "coverage": Measurement(float(is_covered(jnp.asarray(scores), calibration.quantile)[one])),
         "coverage_points": Measurement(float(np.mean((truth >= lower) & (truth <= upper)))),
         "band_width": Measurement(float(np.mean(upper - lower)), "length"),
         "energy_drift": Measurement(float(drift)),

@@ -157,11 +157,11 @@ def _stress_section(context: RunContext, run: "SeedRun") -> Section:
 
 def _calibration_section(context: RunContext, run: "SeedRun", kept: dict[str, Any]) -> Section:
     count, tests = run.windows["calibration"].starts.size, run.windows["test"].starts.size
-    levels = np.array([level for level in LEVELS if evaluation.supported(count, float(level))])
     empirical = {}
     for method, parts in kept.items():
         calibration, test = (jnp.asarray(parts["scores"][split]) for split in ("calibration", "test"))
-        empirical[method] = np.asarray(coverage_curve(calibration, test, tuple(levels.tolist())).coverage)
+        curve = coverage_curve(calibration, test, tuple(LEVELS.tolist()))
+        levels, empirical[method] = np.asarray(curve.level), np.asarray(curve.coverage)
     picture = figures.coverage_curve(
         context.figure_path("coverage"), levels, empirical, tests, count,
         Labels(x="nominal coverage", y="share of windows inside"),
@@ -173,10 +173,11 @@ def _calibration_section(context: RunContext, run: "SeedRun", kept: dict[str, An
         f"{run.config.data.train} that start {first} to {last} frames after its release, every {step}. What this does "
         "not guarantee: the windows overlap, so they are far fewer than they seem; energy and damping were learned "
         "from the same recording, so their errors are smaller than on fresh data; and they are not exchangeable with "
-        "windows of another recording, whose release, size and rest curve differ. Half the band is the spread of the samples (and a floor of 1 %) times {factors}: by themselves the samples are far too sure. The band is the training "
-        "recording's own forecast error carried over, no more. coverage is whether the whole forecast at the stated "
-        "start lies inside the band, coverage_points the share of its points, coverage_starts the share of all start "
-        "frames whose whole forecast does."
+        "windows of another recording, whose release, size and rest curve differ. Half the band is the spread of the "
+        f"samples (and a floor of 1 %) times {factors}: by themselves the samples are far too sure. The band is the "
+        "training recording's own forecast error carried over, no more. coverage is whether the whole forecast at "
+        "the stated start lies inside the band, coverage_points the share of its points, coverage_starts the share "
+        "of all start frames whose whole forecast does."
     )
     caption = (
         f"Share of the {tests} windows of {run.config.data.test} inside the band. The grey interval would hold for "
@@ -198,11 +199,11 @@ def _starts_section(context: RunContext, run: "SeedRun", kept: dict[str, Any]) -
         Labels(x="start frame after the release", y="nmse"),
     )  # fmt: skip
     text = (
-        "The same forecast from other start frames; neighbours may share an image. The start state, whose momentum rests "
-        "on six images, causes part of the spread; the rest is what the model leaves out. On the training recording "
-        "energy and damping are in-sample. The stated start is half a period after the release, near the first turning "
-        "point; it was not chosen by its score, but it is one of the most favourable, so that the median and the range "
-        "belong beside it."
+        "The same forecast from other start frames; neighbours may share an image. The start state, whose momentum "
+        "rests on six images, causes part of the spread; the rest is what the model leaves out. On the training "
+        "recording energy and damping are in-sample. The stated start is half a period after the release, near the "
+        "first turning point; it was not chosen by its score, but it is one of the most favourable, so that the "
+        "median and the range belong beside it."
     )
     caption = "nmse of the window that begins at each start frame."
     return Section("Sensitivity to the start", text, (Picture(picture, caption),), metrics=("nmse", "coverage_starts"))

@@ -31,8 +31,7 @@ from phdme_jax.gp import sampling as gp_sampling
 from phdme_jax.methods.base import Method, Normaliser
 from phdme_jax.methods.forecaster import Example, PhysicsTerms, generate, propagator_loss, residual_loss
 from phdme_jax.methods.physics import learned_rate, residual_variance
-from phdme_jax.numerics.stepping import rk4_step, rollout
-from phdme_jax.systems.base import Structure, System, parameter_values, vector_field
+from phdme_jax.systems.base import Structure
 from phdme_jax.training import MixedData, make_optimizer
 
 Times = tuple[float, ...]
@@ -134,24 +133,6 @@ def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as stream:
         np.savez(stream, **arrays)
-
-
-@lru_cache
-def _true_roller(system: System, times: Times, substeps: int) -> Callable[[Any], Any]:
-    @jax.jit
-    @jax.vmap
-    def roll(state: Any) -> Any:
-        field = partial(
-            vector_field, system.structure, system.density, parameters=parameter_values(system, state.dtype)
-        )
-        return rollout(lambda x, dt: (rk4_step(field, x, dt), dt), state, jnp.asarray(times), substeps)
-
-    return roll
-
-
-def true_rollout(system: System, initial: np.ndarray, times: Times, substeps: int) -> np.ndarray:
-    """The true energy integrated on the learner's grid: what a perfect energy would reach there."""
-    return in_chunks(_true_roller(system, times, 2 * substeps), CHUNK, initial)
 
 
 @lru_cache
@@ -328,7 +309,7 @@ def train_generator(
 
     arrays: dict[str, Any] = {"normaliser": normaliser}
     if method.mean == "propagator":
-        params = init_propagator(generator.propagator, synthetic.state[0, 0], init_key)
+        params = init_propagator(generator.propagator, jnp.asarray(synthetic.state[0, 0]), init_key)
         data = dataset(synthetic, observed)
         for index, (window, steps, batch, rate) in enumerate(training["propagator_stages"]):
             loss = propagator_loss(generator.propagator, terms, generator.times, window)
@@ -343,7 +324,7 @@ def train_generator(
     scale = np.sqrt(np.mean(error**2, axis=(0, 2)))[:, None, :]
     scale = np.maximum(scale, 1e-3 * scale.max()).astype(np.float32)
     arrays["scale"] = jnp.asarray(scale)
-    condition = Condition(initial=synthetic.state[0, 0], rollout=synthetic.mean[0])
+    condition = Condition(jnp.asarray(synthetic.state[0, 0]), jnp.asarray(synthetic.mean[0]))
     params = generator.denoiser.init(init_key, jnp.asarray(synthetic.state[0]), condition)
     scaled_loss = residual_loss(generator.denoiser, generator.schedule, terms, generator.times)
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import figures, stages
+from experiments import evaluation, figures, stages
 from experiments.configs.string_prior import get_config
 from experiments.drawing import Labels
 from experiments.report import Picture
@@ -193,7 +193,7 @@ def independent_protocol(context: RunContext, seed: int) -> stages.Prior:
         options = {**config.prior, **config.tests, "substeps": config.substeps, "centre": (0.0, 0.0)}
         prior = stages.fit_prior(system.structure, observed[None], times, **options)
         score(context, seed, f"gp_rollout_states_order{order}", prior, sine, heights)
-        exact = stages.true_rollout(system, sine[None, 0], times, config.substeps)
+        exact = evaluation.true_rollout(system, sine[None, 0], times, config.substeps)
         error = np.mean((np.asarray(deflections(jnp.asarray(exact[0, ..., 1]))) - heights) ** 2)
         rows = {"mse": Measurement(float(error), "m^2"), "nmse": Measurement(float(error / heights.var()))}
         context.results.record(SYSTEM, f"reference_order{order}", seed, "test", rows, 1)
@@ -237,7 +237,7 @@ def _draw(context: RunContext, system: System, prior: stages.Prior, observed: np
     times = tuple(np.linspace(0.0, context.config.duration, context.config.num_frames).tolist())
     sine = np.asarray(published_states(system)[1])
     rolled = stages.mean_rollouts(prior, sine[None], times).trajectory[0]
-    exact = stages.true_rollout(system, sine[None], times, context.config.substeps)[0]
+    exact = evaluation.true_rollout(system, sine[None], times, context.config.substeps)[0]
     figures.space_time_panel(
         context.figure_path("sine"), exact, rolled, np.asarray(times), system.structure.grid.coordinates(),
         Labels(title="unseen sine", x="time [s]", y="position [m]", panels=FIELDS),

@@ -229,7 +229,7 @@ def reference_rows(run: SeedRun) -> None:
     for split in SPLITS:
         truth = getattr(run.data, split)
         rows = evaluation.physics(run.system, unseen, truth, run.times)
-        exact = stages.true_rollout(run.system, truth[:, 0], run.times, run.config.prior.substeps)
+        exact = evaluation.true_rollout(run.system, truth[:, 0], run.times, run.config.prior.substeps)
         floor = evaluation.accuracy(truth, Forecasts(exact, None, np.ones(len(truth), bool), 0.0), run.structure.fields)
         rows |= {name: floor[name] for name in ("nmse", "mse")}
         run.context.results.record(SYSTEM, "reference", run.seed, split, rows, truth.shape[0])

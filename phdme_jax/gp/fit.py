@@ -72,9 +72,7 @@ def kernel_of(hyperparameters: Hyperparameters, box: Box) -> Kernel:
     )
 
 
-def _whitened(
-    basis: Basis, box: Box, observations: Rows, hyper: Hyperparameters
-) -> tuple[Array, Array, Array, Array]:
+def _whitened(basis: Basis, box: Box, observations: Rows, hyper: Hyperparameters) -> tuple[Array, Array, Array, Array]:
     """Design scaled by prior and noise, scaled residual of the prior mean, prior deviations, log noise determinant."""
     floor = (NOISE_FLOOR * jnp.min(box.half_width)) ** 2
 
@@ -181,9 +179,7 @@ def condition(
     )
 
 
-def initial_hyperparameters(
-    basis: Basis, box: Box, num_parameters: int, noise: float = 1e-2
-) -> Hyperparameters:
+def initial_hyperparameters(basis: Basis, box: Box, num_parameters: int, noise: float = 1e-2) -> Hyperparameters:
     """Where the search starts: lengthscale half a box, unit stiffness, small interaction, 1 % noise, damping 0.03."""
     dtype = box.half_width.dtype
 
@@ -203,7 +199,7 @@ def initial_hyperparameters(
 
 
 # standard deviations of the logarithms under the hyperprior
-WIDTHS = Hyperparameters(0.7, 1.5, 2.0, 1.0, 4.0, 4.0, 2.0)
+WIDTHS = Hyperparameters(0.7, 1.5, 2.0, 1.0, 4.0, 4.0, 2.0)  # type: ignore[arg-type]
 
 
 class Hyperprior(NamedTuple):
@@ -235,12 +231,13 @@ def sample_hyperparameters(
     count: int,
     key: Array,
 ) -> Hyperparameters:
-    """Draw hyperparameters, dissipation among them, by importance resampling of Laplace's approximation at the optimum.
+    """Draw hyperparameters, dissipation included, by importance resampling of Laplace's approximation.
 
-        u ~ N(u_opt, (I + d^2 NLL / du^2)^-1),   resampled with weights exp(-NLL(u) - |u|^2 / 2) / N(u)
+        u ~ N(u_opt, (3/2)^2 (I + d^2 NLL / du^2)^-1),   resampled by exp(-NLL(u) - |u|^2 / 2) / N(u)
 
     in units of the hyperprior's widths; directions in which the likelihood is not convex keep the hyperprior's width.
-    Sixteen candidates are weighed for every draw. `condition` at a draw gives the energy that goes with it.
+    Candidates are wider than the approximation, to reach skewed tails, and 64 for every draw. `condition` at a draw
+    gives the energy that goes with it.
 
     Args:
       basis: sizes of the basis.
@@ -268,8 +265,8 @@ def sample_hyperparameters(
     values, axes = jnp.linalg.eigh(jax.hessian(misfit)(best))
     spread = axes * jax.lax.rsqrt(1.0 + jnp.maximum(values, 0.0))
     noise_key, choice_key = jax.random.split(key)
-    noise = jax.random.normal(noise_key, (16 * count, best.size), best.dtype)
-    candidates = best + noise @ spread.T
+    noise = jax.random.normal(noise_key, (64 * count, best.size), best.dtype)
+    candidates = best + 1.5 * noise @ spread.T
     logits = jnp.sum(noise**2 - candidates**2, axis=-1) / 2 - jax.lax.map(misfit, candidates, batch_size=count)
     logits = jnp.where(jnp.isfinite(logits), logits, -jnp.inf)
     chosen = jax.random.categorical(choice_key, logits, shape=(count,))

@@ -176,7 +176,7 @@ def relaxation_rk4_step(
     # where the step hardly moves, the balance is below rounding and gamma is not determined: keep one
     determined = jnp.abs(slope) > jnp.finfo(state.dtype).eps * jnp.abs(start)
 
-    def secant(_: int, carry: tuple) -> tuple:
+    def secant(_: Array, carry: tuple) -> tuple:
         gamma, slope, gamma_before, defect_before = carry
         defect = energy(state + gamma * dt * direction) - start - gamma * dt * power
         moved = gamma != gamma_before

@@ -30,7 +30,8 @@ BOX = Box(jnp.zeros(2), jnp.array([1.0, 1.5]))
 def dense(request, world):
     """Rows, and the mean and covariance of their targets and weights written out."""
     generator = np.random.default_rng(0)
-    sites = jnp.asarray(np.stack([generator.integers(0, 5, request.param), generator.integers(1, 16, request.param)], 1))
+    frames, places = generator.integers(0, 5, request.param), generator.integers(1, 16, request.param)
+    sites = jnp.asarray(np.stack([frames, places], axis=1))
     flow, names = world.system.structure.flow, tuple(world.parameters)
     make = jax.jit(lambda: derivative_rows(SMALL, BOX, flow, names, world.states, world.rates, sites))
     rows = concatenate([make(), anchor_rows(SMALL, BOX, 2, 1e-2)])
@@ -78,7 +79,7 @@ def observed():
         def field(x):
             return vector_field(system.structure, system.density, x, values)
 
-        start = 2.0 * system.initial_state("random_smooth")(key)
+        start = 4.0 * system.initial_state("random_smooth")(key)
         states = rollout(lambda x, dt: (rk4_step(field, x, dt), dt), start, jnp.asarray(TIMES), 8)
         return states, jax.vmap(field)(states)
 
