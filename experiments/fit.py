@@ -188,7 +188,7 @@ def fitted_prior(
         few = min(len(states), request.config.prior_trajectories)
         chosen = np.unique(np.linspace(0, len(states) - 1, few).astype(int))
         if few < len(states):
-            print(f"note: the energy is learned from {few} of the {len(states)} trajectories, evenly chosen", flush=True)
+            print(f"note: the energy is learned from {few} of the {len(states)} trajectories", flush=True)
         prior = stages.fit_prior(inputs.structure, states[chosen], times, **options)
         kept = {"posterior": posterior_arrays(prior.posterior), "seconds": prior.seconds}
         stages.save_arrays(path, flatten(kept))

@@ -92,7 +92,7 @@ def propagate(
     module = _Step(config, initial.dtype)
 
     def frame(state: Array, _: None) -> tuple[Array, Array]:
-        new = module.apply({"params": params}, state)
+        new: Any = module.apply({"params": params}, state)
         return new, new
 
     _, later = jax.lax.scan(frame, initial, None, length=num_frames - 1)

@@ -125,7 +125,7 @@ def _quarter_turns(turns: Array) -> tuple[Array, Array]:
 
 
 class _Phase(NamedTuple):
-    """Position of one field's values in the box: sine and cosine of the phase, its slope, and the sines' normalisation."""
+    """Position of a field's values in the box: sine and cosine of the phase, its slope, the sines' normalisation."""
 
     sine: Array
     cosine: Array
@@ -170,7 +170,7 @@ def _split(basis: Basis, weights: Array) -> tuple[list[Array], list[Array]]:
 
 
 def _clenshaw(cosine: Array, coefficients: Array) -> tuple[Array, Array]:
-    """Last two terms of Clenshaw's recurrence b_j = c_j + 2 cos b_{j+1} - b_{j+2}: nothing larger than the points is stored."""
+    """Last two terms of Clenshaw's recurrence b_j = c_j + 2 cos b_{j+1} - b_{j+2}; stores nothing beyond the points."""
     twice = 2 * cosine
     last, before = jnp.zeros_like(cosine), jnp.zeros_like(cosine)
     for order in range(coefficients.shape[0] - 1, -1, -1):
@@ -198,7 +198,7 @@ def _phases(basis: Basis, box: Box, state: Array) -> list[_Phase]:
 
 
 def _across(weight: Array, points: int) -> Array:
-    """The matrix of a pair with axes for the points added, so that a series in the first field keeps the second's orders."""
+    """A pair's matrix with axes for the points, so that a series in the first field keeps the second's orders."""
     return jnp.reshape(weight, weight.shape + (1,) * points)
 
 
@@ -244,10 +244,10 @@ def density(basis: Basis, energy: Energy, state: Float[Array, "*points field"]) 
 
 def _density(basis: Basis, energy: Energy, state: Array) -> Array:
     # field by field: a reduction over the short field axis would keep the compiler from fusing the recurrences
+    total = _sines_at(basis, energy, state)
     for field in range(basis.num_fields):
-        part = 0.5 * energy.stiffness[field] * (state[..., field] - energy.box.centre[field]) ** 2
-        quadratic = part if field == 0 else quadratic + part
-    return quadratic + _sines_at(basis, energy, state)
+        total = total + 0.5 * energy.stiffness[field] * (state[..., field] - energy.box.centre[field]) ** 2
+    return total
 
 
 def efforts(basis: Basis, energy: Energy, state: Float[Array, "*points field"]) -> Float[Array, "*points field"]:

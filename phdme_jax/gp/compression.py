@@ -10,7 +10,7 @@ that is squared is conditioned no worse than the weights are spread, whatever th
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ class CompressedGroup(NamedTuple):
     target: Float[Array, "rank"]
     design: Float[Array, "block rank feature"]
     squares: Float[Array, "noise rank rank"]
-    count: Float[Array, "noise"]
+    count: Float[Array, "noise"]  # type: ignore[assignment]
     reference: Float[Array, "noise"]
     group: Int[Array, ""]
     state_share: Float[Array, "noise"]
@@ -83,12 +83,13 @@ def compress(observations: Observations) -> CompressedObservations:
       ValueError: called while tracing.
     """
     if any(isinstance(leaf, jax.core.Tracer) for leaf in observations):
-        raise ValueError("expected arrays, got tracers; compress the rows outside of jax.jit, between building and fitting")
-    rows = Observations(*(np.asarray(leaf) for leaf in observations))
+        raise ValueError("expected arrays, got tracers; compress outside of jax.jit, between building and fitting")
+    rows: Any = Observations(*(np.asarray(leaf) for leaf in observations))  # type: ignore[arg-type]
     compressed, kept = [], ~(rows.state_share + rows.rate_share > 0)
     for group in np.unique(rows.group[~kept]):
         members = np.flatnonzero((rows.group == group) & ~kept)
-        found = _compress_group(*(leaf[:, members] if leaf.ndim == 3 else leaf[members] for leaf in rows))
+        chosen: Any = [leaf[:, members] if leaf.ndim == 3 else leaf[members] for leaf in rows]
+        found = _compress_group(*chosen)
         if found is None:
             kept[members] = True
         else:
@@ -119,7 +120,7 @@ def _compress_group(*leaves: np.ndarray) -> CompressedGroup | None:
     full = np.zeros((root.shape[0], columns.shape[1]), root.dtype)
     full[:, used] = root
     parts = [orthogonal[member == index] for index in range(len(classes))]
-    return CompressedGroup(
+    arrays: dict[str, Any] = dict(  # noqa: C408
         target=full[:, -1],
         design=np.moveaxis(full[:, :-1].reshape(-1, blocks, features), 1, 0),
         squares=np.stack([part.T @ part for part in parts]),
@@ -129,7 +130,8 @@ def _compress_group(*leaves: np.ndarray) -> CompressedGroup | None:
         state_share=state_share,
         rate_share=rate_share,
         fixed=fixed,
-    )  # type: ignore[arg-type]
+    )
+    return CompressedGroup(**arrays)
 
 
 def whiten(

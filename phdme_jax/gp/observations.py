@@ -6,7 +6,7 @@ as one block for theta = 0 and one per parameter.
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,7 @@ def _operator_blocks(
     """The operator's part for theta = 0 and its derivative in each parameter, applied to all features."""
     apply = jax.vmap(flow, in_axes=(-1, None), out_axes=-1)
     zero = jnp.zeros((), features.dtype)
-    base = {name: zero for name in parameters}
+    base = dict.fromkeys(parameters, zero)
     blocks = [apply(features, base)]
     for name in parameters:
         blocks.append(apply(features, base | {name: jnp.ones((), features.dtype)}) - blocks[0])
@@ -107,10 +107,10 @@ def integral_rows(
         x(t_{k+1}) - x(t_k) = int_{t_k}^{t_{k+1}} (J - R) grad h(x) dt,
 
     tested with orthonormal cosines over the grid and with the sines in time that make the noise of neighbouring
-    differences independent: time test j has variance sigma_state^2 (2 - 2 cos(j pi / T)) plus an error of the integrated
-    rate. Summation by parts shows that this is the weak form with test function sin(j pi t / T). Only the smoothest
-    tests are kept: the noise of the states enters the operator through its derivatives, so the rough ones carry mostly
-    error in the variables, which biases the damping low.
+    differences independent: time test j has variance sigma_state^2 (2 - 2 cos(j pi / T)) plus an error of the
+    integrated rate. Summation by parts shows that this is the weak form with test function sin(j pi t / T). Only the
+    smoothest tests are kept: the noise of the states enters the operator through its derivatives, so the rough ones
+    carry mostly error in the variables, which biases the damping low.
 
     Args:
       basis: sizes of the basis.
@@ -253,8 +253,7 @@ def anchor_rows(
 
 def concatenate(parts: list[Observations]) -> Observations:
     """Stack several sets of rows."""
-    axes = Observations(0, 1, 0, 0, 0, 0)
-    return jax.tree.map(lambda axis, *leaves: jnp.concatenate(leaves, axis=axis), axes, *parts)
+    return jax.tree.map(lambda *leaves: jnp.concatenate(leaves, axis=1 if leaves[0].ndim == 3 else 0), *parts)
 
 
 def select_sites(
@@ -287,12 +286,16 @@ def select_sites(
     """
     if count > len(candidates):
         raise ValueError(f"expected at most {len(candidates)} sites, one per candidate, got {count}")
-    apply = jax.vmap(flow, in_axes=-1, out_axes=-1)
+    apply: Any = jax.vmap(flow, in_axes=-1, out_axes=-1)
     frames, inverse = np.unique(np.asarray(candidates[:, 0]), return_inverse=True)
-    rows = jax.lax.map(lambda s: apply(feature_efforts(basis, box, s)[..., : basis.size]), states[frames], batch_size=16)
+
+    def frame(state: Array) -> Array:
+        return apply(feature_efforts(basis, box, state)[..., : basis.size])
+
+    rows = jax.lax.map(frame, states[frames], batch_size=16)
     rows = rows[inverse, candidates[:, 1]] * deviations
 
-    def choose(carry: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], Array]:
+    def choose(carry: tuple[Array, Array], _: None) -> tuple[Any, Array]:
         rest, free = carry
         # once the basis is exhausted only rounding is left: no site twice
         best = jnp.argmax(jnp.where(free, jnp.sum(rest**2, axis=(1, 2)), -1.0))
