@@ -299,7 +299,7 @@ def select_sites(
         rest, free = carry
         # once the basis is exhausted only rounding is left: no site twice
         best = jnp.argmax(jnp.where(free, jnp.sum(rest**2, axis=(1, 2)), -1.0))
-        directions, _ = jnp.linalg.qr(rest[best].T)
+        directions = jnp.linalg.qr(rest[best].T)[0]
         return (rest - (rest @ directions) @ directions.T, free.at[best].set(False)), best
 
     _, chosen = jax.lax.scan(choose, (rows, jnp.ones(len(rows), bool)), None, length=count)
