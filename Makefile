@@ -28,11 +28,12 @@ lint: setup
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 
+# two workers, a file of tests at a time: most of the time goes into compiling, one core each
 test: setup
-	$(RUN) -m pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
 
 test-slow: setup
-	$(RUN) -m pytest -m "slow or not slow"
+	$(RUN) -m pytest -n 2 --dist loadfile -m "slow or not slow"
 
 test-devices: setup
 	$(RUN) -m pytest tests/training -k devices

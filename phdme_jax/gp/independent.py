@@ -134,17 +134,22 @@ def _regression(states: Array, values: Array, logarithms: Array) -> tuple[Array,
     return 0.5 * (values - constant) @ solved + jnp.sum(jnp.log(jnp.diagonal(root))), solved, constant
 
 
-def _minimise(objective: Callable[[Array], Array], start: Array, max_iterations: int) -> Array:
+def _minimise(objective: Callable[[Array], Array], start: Array, max_iterations: int, tolerance: float = 1e-2) -> Array:
     solver = optax.lbfgs()
     value_and_grad = optax.value_and_grad_from_state(objective)
 
-    def body(_: Array, carry: tuple[Array, optax.OptState]) -> tuple[Array, optax.OptState]:
-        point, state = carry
+    def body(carry: tuple) -> tuple:
+        point, state, _, count = carry
         value, grad = value_and_grad(point, state=state)
         updates, state = solver.update(grad, state, point, value=value, grad=grad, value_fn=objective)
-        return optax.apply_updates(point, updates), state
+        return optax.apply_updates(point, updates), state, optax.tree.norm(grad), count + 1
 
-    return jax.lax.fori_loop(0, max_iterations, body, (start, solver.init(start)))[0]
+    def unfinished(carry: tuple) -> Array:
+        _, _, norm, count = carry
+        return (count < max_iterations) & (norm > tolerance)
+
+    infinite = jnp.asarray(jnp.finfo(start.dtype).max, start.dtype)
+    return jax.lax.while_loop(unfinished, body, (start, solver.init(start), infinite, 0))[0]
 
 
 def fit_independent(
@@ -185,7 +190,7 @@ def fit_independent(
         _, solved, constant = _regression(inputs, values, found)
         return solved, constant, jnp.exp(found)
 
-    solved, constant, scales = jax.vmap(regress, in_axes=1)(targets)
+    solved, constant, scales = jax.lax.map(regress, targets.T)
     ok = jnp.all(jnp.isfinite(solved)) & jnp.all(jnp.isfinite(scales))
     return IndependentEfforts(inputs, solved.T, constant, scales[:, 0], scales[:, 1], scales[:, 2], ok)
 

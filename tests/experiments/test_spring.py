@@ -61,7 +61,7 @@ def test_report_shows_every_picture_and_what_is_not_promised(folder):
     names = ("space_time", "forecast_lines", "energy", "stress", "coverage", "starts")
     assert all((folder / "figures" / f"{name}.png").stat().st_size > 5000 for name in names)
     assert page.count("data:image/png") == len(names)
-    for words in ("not exchangeable", "Camera clock", "windows overlap", "nmse_start_median"):
+    for words in ("not exchangeable", "camera clock", "windows overlap", "nmse_start_median"):
         assert words in page
 
 

@@ -42,7 +42,7 @@ def world():
         pair_amplitude=jnp.log(jnp.array([0.5])),
         stiffness=jnp.log(jnp.array([0.9, 0.4])),
         state_noise=jnp.log(jnp.array([1e-2, 1e-2])),
-        rate_noise=jnp.log(jnp.array([0.02, 0.03])),
+        rate_noise=jnp.log(jnp.array([0.1, 0.15])),
         dissipation=jnp.log(jnp.array([parameters[name] for name in BOTH])),
     )
     box = Box(jnp.zeros(2), jnp.ones(2))
