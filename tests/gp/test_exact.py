@@ -179,17 +179,22 @@ def test_prior_draws_have_the_covariance_of_the_kernel(world, points):
 
 
 def test_pathwise_samples_have_the_moments_of_the_posterior(posteriors, points):
-    mean, covariance = predict(posteriors.exact, effort_rows(points[:3]))
-    value_mean = energies_at(posteriors.exact.mean, points)
-    value_covariance = jax.jit(density_covariance)(posteriors.exact, points)
+    exact = posteriors.exact
+    # where nothing was observed, and where the noise of the observations is all that is left unknown
+    elsewhere, observed = effort_rows(points[:2]), jax.tree.map(lambda leaf: leaf[1:3], exact.rows)
+    mean, covariance = predict(exact, concatenate_rows([elsewhere, observed]))
+    value_mean = energies_at(exact.mean, points)
+    value_covariance = jax.jit(density_covariance)(exact, points)
 
     @jax.jit
     def draw(key):
-        energy = sample_exact(posteriors.exact, 32, key)
-        return site_efforts(energy, points[:3]).ravel(), site_density(energy, points)
+        energy = sample_exact(exact, 32, key)
+        rates = jnp.einsum("srjb,sjb->sr", observed.coefficients, site_efforts(energy, observed.states))
+        efforts = site_efforts(energy, points[:2])
+        return jnp.concatenate([efforts.ravel(), rates.ravel()]), site_density(energy, points)
 
-    efforts, values = jax.lax.map(draw, jax.random.split(jax.random.key(1), 3000), batch_size=100)
-    check_moments(efforts, mean, covariance)
+    rows, values = jax.lax.map(draw, jax.random.split(jax.random.key(1), 3000), batch_size=100)
+    check_moments(rows, mean, covariance)
     check_moments(values, value_mean, value_covariance)
 
 
