@@ -40,7 +40,10 @@ def solve_reference(
         y0=state,
         args=parameters,
         saveat=diffrax.SaveAt(ts=times),
-        stepsize_controller=diffrax.PIDController(rtol=rtol, atol=atol),
+        # steps end at the output times: the dense interpolation between steps is of lower order than the method
+        stepsize_controller=diffrax.ClipStepSizeController(
+            diffrax.PIDController(rtol=rtol, atol=atol), step_ts=times
+        ),
         max_steps=max_steps,
         throw=False,
     )
