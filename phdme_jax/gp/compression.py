@@ -28,7 +28,8 @@ class CompressedGroup(NamedTuple):
     Attributes:
       target: R's column of the targets, shape (rank,).
       design: R's columns of each block, shape (block, rank, feature).
-      squares: Q_j^T Q_j of each class, shape (noise, rank, rank).
+      squares: Q_j^T Q_j of each class, flat, so that weighing them and its transpose read them in place, shape
+        (noise, rank * rank).
       count: rows in each class, shape (noise,).
       reference: variance at which R was made, shape (noise,).
       group: the noise group.
@@ -39,7 +40,7 @@ class CompressedGroup(NamedTuple):
 
     target: Float[Array, "rank"]
     design: Float[Array, "block rank feature"]
-    squares: Float[Array, "noise rank rank"]
+    squares: Float[Array, "noise square"]
     count: Float[Array, "noise"]  # type: ignore[assignment]
     reference: Float[Array, "noise"]
     group: Int[Array, ""]
@@ -103,7 +104,9 @@ def _compress_group(*leaves: np.ndarray) -> CompressedGroup | None:
     target, design, group, *shares = leaves
     blocks, count, features = design.shape
     columns = np.concatenate([*design, target[:, None]], axis=1)
-    used = np.any(columns != 0, axis=0)
+    size = np.max(np.abs(columns), axis=0)
+    # columns the group does not see are zero, or rounding where a block is the difference of two
+    used = size > np.finfo(columns.dtype).eps * np.max(size)
     used[-1] = True
     classes, member = np.unique(np.stack(shares, axis=1), axis=0, return_inverse=True)
     member = np.ravel(member)
@@ -120,10 +123,11 @@ def _compress_group(*leaves: np.ndarray) -> CompressedGroup | None:
     full = np.zeros((root.shape[0], columns.shape[1]), root.dtype)
     full[:, used] = root
     parts = [orthogonal[member == index] for index in range(len(classes))]
+    squares = np.stack([np.ravel(part.T @ part) for part in parts])
     arrays: dict[str, Any] = dict(  # noqa: C408
         target=full[:, -1],
         design=np.moveaxis(full[:, :-1].reshape(-1, blocks, features), 1, 0),
-        squares=np.stack([part.T @ part for part in parts]),
+        squares=squares,
         count=np.array([len(part) for part in parts], target.dtype),
         reference=reference,
         group=group[0],
@@ -161,6 +165,7 @@ def whiten(
 def _whiten_group(group: CompressedGroup, factors: Array, variance: Variance) -> WhiteRows:
     variances = variance(group.group, group.state_share, group.rate_share, group.fixed)
     weights = group.reference / variances
-    root = jnp.linalg.cholesky(jnp.tensordot(weights, group.squares, axes=1))
+    rank = group.target.shape[0]
+    root = jnp.linalg.cholesky(jnp.reshape(weights @ group.squares, (rank, rank)))
     design = root.T @ jnp.tensordot(factors, group.design, axes=1)
     return WhiteRows(root.T @ group.target, design, group.count @ jnp.log(variances))

@@ -82,7 +82,7 @@ def rate_rows(
     _, num_points, num_fields = states.shape
     with jax.ensure_compile_time_eval():
         identity = jnp.eye(num_points * num_fields, dtype=states.dtype).reshape(num_points, num_fields, -1)
-        blocks = np.asarray(_operator_blocks(flow, tuple(parameters), identity))
+        blocks = np.asarray(jax.jit(lambda e: _operator_blocks(flow, tuple(parameters), e))(identity))
     blocks = blocks[:, points].reshape(len(blocks), len(points), num_fields, num_points, num_fields)
     touched = np.any(blocks != 0, axis=(0, 2, 4))
     # the stencil first, then, where a stencil is smaller than the largest, points of coefficient zero

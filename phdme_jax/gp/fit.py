@@ -6,12 +6,12 @@ import jax
 import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float
 
 from phdme_jax.gp.basis import Basis, Box, Energy, Kernel, prior_deviations
 from phdme_jax.gp.compression import CompressedObservations, whiten
 from phdme_jax.gp.observations import Observations
+from phdme_jax.numerics.minimise import minimise
 
 Rows = Observations | CompressedObservations
 
@@ -279,12 +279,12 @@ def fit(
     observations: Rows,
     start: Hyperparameters | Hyperprior,
     parameters: tuple[str, ...],
-    max_iterations: int = 60,
+    max_iterations: int = 150,
     tolerance: float = 1e-2,
 ) -> EnergyPosterior:
     """Learn hyperparameters, noise and dissipation by marginal likelihood, then condition.
 
-    L-BFGS on the logarithms, under a Gaussian hyperprior centred at the start that keeps the search finite where the
+    BFGS on the logarithms, under a Gaussian hyperprior centred at the start that keeps the search finite where the
     data are silent; everything inside one compiled loop.
 
     Args:
@@ -293,31 +293,18 @@ def fit(
       observations: rows, which `compress` makes cheaper where they are many; float64 is recommended.
       start: logarithms from which the search starts, or a whole hyperprior.
       parameters: names of the dissipation parameters.
-      max_iterations: L-BFGS iterations at the most.
+      max_iterations: at the most; each evaluates the likelihood and its gradient once.
       tolerance: norm of the gradient (in units of the hyperprior's widths) that ends the search.
     Returns:
       the posterior at the optimum.
     """
     prior = _complete(basis, start)
 
-    def objective(standard: Hyperparameters) -> Array:
-        misfit = negative_log_likelihood(basis, box, observations, _at(prior, standard))
-        return misfit + 0.5 * optax.tree.norm(standard, squared=True)
+    zero, unflatten = jax.flatten_util.ravel_pytree(jax.tree.map(jnp.zeros_like, prior.centre))
 
-    solver = optax.lbfgs(memory_size=15)
-    value_and_grad = optax.value_and_grad_from_state(objective)
+    def objective(standard: Array) -> Array:
+        misfit = negative_log_likelihood(basis, box, observations, _at(prior, unflatten(standard)))
+        return misfit + 0.5 * standard @ standard
 
-    def body(carry: tuple) -> tuple:
-        standard, state, _, count = carry
-        value, grad = value_and_grad(standard, state=state)
-        updates, state = solver.update(grad, state, standard, value=value, grad=grad, value_fn=objective)
-        return optax.apply_updates(standard, updates), state, optax.tree.norm(grad), count + 1
-
-    def unfinished(carry: tuple) -> Array:
-        _, _, norm, count = carry
-        return (count < max_iterations) & (norm > tolerance) & jnp.isfinite(norm)
-
-    zero = jax.tree.map(jnp.zeros_like, prior.centre)
-    infinite = jnp.asarray(jnp.finfo(box.half_width.dtype).max)
-    standard, _, _, _ = jax.lax.while_loop(unfinished, body, (zero, solver.init(zero), infinite, 0))
-    return condition(basis, box, observations, _at(prior, standard), parameters)
+    standard, _, _ = minimise(objective, zero, max_evaluations=max_iterations, tolerance=tolerance)
+    return condition(basis, box, observations, _at(prior, unflatten(standard)), parameters)

@@ -136,14 +136,8 @@ def integral_rows(
         blocks = _operator_blocks(flow, parameters, feature_efforts(basis, box, state))
         return jnp.einsum("sg,bgfm->bsfm", cosines, blocks)
 
-    def accumulate(total: Array, item: tuple[Array, Array]) -> tuple[Array, None]:
-        state, column = item
-        return total + column[:, None, None, None, None] * frame(state)[None], None
-
-    shape = jax.eval_shape(frame, states[0]).shape
-    start = jnp.zeros((count, *shape), states.dtype)
-    design, _ = jax.lax.scan(accumulate, start, (states, integral.T))
-    design = jnp.reshape(jnp.moveaxis(design, 1, 0), (shape[0], -1, shape[-1]))
+    design = jnp.tensordot(integral, jax.lax.map(frame, states), axes=1)
+    design = jnp.reshape(jnp.moveaxis(design, 1, 0), (design.shape[1], -1, design.shape[-1]))
     change = jnp.einsum("sg,tgf->tsf", cosines, jnp.diff(states, axis=0))
     target = jnp.reshape(jnp.tensordot(jnp.asarray(rotation, states.dtype), change, axes=1), -1)
     rows_per_test = cosines.shape[0] * num_fields

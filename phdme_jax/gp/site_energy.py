@@ -111,6 +111,6 @@ def draw_prior(
     frequency_key, phase_key, weight_key = jax.random.split(key, 3)
     frequencies = mask * jax.random.normal(frequency_key, mask.shape, mask.dtype) / kernel.lengthscale
     phases = jax.random.uniform(phase_key, deviation.shape, mask.dtype, 0.0, 2 * np.pi)
-    weights = deviation * np.sqrt(2 / num_waves) * jax.random.normal(weight_key, deviation.shape, mask.dtype)
+    weights = deviation * (2 / num_waves) ** 0.5 * jax.random.normal(weight_key, deviation.shape, mask.dtype)
     none = jnp.zeros((0, num_fields), centre.dtype)
     return SiteEnergy(centre, stiffness, kernel, none, none, frequencies, phases, weights)

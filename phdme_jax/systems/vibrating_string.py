@@ -163,7 +163,7 @@ def _draw_pulse(key: Array, coordinates: Array, length: float) -> Array:
     sign = jax.random.rademacher(sign_key, (), coordinates.dtype)
     centre = jax.random.uniform(centre_key, (), coordinates.dtype, 0.45, 0.55) * length
     # the steepest strain of a pulse s = a exp(-(z/w)^2) is sqrt(2/e) a/w
-    return pulse_state(coordinates, sign * strain * width / np.sqrt(2 / np.e), centre, width)
+    return pulse_state(coordinates, sign * strain * width / (2 / np.e) ** 0.5, centre, width)
 
 
 def _draw_smooth(key: Array, coordinates: Array, length: float, num_modes: int = 5) -> Array:

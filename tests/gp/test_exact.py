@@ -82,7 +82,7 @@ def test_efforts_and_energies_of_both_posteriors_agree(world, posteriors, points
     efforts, slopes, density, values = in_weight_space()
     slopes = slopes.reshape(-1, world.basis.size)
     np.testing.assert_allclose(mean, efforts.ravel(), atol=1e-6)
-    np.testing.assert_allclose(covariance, slopes @ slopes.T, atol=1e-6)
+    np.testing.assert_allclose(covariance, slopes @ slopes.T, atol=1e-5)
     np.testing.assert_allclose(energies_at(exact.mean, points), density, atol=1e-7)
     np.testing.assert_allclose(jax.jit(density_covariance)(exact, points), values.T @ values, atol=1e-7)
     # the data said something: far less is left than the prior's variance
@@ -98,7 +98,7 @@ def test_residual_variances_and_likelihoods_of_both_posteriors_agree(world, post
     spread = design[:, :size] @ low.factor
     expected = design @ jnp.concatenate([low.mean.weights, low.mean.stiffness])
     np.testing.assert_allclose(mean, expected, atol=1e-6)
-    np.testing.assert_allclose(covariance, spread @ spread.T, atol=1e-6)
+    np.testing.assert_allclose(covariance, spread @ spread.T, atol=1e-5)
     assert float(jnp.min(jnp.diagonal(covariance)[jnp.array([0, 1])])) > 1e-3
     np.testing.assert_allclose(posteriors.exact.negative_log_likelihood, low.objective, atol=1e-5)
 
@@ -152,8 +152,8 @@ def test_row_covariance_approaches_the_continuous_operator(world):
         return covariance_of(kernel, rows, rows)[:2, 2:]
 
     exact = continuous()
-    errors = [float(jnp.max(jnp.abs(discrete(n) - exact))) for n in (65, 129)]
-    assert errors[1] < 1e-3 * float(jnp.max(jnp.abs(exact)))
+    errors = [float(jnp.max(jnp.abs(discrete(n) - exact))) for n in (33, 65)]
+    assert errors[1] < 5e-3 * float(jnp.max(jnp.abs(exact)))
     assert abs(np.log2(errors[0] / errors[1]) - 4) < 0.3
 
 
@@ -239,3 +239,19 @@ def test_parameters_may_be_traced(world):
         return jax.grad(objective)(damping)
 
     assert float(slope(jnp.asarray(0.5))) > 0 > float(slope(jnp.asarray(0.0)))
+
+
+def test_dtype_follows(world, points):
+    single = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (world.parameters, world.states, world.rates, points))
+    kernel = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), kernel_of(world.hyperparameters, world.box))
+
+    def everything(parameters, states, rates, points, key):
+        rest = jnp.zeros(2, states.dtype)
+        rows = rate_rows(world.system.structure.flow, parameters, states, rates, world.sites, rest + 1)
+        posterior = condition_exact(kernel, rest, rest, concatenate_rows([rows, effort_rows(rest[None], 0.1)]))
+        energy = sample_exact(posterior, 8, key)
+        covariance = density_covariance(posterior, points)
+        return predict_rows(posterior, effort_rows(points)), site_density(energy, points), covariance, energy
+
+    shapes = jax.eval_shape(everything, *single, jax.random.key(0))
+    assert {leaf.dtype for leaf in jax.tree.leaves(shapes)} == {jnp.dtype(jnp.float32)}

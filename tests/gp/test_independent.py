@@ -160,3 +160,20 @@ def test_rollout_forecasts_an_unseen_motion_and_reports_failure(pulse):
     error = jnp.mean((deflections(trajectory[..., 1]) - truth) ** 2)
     assert float(error / jnp.var(truth)) < 0.02
     assert not run(fitted._replace(constant=fitted.constant * jnp.nan), sine[0])[1]
+
+
+def test_dtype_follows(pulse):
+    system, *_, sites, fitted, _, _ = pulse
+    states = jnp.zeros((201, 60, 2), jnp.float32)
+
+    def everything(states):
+        smoothed, rates = local_polynomial_rates(states, tuple(np.arange(201.0)))
+        learned = fit_independent(smoothed, rates, sites, system.structure.grid.spacing[0])
+        parameters = parameter_values(system, states.dtype)
+        times = jnp.arange(3, dtype=states.dtype)
+        return learned._replace(ok=states), roll_out_independent(
+            system.structure.flow, learned, parameters, states[0], times
+        )[0]
+
+    assert {leaf.dtype for leaf in jax.tree.leaves(jax.eval_shape(everything, states))} == {jnp.dtype(jnp.float32)}
+    assert fitted.solved.dtype == jnp.float64

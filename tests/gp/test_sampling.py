@@ -9,7 +9,7 @@ import pytest
 
 from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts, feature_efforts
 from phdme_jax.gp.fit import EnergyPosterior, initial_hyperparameters
-from phdme_jax.gp.sampling import inside_box, roll_out, sample_energy, sample_rollout
+from phdme_jax.gp.sampling import inside_box, sample_energy, sample_rollout
 from phdme_jax.numerics.reference import solve_reference
 from phdme_jax.systems.base import parameter_values, zero_parameters
 
@@ -42,60 +42,57 @@ def test_samples_have_the_mean_and_covariance_of_the_posterior(posterior, points
     assert np.all(error < 0.02 * np.sqrt(np.outer(variance, variance)))
 
 
-def test_every_sample_keeps_or_loses_energy(world, posterior):
-    structure = world.system.structure
+@pytest.fixture(scope="module")
+def rollouts(world, posterior):
+    """Samples without and with damping, then the mean, too large a start, and an unstable string."""
+    structure, states = world.system.structure, world.states
     weights = jnp.asarray(structure.weights())
-    keys = jax.random.split(jax.random.key(1), 4)
+    none = posterior._replace(parameters=zero_parameters(structure, jnp.float64))
+    sure = posterior._replace(factor=jnp.zeros_like(posterior.factor))
+    unstable = sure._replace(mean=sure.mean._replace(stiffness=jnp.array([1.0, -3.0])))
+    cases = [(chosen, state) for chosen in (none, posterior) for state in states[:3]]
+    cases += [(sure, states[0]), (sure, 30 * states[0]), (unstable, states[0])]
+    batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
+    keys = jax.random.split(jax.random.key(1), 3)[jnp.array([0, 1, 2, 0, 1, 2, 0, 0, 0])]
 
     @jax.jit
-    def run(parameters):
-        def one(key, state):
-            chosen = posterior._replace(parameters=parameters)
-            return sample_rollout(BASIS, structure.flow, weights, chosen, state, TIMES, key, 6)
+    def run(case, key):
+        chosen, state = case
+        return sample_rollout(BASIS, structure.flow, weights, chosen, state, TIMES, key, 8)
 
-        return jax.vmap(one)(keys, world.states[:4])
+    return jax.vmap(run)(batch, keys)
 
-    kept, damped = run(zero_parameters(structure, jnp.float64)), run(world.parameters)
-    assert np.all(kept.ok) and np.all(damped.ok)
-    np.testing.assert_allclose(kept.energy, np.broadcast_to(kept.energy[:, :1], kept.energy.shape), rtol=1e-12)
-    assert np.all(np.diff(damped.energy, axis=1) < 0)
+
+def test_every_sample_keeps_or_loses_energy(posterior, rollouts):
+    assert np.all(rollouts.ok[:6])
+    kept, damped = np.asarray(rollouts.energy[:3]), np.asarray(rollouts.energy[3:6])
+    np.testing.assert_allclose(kept, np.broadcast_to(kept[:, :1], kept.shape), rtol=1e-12)
+    assert np.all(np.diff(damped, axis=1) < 0)
     # they are different systems, and they move
-    assert float(jnp.max(jnp.abs(jnp.ptp(kept.trajectory, axis=1)))) > 0.1
-    first, second = (sample_energy(posterior, key).weights for key in keys[:2])
+    assert np.ptp(rollouts.trajectory[:3], axis=1).max() > 0.1
+    first, second = (sample_energy(posterior, jax.random.key(seed)).weights for seed in range(2))
     assert float(jnp.max(jnp.abs(first - second))) > 1e-3
 
 
-def test_rollout_follows_the_vector_field_of_its_energy(world, posterior):
+def test_rollout_follows_the_vector_field_of_its_energy(world, posterior, rollouts):
     structure, energy = world.system.structure, posterior.mean
-    weights = jnp.asarray(structure.weights())
 
     @jax.jit
-    def run(state):
-        found = roll_out(BASIS, structure.flow, weights, energy, world.parameters, state, TIMES, 16)
-        field = partial(lambda x, p: structure.flow(efforts(BASIS, energy, x), p))
-        return found, solve_reference(field, state, TIMES, world.parameters, rtol=1e-10, atol=1e-11)[0]
+    def reference(state):
+        def field(x, parameters):
+            return structure.flow(efforts(BASIS, energy, x), parameters)
 
-    found, exact = run(world.states[0])
-    assert found.ok
-    np.testing.assert_allclose(found.trajectory, exact, atol=2e-6)
-    level = jnp.sum(weights * density(BASIS, energy, found.trajectory[3]))
-    np.testing.assert_allclose(found.energy[3], level, rtol=1e-12)
+        exact, _ = solve_reference(field, state, TIMES, world.parameters, rtol=1e-9, atol=1e-10)
+        return exact, jnp.asarray(structure.weights()) @ density(BASIS, energy, state)
+
+    assert rollouts.ok[6]
+    exact, level = reference(world.states[0])
+    np.testing.assert_allclose(rollouts.trajectory[6], exact, atol=1e-5)
+    np.testing.assert_allclose(rollouts.energy[6, 0], level, rtol=1e-12)
 
 
-def test_rollouts_that_leave_the_box_or_blow_up_are_flagged(world, posterior):
-    structure = world.system.structure
-    weights = jnp.asarray(structure.weights())
-
-    @jax.jit
-    def run(state, stiffness):
-        energy = posterior.mean._replace(stiffness=stiffness)
-        return roll_out(BASIS, structure.flow, weights, energy, world.parameters, state, TIMES, 6).ok
-
-    state, stiffness = world.states[0], posterior.mean.stiffness
-    assert run(state, stiffness)
-    assert not run(12 * state, stiffness)
-    # a negative stiffness makes the string unstable
-    assert not run(state, jnp.array([1.0, -3.0]))
+def test_rollouts_that_leave_the_box_or_blow_up_are_flagged(rollouts):
+    assert not np.any(rollouts.ok[7:])
     assert inside_box(BOX, jnp.array([[1.5, -2.3]])) and not inside_box(BOX, jnp.array([[1.5, -2.5]]))
 
 

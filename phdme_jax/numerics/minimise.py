@@ -1,0 +1,96 @@
+"""Minimum of a smooth function of a few variables, in one compiled loop."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+class _Search(NamedTuple):
+    point: Array
+    value: Array
+    gradient: Array
+    metric: Array  # estimate of the inverse Hessian
+    learned: Array  # whether the metric has seen a step
+    direction: Array
+    length: Array
+    evaluations: Array
+
+
+def minimise(
+    function: Callable[[Float[Array, "variable"]], Float[Array, ""]],
+    start: Float[Array, "variable"],
+    *,
+    max_evaluations: int = 100,
+    tolerance: float = 1e-2,
+    longest_step: float = 2.0,
+) -> tuple[Float[Array, "variable"], Float[Array, ""], Int[Array, ""]]:
+    """Minimise by BFGS with a backtracking line search; every pass evaluates the function and its gradient once.
+
+    The function appears once in the compiled program. A step that does not decrease it is shortened by cubic
+    interpolation; the estimate of the inverse Hessian is renewed where the curvature is positive.
+
+    Args:
+      function: to minimise; its variables should be scaled so that steps of order one are sensible.
+      start: where the search starts.
+      max_evaluations: evaluations at the most.
+      tolerance: norm of the gradient that ends the search.
+      longest_step: bound on the norm of a step.
+    Returns:
+      the best point found, its value, and the number of evaluations.
+    Source: Nocedal and Wright (2006), Numerical Optimization, algorithm 6.1, equations 6.17, 6.20 and 3.59.
+    """
+    slopes = jax.value_and_grad(function)
+    identity = jnp.eye(start.shape[0], dtype=start.dtype)
+
+    def unfinished(search: _Search) -> Array:
+        going = jnp.isinf(search.value) | (jnp.linalg.norm(search.gradient) > tolerance)
+        return going & (search.evaluations < max_evaluations) & (search.length > jnp.finfo(start.dtype).eps)
+
+    def evaluate(search: _Search) -> _Search:
+        step = search.length * search.direction
+        value, gradient = slopes(search.point + step)
+        fall = search.gradient @ step
+        finite = jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+        better = finite & (value <= search.value + 1e-4 * fall)
+        gradient = jnp.where(finite, gradient, 0.0)
+        ahead = _advance(search, step, value, gradient)
+        factor = jnp.where(finite, _shrink(search, value, gradient @ step), 0.1)
+        shorter = search._replace(length=search.length * factor)
+        chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), ahead, shorter)
+        return chosen._replace(evaluations=search.evaluations + 1)
+
+    def _advance(search: _Search, step: Array, value: Array, gradient: Array) -> _Search:
+        change = gradient - search.gradient
+        curvature = step @ change
+        convex = curvature > 1e-10 * jnp.linalg.norm(step) * jnp.linalg.norm(change)
+        safe = jnp.where(convex, curvature, 1.0)
+        first = jnp.where(convex & ~search.learned, safe / jnp.where(convex, change @ change, 1.0), 1.0)
+        along = identity - jnp.outer(step, change) / safe
+        renewed = along @ (first * search.metric) @ along.T + jnp.outer(step, step) / safe
+        metric, learned = jnp.where(convex, renewed, search.metric), search.learned | convex
+        direction = -metric @ gradient
+        size = jnp.linalg.norm(direction)
+        # before the metric has a scale, a step of length one
+        bound = jnp.where(learned, longest_step, 1.0)
+        direction = direction * jnp.minimum(1.0, bound / jnp.where(size > 0, size, 1.0))
+        return _Search(
+            search.point + step, value, gradient, metric, learned, direction, jnp.ones_like(value), search.evaluations
+        )
+
+    nothing = jnp.zeros_like(start)
+    infinite, one = jnp.asarray(jnp.inf, start.dtype), jnp.ones((), start.dtype)
+    begin = _Search(start, infinite, nothing, identity, jnp.asarray(False), nothing, one, jnp.asarray(0))
+    end = jax.lax.while_loop(unfinished, evaluate, begin)
+    return end.point, end.value, end.evaluations
+
+
+def _shrink(search: _Search, value: Array, slope: Array) -> Array:
+    """Factor on the length from the cubic through values and slopes at both ends of the step, between 0.1 and 0.6."""
+    before = search.length * (search.gradient @ search.direction)
+    mean = before + slope + 3 * (search.value - value)
+    root = jnp.sqrt(jnp.maximum(mean**2 - before * slope, 0.0))
+    factor = 1 - (slope + root - mean) / (slope - before + 2 * root)
+    return jnp.clip(jnp.where(jnp.isfinite(factor), factor, 0.5), 0.1, 0.6)
