@@ -1,5 +1,5 @@
-# make setup | lint | test | test-slow | test-devices | demo | lock
-.PHONY: setup lint test test-slow test-devices demo lock clean
+# make setup | lint | test | test-slow | test-devices | demo | bench | lock
+.PHONY: setup lint test test-slow test-devices demo bench lock clean
 SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -40,6 +40,9 @@ test-devices: setup
 
 demo: setup
 	$(RUN) -m experiments.vibrating_string --size demo --workdir runs/demo
+
+bench: setup
+	$(RUN) -m benchmarks.run
 
 lock: setup
 	$(RUN) -m pip install --quiet uv

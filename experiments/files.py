@@ -30,6 +30,10 @@ class InputError(ValueError):
     """A mistake in what the user gave, to be shown as one sentence without a traceback."""
 
 
+class RunFailed(RuntimeError):
+    """A run that cannot go on for no fault of its input; the message is one sentence for the user."""
+
+
 @dataclasses.dataclass(frozen=True)
 class FileLayout:
     """What a structure expects of its files.

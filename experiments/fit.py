@@ -33,7 +33,7 @@ from experiments.forecast import as_forecasts, draw, whole_number
 from experiments.overrides import apply_overrides
 from experiments.report import build_report
 from experiments.results import ResultsWriter
-from experiments.run import CommandParser, _split_overrides, _use_double_precision, command_line, run_main, user_input
+from experiments.run import CommandParser, command_line, run_main, split_overrides, use_double_precision, user_input
 from experiments.saved import (
     Forecaster,
     flatten,
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fit(arguments: Sequence[str], command: str) -> None:
     request = _parse(arguments)
-    _use_double_precision()
+    use_double_precision()
     with user_input():
         structure = request.config.structure.to_dict()
         inputs = read_inputs(request.structure, request.data, request.calibration, request.method, structure)
@@ -266,8 +266,7 @@ def _train(
     generator = stages.make_generator(method, prior, prior.structure, times, network, config.sampling.to_dict())
     normaliser = fit_normaliser(jnp.asarray(inputs.observed.state / scale, jnp.float32))
     unit = np.asarray(normaliser.scale)
-    means = np.zeros_like(rolled.states) if method.mean == "propagator" else rolled.means / unit
-    synthetic = jax.tree.map(jnp.asarray, Example(rolled.states / unit, rolled.weights, means))  # type: ignore[arg-type]
+    synthetic = jax.tree.map(jnp.asarray, Example(rolled.states / unit, rolled.weights, rolled.means / unit))  # type: ignore[arg-type]
     training = config.training.to_dict()
     # the same window twice would be the same training folder twice
     windows: dict[int, tuple] = {}
@@ -341,7 +340,7 @@ def _parse(arguments: Sequence[str]) -> Request:
     parser.add_argument("--method", default="phdme", help=f"{', '.join(METHODS)} (%(default)s)")
     parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of all draws (%(default)s)")
     options, rest = parser.parse_known_args(list(arguments))
-    overrides = _split_overrides(rest)
+    overrides = split_overrides(rest)
     known_structure(options.structure)
     if options.method not in METHODS:
         raise InputError(f"unknown method {options.method!r}; fit has {', '.join(METHODS)}")

@@ -26,7 +26,7 @@ from experiments import evaluation, stages
 from experiments.evaluation import Forecasts
 from experiments.files import Forecast, InitialState, InputError, read_state, write_forecast
 from experiments.fit_inputs import check_ends
-from experiments.run import CommandParser, _use_double_precision, command_line, run_main
+from experiments.run import CommandParser, command_line, run_main, use_double_precision
 from experiments.saved import Forecaster, is_calibrated, load_forecaster
 
 BLOCK = 16
@@ -48,14 +48,13 @@ def draw(forecaster: Forecaster, initial: np.ndarray, num_samples: int, key: Any
       samples, physical units, (n, sample, time, grid, field), float64; the first frame is the initial state exactly.
     """
     units = np.asarray(forecaster.units.fields)
+    known = stages.known_values(forecaster.structure, forecaster.generator.times)
     size = min(BLOCK, forecaster.num_samples)
     blocks = []
     for block in tqdm(range(math.ceil(num_samples / size)), desc="samples", unit="block", disable=not show):
         block_key = jax.random.fold_in(key, block)
         chunk = size * min(2, len(initial))
-        drawn = stages.sample_forecasts(
-            forecaster.generator, forecaster.structure, initial / units, size, block_key, chunk
-        )
+        drawn = stages.sample_forecasts(forecaster.generator, known, initial / units, size, block_key, chunk)
         blocks.append(drawn)
     samples = np.concatenate(blocks, axis=1)[:, :num_samples].astype(np.float64) * units
     samples[:, :, 0] = initial[:, None]
@@ -192,7 +191,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _forecast(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
-    _use_double_precision()
+    use_double_precision()
     forecaster = load_forecaster(options.run)
     found = read_state(options.initial, forecaster.layout, (forecaster.grid,))
     state, notes = check_state(options.initial, forecaster, found)

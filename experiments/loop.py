@@ -20,6 +20,7 @@ from jaxtyping import Array, Key, PyTree
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
+from experiments.files import RunFailed
 from phdme_jax.training import checkpoint, sharding
 from phdme_jax.training.state import TrainState, init_train_state
 from phdme_jax.training.step import (
@@ -35,7 +36,7 @@ from phdme_jax.training.step import (
 )
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(RunFailed):
     """Loss or gradient stopped being finite; the message names the step and the last good checkpoint."""
 
 

@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -47,8 +48,12 @@ def flatten_config(config: Any) -> dict[str, Any]:
         if hasattr(value, "keys"):
             flat |= {f"{key}.{name}": inner for name, inner in flatten_config(value).items()}
         else:
-            flat[key] = list(value) if isinstance(value, tuple) else value
+            flat[key] = _as_lists(value)
     return flat
+
+
+def _as_lists(value: Any) -> Any:
+    return [_as_lists(item) for item in value] if isinstance(value, tuple | list) else value
 
 
 def _unknown_key(config: Any, key: str, group: Any, place: str) -> str:
@@ -93,7 +98,20 @@ def _number(key: str, text: str, default: int | float) -> int | float:
 
 
 def _sequence(key: str, text: str, default: tuple | list) -> tuple | list:
+    if default and isinstance(default[0], tuple | list):
+        rows = re.findall(r"[(\[]([^()\[\]]*)[)\]]", text)
+        if not rows:
+            raise InputError(f"--config.{key} expects a list of lists such as {_as_lists(default)}, got {text!r}")
+        return type(default)(_row(key, row, default[0]) for row in rows)
     words = [word.strip() for word in text.strip("()[] ").split(",") if word.strip()]
     if not default:
         return type(default)(_parse(key, word, None) for word in words)
     return type(default)(_parse(key, word, default[0]) for word in words)
+
+
+def _row(key: str, text: str, default: tuple | list) -> tuple | list:
+    """One row of a list of rows, each entry of the type of its column."""
+    words = [word.strip() for word in text.split(",") if word.strip()]
+    if len(words) != len(default):
+        raise InputError(f"--config.{key} expects rows of {len(default)} values such as {list(default)}, got {text!r}")
+    return type(default)(_parse(key, word, column) for word, column in zip(words, default, strict=True))

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.files import InputError
+from experiments.files import InputError, RunFailed
 from experiments.folder import command_line, config_digest, describe_environment, prepare_run_folder
 from experiments.overrides import apply_overrides, flatten_config
 from experiments.report import Section, build_report
@@ -27,8 +27,9 @@ from experiments.results import ResultsWriter
 from experiments.tables import print_table
 
 __all__ = [
-    "CommandParser", "InputError", "RunContext", "Section", "Study", "command_line", "config_digest",
-    "describe_environment", "main", "prepare_run_folder", "run_main", "user_input",
+    "CommandParser", "InputError", "RunContext", "RunFailed", "Section", "Study", "command_line", "config_digest",
+    "describe_environment", "main", "prepare_run_folder", "run_main", "split_overrides",
+    "use_double_precision", "user_input",
 ]  # fmt: skip
 
 SIZES = ("smoke", "laptop", "accelerator")
@@ -121,13 +122,17 @@ def run_main(function: Callable[[], object], command: str | None = None) -> int:
       command: the command to print after an interruption; the process's own where None.
 
     Returns:
-      0; 2 after an InputError, whose one sentence goes to standard error; 130 after an interruption.
+      0; 2 after an InputError and 1 after a RunFailed, whose one sentence goes to standard error; 130 after an
+      interruption.
     """
     try:
         function()
     except InputError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
+    except RunFailed as error:
+        print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print(f"\ninterrupted; the same command goes on from here: {command or command_line()}", file=sys.stderr)
         return 130
@@ -151,7 +156,7 @@ def main(study: Study, arguments: Sequence[str] | None = None) -> int:
 
 def _run_study(study: Study, arguments: Sequence[str], command: str) -> None:
     context = _parse(study, arguments)
-    _use_double_precision()
+    use_double_precision()
     if study.check is not None:
         with user_input():
             study.check(context)
@@ -166,7 +171,7 @@ def _run_study(study: Study, arguments: Sequence[str], command: str) -> None:
 def _parse(study: Study, arguments: Sequence[str]) -> RunContext:
     parser = _make_parser(study)
     options, rest = parser.parse_known_args(list(arguments))
-    overrides = _split_overrides(rest)
+    overrides = split_overrides(rest)
     if options.size not in study.sizes:
         raise InputError(f"unknown size {options.size!r}; {study.name} has {', '.join(study.sizes)}")
     config = study.get_config(options.size)
@@ -215,7 +220,7 @@ class _StudyParser(CommandParser):
         return f"{super().format_help()}\nconfiguration of size {size}:{lines}\n"
 
 
-def _split_overrides(rest: Sequence[str]) -> dict[str, str]:
+def split_overrides(rest: Sequence[str]) -> dict[str, str]:
     """`--config.a.b=1` and `--config.a.b 1` as {"a.b": "1"}; anything else is refused."""
     overrides: dict[str, str] = {}
     words = iter(rest)
@@ -252,7 +257,7 @@ def _data_dir(text: str) -> Path | None:
     return Path(text) if text else None
 
 
-def _use_double_precision() -> None:
+def use_double_precision() -> None:
     """Reference data and GP stages are float64; the networks ask for float32 themselves.
 
     Compiled programs are kept between processes, unless the user's environment names another place for them.

@@ -24,6 +24,7 @@ from experiments.files import InputError
 from experiments.results import Measurement
 from experiments.run import RunContext, Section, Study, main
 from experiments.spring_data import SpringRecording, forecast_window, initial_state, load_spring
+from experiments.spring_generator import sample_images, train_spring_generator, with_rest
 from experiments.spring_prior import (
     SpringPrior,
     learn_spring,
@@ -62,7 +63,8 @@ class SpringForecast(NamedTuple):
       displacement: mean and samples at the scored images, one field.
       energy: along the mean, at the start image and the scored ones, shape (window, 1 + time).
       energy_samples: shape (window, sample, 1 + time).
-      rejected: share of the samples that left the region where the energy is known or did not stay finite.
+      rejected: share of the rollouts (those that train, for a generator) that left the region where the energy is known
+        or did not stay finite.
     """
 
     displacement: Forecasts
@@ -134,6 +136,7 @@ class SeedRun:
         self.images = min(part.truth.shape[1] for part in windows.values())
         self.windows = {split: cut(part, self.images) for split, part in windows.items()}
         self.fit_seconds: dict[bool, float] = {}
+        self.train_seconds: dict[str, float] = {}
         self._priors: dict[bool, tuple[Basis, SpringPrior]] = {}
 
     def recording(self, split: str) -> SpringRecording:
@@ -202,8 +205,35 @@ def rollout_forecaster(run: SeedRun, nonlinear: bool) -> Forecaster:
     return forecast
 
 
+def generator_forecaster(run: SeedRun, name: str) -> Forecaster:
+    """Sample the conditional generator trained on rollouts of the learned energy; the forecast is the samples' mean."""
+    trained = train_spring_generator(run, name)
+    run.train_seconds[name] = sum(trained.generator.seconds.values())
+
+    def forecast(recording: SpringRecording, windows: Windows, key: Any) -> SpringForecast:
+        options = run.config.forecast
+        measured = start_states(recording, windows, run.train.amplitude_noise, 0, key)[:, 0]
+        since = windows.times - windows.times[:, :1]
+        began = time.perf_counter()
+        drawn = sample_images(
+            trained.generator, with_rest(measured, recording.rest_strain), since, options.draws, key
+        )
+        seconds = (time.perf_counter() - began) / (drawn.shape[0] * drawn.shape[1])
+        finite = np.isfinite(drawn).all(axis=(1, 2, 3, 4))
+        drawn = np.nan_to_num(drawn)
+        values = modal_displacement(drawn[:, :, 1:, :, 1], recording.grid, recording.modes)[..., None]
+        energy = np.stack([run.energy_of(recording, one) for one in drawn])
+        mean_energy = np.stack([run.energy_of(recording, one) for one in drawn.mean(axis=1)])
+        forecasts = Forecasts(values.mean(axis=1), values, finite, seconds)
+        return SpringForecast(forecasts, mean_energy, energy, trained.rejected)
+
+    return forecast
+
+
 # A method is one line: what it learns from the training recording, and how it forecasts a window from its start state.
 FORECASTERS: dict[str, Callable[[SeedRun], Forecaster]] = {
+    "phdme": partial(generator_forecaster, name="phdme"),
+    "phdme_rollout": partial(generator_forecaster, name="phdme_rollout"),
     "gp_rollout": partial(rollout_forecaster, nonlinear=True),
     "quadratic_hamiltonian": partial(rollout_forecaster, nonlinear=False),
 }
@@ -293,6 +323,8 @@ def run_study(context: RunContext) -> list[Section]:
         for name in context.methods:
             kept[name] = evaluate(run, name)
             print(f"seed {seed}: {name} done", flush=True)
+        for name, value in run.train_seconds.items():
+            context.results.record(SYSTEM, name, seed, "train", {"train_seconds": Measurement(value, "s")}, 1)
         for name, nonlinear in (("gp_rollout", True), ("quadratic_hamiltonian", False)):
             if name in kept:
                 seconds = {"fit_seconds": Measurement(run.fit_seconds[nonlinear], "s")}

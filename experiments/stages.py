@@ -196,12 +196,47 @@ def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> 
     states = np.asarray(sampled.trajectory)[ok].astype(np.float32)
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), prior.posterior._replace(ok=jnp.zeros(())))
     spread = in_chunks(partial(_variance(prior.basis, prior.structure, times), narrow), 16, states)
-    floor = np.median(spread, axis=(0, 1, 2))
-    rate = np.sqrt(np.mean(np.diff(states, axis=1) ** 2, axis=(0, 1, 2))) / np.mean(np.diff(times))
-    scale = np.sqrt(np.mean(states**2, axis=(0, 1, 2)))
-    weights = np.asarray(jax.vmap(residual_weights, in_axes=(-1, 0), out_axes=-1)(spread, floor))
-    weights = (weights * (scale / rate) ** 2).astype(np.float32)
+    weights = residual_weight(spread, states, times)
     return Rollouts(states, np.asarray(means.trajectory)[ok].astype(np.float32), weights, float(1 - ok.mean()))
+
+
+def residual_weight(spread: np.ndarray, states: np.ndarray, times: Times) -> np.ndarray:
+    """Weights of the squared residual in normalised units, from its posterior variance.
+
+    Args:
+      spread: posterior variance of the residual, (n, time - 1, grid, field).
+      states: trajectories it belongs to, (n, time, grid, field).
+      times: times of the frames.
+    Returns:
+      weights, float32, shape of the variance.
+    """
+    rate = np.sqrt(np.mean(np.diff(states, axis=1) ** 2, axis=(0, 1, 2))) / np.mean(np.diff(times))
+    # a field whose part of the dynamics is known for sure has no variance, and even weights
+    floor = np.maximum(np.median(spread, axis=(0, 1, 2)), 1e-12 * rate**2)
+    scale = np.sqrt(np.mean(states**2, axis=(0, 1, 2)))
+    each_field = jax.vmap(residual_weights, in_axes=(-1, 0), out_axes=-1)
+    weights = np.asarray(each_field(jnp.asarray(spread), jnp.asarray(floor)))
+    return (weights * (scale / rate) ** 2).astype(np.float32)
+
+
+class Dynamics(NamedTuple):
+    """What a prior tells a generator, in physical units.
+
+    Attributes:
+      rate: mean rate of a state (grid, field), for float32 states.
+      roll_out: mean rollouts (n, time, grid, field) from initial states (n, grid, field).
+    """
+
+    rate: Callable[[Any], Any]
+    roll_out: Callable[[np.ndarray], np.ndarray]
+
+
+def dynamics_of(prior: Prior, times: Times) -> Dynamics:
+    """Rate and rollouts of the posterior-mean energy."""
+    narrow = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
+    mean, parameters = narrow(prior.posterior.mean), narrow(prior.posterior.parameters)
+    rate = learned_rate(prior.basis, prior.structure.flow, mean, parameters)
+    return Dynamics(rate, lambda initial: np.asarray(mean_rollouts(prior, initial, times).trajectory))
 
 
 @dataclass(frozen=True)
@@ -210,6 +245,7 @@ class Generator:
 
     method: Method
     prior: Prior | None
+    dynamics: Dynamics | None
     times: Times
     propagator: Propagator
     denoiser: Network
@@ -219,15 +255,14 @@ class Generator:
     seconds: dict[str, float]
 
 
-def physics_terms(prior: Prior | None, structure: Structure, normaliser: Normaliser, physics: dict) -> PhysicsTerms:
-    """Residual and boundary terms in normalised float32 units."""
+def physics_terms(
+    dynamics: Dynamics | None, structure: Structure, normaliser: Normaliser, physics: dict
+) -> PhysicsTerms:
+    """Residual and boundary terms in normalised float32 units; without dynamics there is no residual."""
     scale = normaliser.scale
     rate = None
-    if prior is not None and physics["residual_weight"] > 0:
-        narrow = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
-        learned = learned_rate(
-            prior.basis, structure.flow, narrow(prior.posterior.mean), narrow(prior.posterior.parameters)
-        )
+    if dynamics is not None and physics["residual_weight"] > 0:
+        learned = dynamics.rate
 
         def rate(state: Any) -> Any:
             return learned(state * scale) / scale
@@ -241,13 +276,21 @@ def physics_terms(prior: Prior | None, structure: Structure, normaliser: Normali
 
 
 def make_generator(
-    method: Method, prior: Prior | None, structure: Structure, times: Times, network: dict, sampling: dict
+    method: Method,
+    prior: Prior | None,
+    structure: Structure,
+    times: Times,
+    network: dict,
+    sampling: dict,
+    dynamics: Dynamics | None = None,
 ) -> Generator:
-    """The untrained generator: static parts only."""
+    """The untrained generator: static parts only; dynamics are the prior's where None."""
+    if dynamics is None and prior is not None:
+        dynamics = dynamics_of(prior, times)
     schedule = schedules.CosineSchedule(-8.0, 8.0)
     denoiser = precondition(make_unet(**network["unet"]), schedule, "v")
     propagator = Propagator(structure.parity, **network["propagator"])
-    return Generator(method, prior, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
+    return Generator(method, prior, dynamics, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
 
 
 def with_arrays(generator: Generator, **arrays: Any) -> Generator:
@@ -273,7 +316,8 @@ def train_generator(
     Args:
       generator: from `make_generator`.
       structure: operators.
-      synthetic: training trajectories, normalised, leaves with a leading axis.
+      synthetic: training trajectories, normalised, leaves with a leading axis; the first frame of `mean` is what the
+        generator is told, the rest is used where the conditional mean is a rollout.
       observed: real trajectories mixed into every batch, or None.
       normaliser: field scales.
       training: numbers of the training group.
@@ -285,7 +329,7 @@ def train_generator(
       the generator with its arrays.
     """
     method = generator.method
-    terms = physics_terms(generator.prior if method.physics else None, structure, normaliser, physics)
+    terms = physics_terms(generator.dynamics if method.physics else None, structure, normaliser, physics)
     mean_key, residual_key, init_key = jax.random.split(key, 3)
     fraction = training["real_fraction"] if observed is not None else 0.0
     seconds: dict[str, float] = {}
@@ -317,14 +361,14 @@ def train_generator(
             params = run(loss, params, data, f"mean_{window}", stage_key, batch, steps, rate)
         arrays["propagator"] = params
         means = partial(_propagated, generator)
-        synthetic = synthetic._replace(mean=in_chunks(partial(means, params), 128, synthetic.state[:, 0]))
+        synthetic = synthetic._replace(mean=in_chunks(partial(means, params), 128, synthetic.mean[:, 0]))
         if observed is not None:
-            observed = observed._replace(mean=in_chunks(partial(means, params), 128, observed.state[:, 0]))
+            observed = observed._replace(mean=in_chunks(partial(means, params), 128, observed.mean[:, 0]))
     error = np.asarray(synthetic.state - synthetic.mean)
     scale = np.sqrt(np.mean(error**2, axis=(0, 2)))[:, None, :]
     scale = np.maximum(scale, 1e-3 * scale.max()).astype(np.float32)
     arrays["scale"] = jnp.asarray(scale)
-    condition = Condition(jnp.asarray(synthetic.state[0, 0]), jnp.asarray(synthetic.mean[0]))
+    condition = Condition(jnp.asarray(synthetic.mean[0, 0]), jnp.asarray(synthetic.mean[0]))
     params = generator.denoiser.init(init_key, jnp.asarray(synthetic.state[0]), condition)
     scaled_loss = residual_loss(generator.denoiser, generator.schedule, terms, generator.times)
 
@@ -351,21 +395,29 @@ def conditional_mean(generator: Generator, initial: np.ndarray) -> np.ndarray:
     """The generator's conditional mean from initial states, normalised units, (n, time, grid, field)."""
     scale = np.asarray(generator.arrays["normaliser"].scale)
     if generator.method.mean == "rollout":
-        assert generator.prior is not None
-        rolled = mean_rollouts(generator.prior, initial, generator.times)
-        return (np.asarray(rolled.trajectory) / scale).astype(np.float32)
+        assert generator.dynamics is not None
+        return (np.asarray(generator.dynamics.roll_out(initial)) / scale).astype(np.float32)
     normalised = (initial / scale).astype(np.float32)
     return in_chunks(partial(_propagated, generator, generator.arrays["propagator"]), 128, normalised)
 
 
+def known_values(structure: Structure, times: Times) -> np.ndarray:
+    """One where a forecast equals the conditional mean: the first frame, and fields held at the ends."""
+    size = structure.grid.coordinates().shape[0]
+    known = np.zeros((len(times), size, len(structure.parity)), np.float32)
+    known[0] = 1.0
+    known[:, [0, -1]] = np.asarray(structure.parity) < 0
+    return known
+
+
 def sample_forecasts(
-    generator: Generator, structure: Structure, initial: np.ndarray, num_samples: int, key: Any, chunk: int = 32
+    generator: Generator, known: np.ndarray, initial: np.ndarray, num_samples: int, key: Any, chunk: int = 32
 ) -> np.ndarray:
     """Draw trajectories from initial states.
 
     Args:
       generator: trained.
-      structure: gives the fixed ends.
+      known: one where a forecast equals the conditional mean, see `known_values`, (time, grid, field).
       initial: initial states in physical units, (n, grid, field).
       num_samples: trajectories per state.
       key: random key.
@@ -375,10 +427,6 @@ def sample_forecasts(
     """
     means = conditional_mean(generator, initial)
     scale = np.asarray(generator.arrays["normaliser"].scale)
-    known = np.zeros(means.shape[1:], np.float32)
-    known[0] = 1.0
-    known[:, [0, -1]] = np.asarray(structure.parity) < 0
-
     draw = _drawer(generator.denoiser, generator.schedule, generator.sampler_steps)
     keys = jax.random.split(key, (initial.shape[0], num_samples))
     arrays = (generator.arrays["denoiser"], generator.arrays["scale"], jnp.asarray(known))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.files import atomic_write
+from experiments.files import RunFailed, atomic_write
 from experiments.stages import Times, in_chunks
 from phdme_jax.numerics import solve_reference
 from phdme_jax.systems import make_system
@@ -44,7 +44,7 @@ def reference_trajectories(fine: System, family: str, times: Times, stride: int,
     Solved by diffrax Dopri8 at relative and absolute tolerance 1e-8 / 1e-9 on the fine grid.
 
     Raises:
-      RuntimeError: a reference solution failed.
+      RunFailed: a reference solution failed.
     """
     draw = fine.initial_state(family)
 
@@ -61,7 +61,7 @@ def reference_trajectories(fine: System, family: str, times: Times, stride: int,
 
     trajectories, ok = in_chunks(solve, 32, keys)
     if not ok.all():
-        raise RuntimeError(f"{int((~ok).sum())} of {ok.size} reference solutions failed; try a looser tolerance")
+        raise RunFailed(f"{int((~ok).sum())} of {ok.size} reference solutions failed; try a looser tolerance")
     return trajectories
 
 

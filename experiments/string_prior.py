@@ -18,6 +18,7 @@ import numpy as np
 from experiments import evaluation, figures, stages
 from experiments.configs.string_prior import get_config
 from experiments.drawing import Labels
+from experiments.files import RunFailed
 from experiments.report import Picture
 from experiments.results import Measurement
 from experiments.run import RunContext, Section, Study, main
@@ -56,7 +57,7 @@ def reference_pair(system: System, times: stages.Times) -> tuple[np.ndarray, np.
     solve = jax.jit(lambda state: solve_reference(field, state, jnp.asarray(times), values))
     pairs = [solve(state) for state in published_states(system)]
     if not all(bool(ok) for _, ok in pairs):
-        raise RuntimeError("the reference solution of the string failed; try a smaller grid")
+        raise RunFailed("the reference solution of the string failed; try a smaller grid")
     return np.asarray(pairs[0][0]), np.asarray(pairs[1][0])
 
 

@@ -121,8 +121,8 @@ class SeedRun:
         state: Any = (states / scale).astype(np.float32)
         if weights is None:
             weights = np.ones((state.shape[0], state.shape[1] - 1, *state.shape[2:]), np.float32)
-        mean = np.zeros_like(state) if means is None else (means / scale).astype(np.float32)
-        return Example(state, weights, mean)
+        mean: Any = np.repeat(state[:, :1], state.shape[1], axis=1) if means is None else means / scale
+        return Example(state, weights, mean.astype(np.float32))
 
     def generator(self, method: Method) -> stages.Generator:
         """The method's trained generator."""
@@ -178,7 +178,8 @@ def forecast_by_generator(run: SeedRun, generator: stages.Generator, initial: np
     """Sample the trained generator; the forecast is the samples' mean."""
     began = time.perf_counter()
     count = run.config.sampling.num_samples
-    samples = stages.sample_forecasts(generator, run.structure, initial, count, jax.random.fold_in(run.key, 4))
+    known = stages.known_values(run.structure, run.times)
+    samples = stages.sample_forecasts(generator, known, initial, count, jax.random.fold_in(run.key, 4))
     seconds = (time.perf_counter() - began) / (initial.shape[0] * count)
     finite = np.isfinite(samples).all(axis=(1, 2, 3, 4))
     samples = np.nan_to_num(samples.astype(np.float64))

@@ -26,11 +26,33 @@ def get_config(size: str) -> ConfigDict:
             "first_frame": 20, "last_frame": 340, "half_width": 0.034, "spacing": 0.017,
         },
         "forecast": {"start_frame": 26, "frames": 180, "substeps": 8, "draws": 50},
+        # rollouts that train the generators; ranges of the scale of modes and rest strain
+        "generator": {
+            "rollouts": 2048, "num_frames": 64, "substeps": 8, "start_scale": (0.4, 1.4), "rest_scale": (0.5, 1.5),
+        },
+        "physics": {"residual_weight": 0.1, "boundary_weight": 0.1},
+        "network": {
+            "propagator": {"radius": 8, "width": 64, "depth": 2},
+            "unet": {"channels": 16, "multipliers": (1, 2, 2), "num_blocks": 1, "embedding_size": 64, "heads": 2},
+        },
+        "training": {
+            "propagator_stages": ((4, 1500, 64, 3e-3), (16, 750, 32, 1e-3)),
+            "residual_stage": (400, 16, 1e-3),
+            "ema_decay": 0.995,
+        },
+        "sampling": {"num_steps": 8},
         "starts": (20, 56, 2),
         "calibration": (20, 210, 10),
         "level": 0.9,
     }  # fmt: skip
     if size == "smoke":
         base["forecast"] |= {"draws": 8}
+        base["generator"] |= {"rollouts": 64, "num_frames": 32}
+        base["network"] = {
+            "propagator": {"radius": 8, "width": 16, "depth": 1},
+            "unet": {"channels": 8, "multipliers": (1, 2), "num_blocks": 1, "embedding_size": 16, "heads": 0},
+        }
+        base["training"] |= {"propagator_stages": ((4, 60, 16, 3e-3),), "residual_stage": (10, 8, 1e-3)}
+        base["sampling"] = {"num_steps": 3}
         base |= {"starts": (20, 56, 6), "calibration": (20, 200, 20)}
     return ConfigDict(base)

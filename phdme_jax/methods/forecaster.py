@@ -32,7 +32,8 @@ class Example(NamedTuple):
     Attributes:
       state: trajectory, shape (time, grid, field).
       weight: weight of the squared residual, mean about one, shape (time - 1, grid, field).
-      mean: the conditional mean mu once it is known; zeros before, shape (time, grid, field).
+      mean: the conditional mean mu, its first frame the initial state that the generator is told, shape
+        (time, grid, field).
     """
 
     state: Float[Array, "time grid field"]
@@ -114,7 +115,7 @@ def residual_loss(
 
     def loss(params: Any, item: tuple[Example, Array], key: Array) -> tuple[Array, dict[str, Array]]:
         example, scale = item
-        condition = Condition(initial=example.state[0], rollout=example.mean)
+        condition = Condition(initial=example.mean[0], rollout=example.mean)
         target = (example.state - example.mean) / scale
         denoised = denoising_loss(bind(denoiser, params, condition), schedule, target, key)
         decoded = example.mean + scale * denoised.x0_hat

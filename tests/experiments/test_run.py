@@ -14,6 +14,7 @@ from experiments.run import (
     CommandParser,
     InputError,
     RunContext,
+    RunFailed,
     Section,
     Study,
     config_digest,
@@ -56,7 +57,7 @@ def get_config(size: str) -> ml_collections.ConfigDict:
     return ml_collections.ConfigDict(
         {
             "model": {"width": {"smoke": 4, "laptop": 8}[size], "rate": 1e-3, "name": "mlp", "residual": True},
-            "grid": {"points": (16, 16), "extra": None},
+            "grid": {"points": (16, 16), "extra": None, "stages": ((4, 0.1), (8, 0.2))},
         }
     )
 
@@ -137,6 +138,8 @@ def test_defaults_and_arguments_reach_the_study(tmp_path, monkeypatch):
         ("grid.points=32,64", "points", (32, 64)),
         ("grid.points=(32,)", "points", (32,)),
         ("grid.extra=3", "extra", 3),
+        ("grid.stages=((16,1e-3))", "stages", ((16, 1e-3),)),
+        ("grid.stages=[[16, 1], [2, 3]]", "stages", ((16, 1.0), (2, 3.0))),
     ],
 )
 def test_overrides_keep_the_type_of_the_default(tmp_path, argument, place, value):
@@ -163,6 +166,9 @@ def test_overrides_keep_the_type_of_the_default(tmp_path, argument, place, value
         (["--config.model.rate=fast"], ["a number such as 0.001, got 'fast'"]),
         (["--config.model.residual=maybe"], ["true or false, got 'maybe'"]),
         (["--config.grid.points=16,x"], ["a whole number such as 16, got 'x'"]),
+        (["--config.grid.stages=16,2"], ["a list of lists such as [[4, 0.1], [8, 0.2]], got '16,2'"]),
+        (["--config.grid.stages=((16,))"], ["rows of 2 values such as [4, 0.1], got '16,'"]),
+        (["--config.grid.stages=((1.5,2))"], ["a whole number such as 4, got '1.5'"]),
         (["--config.model=3"], ["--config.model is a group", "model.width"]),
         (["--config.model.width.x=3"], ["model.width is a value and has no keys"]),
         (["--config.model.width"], ["has no value"]),
@@ -188,6 +194,14 @@ def test_a_defect_of_the_program_keeps_its_traceback(tmp_path):
 
     with pytest.raises(ValueError, match="a defect"):
         main(toy_study(run), ["--workdir", str(tmp_path / "run")])
+
+
+def test_a_run_that_cannot_go_on_is_one_sentence_too(capsys, tmp_path):
+    def run(context):
+        raise RunFailed("the training\ndiverged")
+
+    assert main(toy_study(run), ["--workdir", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err == "failed: the training diverged\n"
 
 
 def test_a_run_ends_with_its_table_and_its_report(capsys, tmp_path):
