@@ -335,7 +335,9 @@ def train_generator(
     seconds: dict[str, float] = {}
 
     def run(loss: Any, params: Any, data: Any, stage: str, key: Any, batch: int, steps: int, rate: float) -> Any:
-        optimizer = make_optimizer(rate, warmup_steps=min(100, steps // 10), total_steps=steps, final_fraction=0.01)
+        optimizer = make_optimizer(
+            rate, min(100, steps // 10), steps, final_fraction=0.01, matrix_steps=stage != "residual"
+        )
         options = LoopOptions(
             batch_size=batch,
             num_steps=steps,
@@ -355,7 +357,9 @@ def train_generator(
     if method.mean == "propagator":
         params = init_propagator(generator.propagator, jnp.asarray(synthetic.state[0, 0]), init_key)
         data = dataset(synthetic, observed)
-        for index, (window, steps, batch, rate) in enumerate(training["propagator_stages"]):
+        # noisy trajectories need longer windows than clean ones
+        chosen = "observed_stages" if method.data == "observed" else "propagator_stages"
+        for index, (window, steps, batch, rate) in enumerate(training[chosen]):
             loss = propagator_loss(generator.propagator, terms, generator.times, window)
             stage_key = jax.random.fold_in(mean_key, index)
             params = run(loss, params, data, f"mean_{window}", stage_key, batch, steps, rate)

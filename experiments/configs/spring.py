@@ -36,7 +36,7 @@ def get_config(size: str) -> ConfigDict:
             "unet": {"channels": 16, "multipliers": (1, 2, 2), "num_blocks": 1, "embedding_size": 64, "heads": 2},
         },
         "training": {
-            "propagator_stages": ((4, 1500, 64, 3e-3), (16, 750, 32, 1e-3)),
+            "propagator_stages": ((1, 8000, 64, 2e-2), (8, 400, 32, 1e-3)),
             "residual_stage": (400, 16, 1e-3),
             "ema_decay": 0.995,
         },
@@ -52,7 +52,7 @@ def get_config(size: str) -> ConfigDict:
             "propagator": {"radius": 8, "width": 16, "depth": 1},
             "unet": {"channels": 8, "multipliers": (1, 2), "num_blocks": 1, "embedding_size": 16, "heads": 0},
         }
-        base["training"] |= {"propagator_stages": ((4, 60, 16, 3e-3),), "residual_stage": (10, 8, 1e-3)}
+        base["training"] |= {"propagator_stages": ((1, 100, 16, 1e-2),), "residual_stage": (10, 8, 1e-3)}
         base["sampling"] = {"num_steps": 3}
         base |= {"starts": (20, 56, 6), "calibration": (20, 200, 20)}
     return ConfigDict(base)

@@ -43,8 +43,9 @@ def get_config(size: str) -> ConfigDict:
             "unet": {"channels": 16, "multipliers": (1, 2, 2), "num_blocks": 1, "embedding_size": 64, "heads": 2},
         },
         "training": {
-            # window, steps, batch, learning rate of each stage of the conditional mean
-            "propagator_stages": ((4, 2000, 64, 3e-3), (16, 1500, 32, 1e-3)),
+            # window, steps, batch, learning rate of each stage of the conditional mean, on rollouts and on noisy data
+            "propagator_stages": ((1, 12000, 64, 2e-2), (8, 400, 32, 1e-3)),
+            "observed_stages": ((4, 3000, 64, 5e-3), (16, 1000, 32, 1e-3)),
             # steps, batch, learning rate of the diffusion model
             "residual_stage": (400, 16, 1e-3),
             "ema_decay": 0.995,
@@ -63,14 +64,18 @@ def get_config(size: str) -> ConfigDict:
                 "propagator": {"radius": 6, "width": 16, "depth": 1},
                 "unet": {"channels": 8, "multipliers": (1, 2), "num_blocks": 1, "embedding_size": 16, "heads": 0},
             },
-            "training": {"propagator_stages": ((4, 60, 16, 3e-3),), "residual_stage": (10, 8, 1e-3)},
+            "training": {
+                "propagator_stages": ((1, 100, 16, 1e-2),), "observed_stages": ((4, 60, 16, 5e-3),),
+                "residual_stage": (10, 8, 1e-3),
+            },
             "sampling": {"num_steps": 3, "num_samples": 4},
         },
         "demo": {
             "data": {"num_calibration": 48, "num_test": 32},
             "rollouts": {"count": 512},
             "training": {
-                "propagator_stages": ((4, 500, 64, 3e-3), (12, 150, 32, 1e-3)),
+                "propagator_stages": ((1, 3000, 64, 2e-2), (8, 100, 32, 1e-3)),
+                "observed_stages": ((4, 600, 64, 5e-3),),
                 "residual_stage": (60, 16, 1e-3),
             },
             "sampling": {"num_steps": 5, "num_samples": 4},
@@ -86,7 +91,8 @@ def get_config(size: str) -> ConfigDict:
                 },
             },
             "training": {
-                "propagator_stages": ((4, 5000, 256, 3e-3), (16, 5000, 256, 1e-3), (63, 5000, 128, 3e-4)),
+                "propagator_stages": ((1, 40000, 256, 2e-2), (16, 2000, 128, 1e-3)),
+                "observed_stages": ((4, 5000, 256, 5e-3), (16, 2000, 128, 1e-3)),
                 "residual_stage": (20000, 64, 1e-3),
             },
             "sampling": {"num_steps": 20, "num_samples": 32},

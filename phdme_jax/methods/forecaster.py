@@ -75,6 +75,8 @@ def propagator_loss(
 
         mean |x - mu|^2 + lambda_phys mean(W r(mu)^2) + lambda_bc boundary
 
+    The residual integrates through eight neighbouring frames; shorter windows leave it out.
+
     Args:
       config: sizes of the propagator.
       terms: physics.
@@ -84,6 +86,7 @@ def propagator_loss(
       example_loss(params, example, key) -> (loss, metrics).
     """
     span = tuple(float(t - times[0]) for t in times[: window + 1])
+    terms = terms if len(span) >= 8 else terms._replace(rate=None)
 
     def loss(params: Any, example: Example, key: Array) -> tuple[Array, dict[str, Array]]:
         start = jax.random.randint(key, (), 0, len(times) - window)

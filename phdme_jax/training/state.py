@@ -79,8 +79,12 @@ def make_optimizer(
     clip_norm: float = 1.0,
     weight_decay: float = 0.0,
     final_fraction: float = 0.0,
+    matrix_steps: bool = False,
 ) -> optax.GradientTransformation:
     """AdamW on gradients clipped by their global norm, with warm-up and cosine decay of the rate.
+
+    With `matrix_steps`, matrices take orthogonalised steps instead (Muon) and AdamW moves the rest; small dense
+    networks reach the same loss in several times fewer steps, at rates ten times larger.
 
     Args:
       learning_rate: the largest rate, reached at the end of the warm-up.
@@ -89,6 +93,7 @@ def make_optimizer(
       clip_norm: gradients of a larger global norm are scaled down to it.
       weight_decay: decoupled decay, multiplied by the rate; acts on every parameter.
       final_fraction: the last rate over the largest.
+      matrix_steps: whether parameters of two axes take orthogonalised steps.
 
     Returns:
       an optax transformation.
@@ -97,12 +102,16 @@ def make_optimizer(
       ValueError: the warm-up is not shorter than the run, or `clip_norm` is not positive.
 
     Source: Loshchilov and Hutter (2019), Decoupled weight decay regularization, algorithm 2; Pascanu et al. (2013),
-      algorithm 1, for the clipping.
+      algorithm 1, for the clipping; Jordan et al. (2024), Muon, for the orthogonalised steps.
     """
     if not clip_norm > 0:
         raise ValueError(f"expected clip_norm > 0, got {clip_norm}; try 1.0, or a huge value for no clipping")
     schedule = learning_rate_schedule(learning_rate, warmup_steps, total_steps, final_fraction)
-    return optax.chain(optax.clip_by_global_norm(clip_norm), optax.adamw(schedule, weight_decay=weight_decay))
+    if matrix_steps:
+        steps = optax.contrib.muon(schedule, weight_decay=weight_decay, adam_weight_decay=weight_decay)
+    else:
+        steps = optax.adamw(schedule, weight_decay=weight_decay)
+    return optax.chain(optax.clip_by_global_norm(clip_norm), steps)
 
 
 def update_average(average: PyTree, params: PyTree, step: Int[Array, ""], decay: float) -> PyTree:
