@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.priors import CHUNK, Times, in_chunks
 from experiments.results import Measurement
-from experiments.stages import CHUNK, Times, in_chunks
 from phdme_jax.calibration import band_score, conformal_quantile, is_covered, minimum_calibration_size
 from phdme_jax.calibration.scores import ball_score, band, band_scale
 from phdme_jax.methods.physics import dynamics_residual

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import evaluation, stages
+from experiments import evaluation, generators, priors
 from experiments.configs.fit import SIZES, get_config
 from experiments.evaluation import Forecasts
 from experiments.files import InputError, file_digest
@@ -163,8 +163,8 @@ def run_fit(request: Request, inputs: FitInputs, digest: str) -> Fitted:
 
 
 def fitted_prior(
-    request: Request, inputs: FitInputs, states: np.ndarray, times: stages.Times
-) -> tuple[stages.Prior, float]:
+    request: Request, inputs: FitInputs, states: np.ndarray, times: priors.Times
+) -> tuple[priors.Prior, float]:
     """The energy, kept in the run folder, with as many integration steps between frames as its fastest wave needs.
 
     Args:
@@ -183,15 +183,15 @@ def fitted_prior(
             kept = unflatten({name: archive[name] for name in archive.files})
         basis = Basis(len(inputs.structure.fields), options["main"], options["pair"])
         posterior = posterior_from(kept["posterior"])
-        prior = stages.Prior(inputs.structure, basis, posterior, options["substeps"], float(kept["seconds"]))
+        prior = priors.Prior(inputs.structure, basis, posterior, options["substeps"], float(kept["seconds"]))
     else:
         few = min(len(states), request.config.prior_trajectories)
         chosen = np.unique(np.linspace(0, len(states) - 1, few).astype(int))
         if few < len(states):
             print(f"note: the energy is learned from {few} of the {len(states)} trajectories", flush=True)
-        prior = stages.fit_prior(inputs.structure, states[chosen], times, **options)
+        prior = priors.fit_prior(inputs.structure, states[chosen], times, **options)
         kept = {"posterior": posterior_arrays(prior.posterior), "seconds": prior.seconds}
-        stages.save_arrays(path, flatten(kept))
+        priors.save_arrays(path, flatten(kept))
     if not bool(prior.posterior.ok):
         raise InputError("the fitted energy is not finite; give more trajectories or more frames")
     step = float(np.max(np.diff(times)))
@@ -202,7 +202,7 @@ def fitted_prior(
     return dataclasses.replace(prior, substeps=substeps), wave * step
 
 
-def fastest_rates(prior: stages.Prior, states: np.ndarray, count: int = 3) -> tuple[float, float]:
+def fastest_rates(prior: priors.Prior, states: np.ndarray, count: int = 3) -> tuple[float, float]:
     """Largest modulus and largest imaginary part of the rates of the learned dynamics, linearised.
 
     Args:
@@ -236,34 +236,34 @@ def _radius(asked: int, reach: float, num_points: int) -> int:
 
 
 def _rollouts(
-    request: Request, prior: stages.Prior, states: np.ndarray, times: stages.Times, key: Any
-) -> stages.Rollouts:
+    request: Request, prior: priors.Prior, states: np.ndarray, times: priors.Times, key: Any
+) -> priors.Rollouts:
     path = request.workdir / "data" / "rollouts.npz"
     if path.exists():
         with np.load(path) as kept:
-            return stages.Rollouts(kept["states"], kept["means"], kept["weights"], float(kept["rejected"]))
+            return priors.Rollouts(kept["states"], kept["means"], kept["weights"], float(kept["rejected"]))
     initial = draw_initial_states(
         prior.structure, states, request.config.rollouts.count, jax.random.fold_in(key, 1),
         **request.config.initial.to_dict(),
     )  # fmt: skip
     with user_input():
-        rolled = stages.make_rollouts(prior, initial, times, jax.random.fold_in(key, 2))
+        rolled = priors.make_rollouts(prior, initial, times, jax.random.fold_in(key, 2))
     if len(rolled.states) < 2:
         raise InputError(
             "nearly every rollout of the learned energy left the range of the data or gained energy; give more "
             "trajectories, check the units of time and grid, or raise --config.prior.margin"
         )
-    stages.save_arrays(path, rolled._asdict())
+    priors.save_arrays(path, rolled._asdict())
     return rolled
 
 
 def _train(
-    request: Request, inputs: FitInputs, prior: stages.Prior, rolled: stages.Rollouts, network: dict[str, Any],
+    request: Request, inputs: FitInputs, prior: priors.Prior, rolled: priors.Rollouts, network: dict[str, Any],
     key: Any, digest: str,
-) -> stages.Generator:  # fmt: skip
+) -> generators.Generator:  # fmt: skip
     config, method = request.config, make_method(request.method)
     scale, times = np.asarray(inputs.units.fields), inputs.units.frames(inputs.observed.time)
-    generator = stages.make_generator(method, prior, prior.structure, times, network, config.sampling.to_dict())
+    generator = generators.make_generator(method, prior, prior.structure, times, network, config.sampling.to_dict())
     normaliser = fit_normaliser(jnp.asarray(inputs.observed.state / scale, jnp.float32))
     unit = np.asarray(normaliser.scale)
     synthetic = jax.tree.map(jnp.asarray, Example(rolled.states / unit, rolled.weights, rolled.means / unit))  # type: ignore[arg-type]
@@ -274,7 +274,7 @@ def _train(
         windows.setdefault(min(window, len(times) - 1), tuple(rest))
     training["propagator_stages"] = tuple((window, *rest) for window, rest in windows.items())
     training["real_fraction"] = 0.0
-    return stages.train_generator(
+    return generators.train_generator(
         generator, prior.structure, synthetic, None, normaliser, training=training, physics=config.physics.to_dict(),
         key=jax.random.fold_in(key, 3), digest=digest, workdir=request.workdir / "training",
     )  # fmt: skip

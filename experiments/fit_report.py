@@ -6,7 +6,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import evaluation, figures, stages
+from experiments import evaluation, figures, priors
 from experiments.drawing import Curve, EffortSlice, Labels
 from experiments.evaluation import Forecasts
 from experiments.fit_inputs import STRUCTURES, FitInputs
@@ -43,7 +43,7 @@ def mean_rollout(fitted: Fitted, initial: np.ndarray) -> Forecasts:
     """Forecasts by the posterior-mean energy alone, without diffusion: the baseline of every table."""
     scale = np.asarray(fitted.inputs.units.fields)
     times = fitted.inputs.units.frames(fitted.inputs.observed.time)
-    trajectory = stages.mean_rollouts(fitted.forecaster.prior, initial / scale, times).trajectory * scale
+    trajectory = priors.mean_rollouts(fitted.forecaster.prior, initial / scale, times).trajectory * scale
     return Forecasts(np.nan_to_num(trajectory), None, np.isfinite(trajectory).all(axis=(1, 2, 3)), 0.0)
 
 

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.interpolate import CubicSpline
 from tqdm import tqdm
 
-from experiments import evaluation, stages
+from experiments import evaluation, generators
 from experiments.evaluation import Forecasts
 from experiments.files import Forecast, InitialState, InputError, read_state, write_forecast
 from experiments.fit_inputs import check_ends
@@ -48,13 +48,13 @@ def draw(forecaster: Forecaster, initial: np.ndarray, num_samples: int, key: Any
       samples, physical units, (n, sample, time, grid, field), float64; the first frame is the initial state exactly.
     """
     units = np.asarray(forecaster.units.fields)
-    known = stages.known_values(forecaster.structure, forecaster.generator.times)
+    known = generators.known_values(forecaster.structure, forecaster.generator.times)
     size = min(BLOCK, forecaster.num_samples)
     blocks = []
     for block in tqdm(range(math.ceil(num_samples / size)), desc="samples", unit="block", disable=not show):
         block_key = jax.random.fold_in(key, block)
         chunk = size * min(2, len(initial))
-        drawn = stages.sample_forecasts(forecaster.generator, known, initial / units, size, block_key, chunk)
+        drawn = generators.sample_forecasts(forecaster.generator, known, initial / units, size, block_key, chunk)
         blocks.append(drawn)
     samples = np.concatenate(blocks, axis=1)[:, :num_samples].astype(np.float64) * units
     samples[:, :, 0] = initial[:, None]

@@ -14,7 +14,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import stages
+from experiments import generators, priors
 from experiments.evaluation import Calibration
 from experiments.files import FileLayout, InputError, atomic_write, file_digest
 from experiments.fit_inputs import STRUCTURES, Units
@@ -55,7 +55,7 @@ class Forecaster:
     units: Units
     time: np.ndarray
     grid: np.ndarray
-    generator: stages.Generator
+    generator: generators.Generator
     network: dict[str, Any]
     num_samples: int
     scale: np.ndarray
@@ -65,7 +65,7 @@ class Forecaster:
     digest: str
 
     @property
-    def prior(self) -> stages.Prior:
+    def prior(self) -> priors.Prior:
         """The learned energy."""
         assert self.generator.prior is not None
         return self.generator.prior
@@ -106,7 +106,7 @@ def save_forecaster(run: Path, forecaster: Forecaster) -> Path:
     if forecaster.calibration is not None:
         arrays["floor"] = forecaster.calibration.floor
         calibration = {name: value for name, value in forecaster.calibration._asdict().items() if name != "floor"}
-    stages.save_arrays(folder / ARRAYS, flatten(arrays))
+    priors.save_arrays(folder / ARRAYS, flatten(arrays))
     record = {
         "format": FORMAT,
         "structure": forecaster.name,
@@ -176,14 +176,14 @@ def _build(record: dict[str, Any], arrays: dict[str, Any]) -> Forecaster:
     structure = STRUCTURES[name].build(**options)
     units = Units(**_tuples(record["units"]))
     basis = Basis(**_tuples(record["basis"]))
-    prior = stages.Prior(structure, basis, posterior_from(arrays["posterior"]), record["substeps"], 0.0)
+    prior = priors.Prior(structure, basis, posterior_from(arrays["posterior"]), record["substeps"], 0.0)
     network = _tuples(record["network"])
     method = make_method(record["method"])
-    generator = stages.make_generator(
+    generator = generators.make_generator(
         method, prior, structure, units.frames(arrays["time"]), network, record["sampling"]
     )
     trained = {key: as_jax(arrays[key]) for key in NETWORKS if key in arrays}
-    generator = stages.with_arrays(
+    generator = generators.with_arrays(
         generator,
         normaliser=Normaliser(jnp.asarray(arrays["normaliser"])),
         scale=jnp.asarray(arrays["residual_scale"]),

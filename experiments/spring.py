@@ -6,12 +6,11 @@ Every method is an entry of `FORECASTERS`: learn from the training recording alo
 recording from what was measured up to its start image.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +22,7 @@ from experiments.evaluation import Forecasts
 from experiments.files import InputError
 from experiments.results import Measurement
 from experiments.run import RunContext, Section, Study, main
-from experiments.spring_data import SpringRecording, forecast_window, initial_state, load_spring
+from experiments.spring_data import SpringRecording, load_spring
 from experiments.spring_generator import sample_images, train_spring_generator, with_rest
 from experiments.spring_prior import (
     SpringPrior,
@@ -33,6 +32,7 @@ from experiments.spring_prior import (
     roll_candidates,
     spring_structure,
 )
+from experiments.spring_windows import SpringForecast, Windows, cut, make_windows, start_states, window_errors
 from phdme_jax.calibration import is_covered, minimum_calibration_size
 from phdme_jax.gp.basis import Basis, Energy, density
 from phdme_jax.training import metrics
@@ -40,84 +40,7 @@ from phdme_jax.training import metrics
 SYSTEM = "spring"
 
 
-class Windows(NamedTuple):
-    """Forecast windows of one recording, all with the same number of images.
-
-    Attributes:
-      starts: frames between release and start, shape (window,).
-      begin: index of the start image, shape (window,).
-      times: of the start image and the scored ones, shape (window, 1 + time) [s].
-      truth: measured displacement at the scored images, shape (window, time, grid, 1) [length].
-    """
-
-    starts: np.ndarray
-    begin: np.ndarray
-    times: np.ndarray
-    truth: np.ndarray
-
-
-class SpringForecast(NamedTuple):
-    """Forecasts of one method in the windows of one recording.
-
-    Attributes:
-      displacement: mean and samples at the scored images, one field.
-      energy: along the mean, at the start image and the scored ones, shape (window, 1 + time).
-      energy_samples: shape (window, sample, 1 + time).
-      rejected: share of the rollouts (those that train, for a generator) that left the region where the energy is known
-        or did not stay finite.
-    """
-
-    displacement: Forecasts
-    energy: np.ndarray
-    energy_samples: np.ndarray
-    rejected: float
-
-
 Forecaster = Callable[[SpringRecording, Windows, Any], SpringForecast]
-
-
-def make_windows(recording: SpringRecording, starts: tuple[int, int, int], frames: int) -> Windows:
-    """Windows at start frames first, first + step, ..., cut to the fewest images that any of them has.
-
-    Args:
-      recording: the recording.
-      starts: first and last start frame after the release, and the step.
-      frames: length of a window in frames of the file.
-    Returns:
-      the windows.
-    Raises:
-      ValueError: a window leaves the recording.
-    """
-    first, last, step = starts
-    offsets = np.arange(first, last + 1, step)
-    found = [forecast_window(recording, int(offset), frames) for offset in offsets]
-    begin = np.array([start for start, _ in found])
-    scored = begin[:, None] + 1 + np.arange(min(part.stop - part.start for _, part in found))
-    all_images = np.concatenate([begin[:, None], scored], axis=1)
-    return Windows(offsets, begin, recording.time[all_images], recording.displacement[scored][..., None])
-
-
-def cut(windows: Windows, images: int) -> Windows:
-    """The windows with fewer scored images."""
-    return windows._replace(times=windows.times[:, : images + 1], truth=windows.truth[:, :images])
-
-
-def start_states(recording: SpringRecording, windows: Windows, noise: np.ndarray, count: int, key: Any) -> np.ndarray:
-    """Start state of each window and draws of it: the same fit to amplitudes with measurement noise added.
-
-    Args:
-      recording: the recording.
-      windows: its windows.
-      noise: standard deviation of the noise of each fitted mode [length].
-      count: number of draws.
-      key: random key.
-    Returns:
-      momentum and strain, shape (window, 1 + draw, grid, field); first the one without noise.
-    """
-    errors = np.asarray(jax.random.normal(key, (count, *recording.amplitude.shape), float)) * noise
-    copies = [recording, *(dataclasses.replace(recording, amplitude=recording.amplitude + e) for e in errors)]
-    states = [[np.stack(initial_state(copy, int(begin))[1:], -1) for copy in copies] for begin in windows.begin]
-    return np.array(states)
 
 
 class SeedRun:
@@ -171,6 +94,12 @@ class SeedRun:
         energy = Energy(mean.box._replace(preload=preload_of(recording)), mean.stiffness, mean.weights)
         weights = spring_structure(recording.grid.size).weights()
         return np.asarray(density(basis, energy, jnp.asarray(states))) @ weights
+
+    def measured_energy(self, split: str) -> np.ndarray:
+        """Learned energy of the measured motion in the stated window; its momentum is smoothed data."""
+        recording, begin = self.recording(split), self.windows[split].begin[self.stated]
+        part = slice(begin, begin + self.images + 1)
+        return self.energy_of(recording, np.stack([recording.momentum[part], recording.strain[part]], axis=-1))
 
 
 def rollout_forecaster(run: SeedRun, nonlinear: bool) -> Forecaster:
@@ -239,13 +168,6 @@ FORECASTERS: dict[str, Callable[[SeedRun], Forecaster]] = {
 }
 
 
-def window_errors(windows: Windows, forecast: SpringForecast) -> tuple[np.ndarray, np.ndarray]:
-    """Mean squared error of each window [length^2], and its share of the window's own variance."""
-    error = np.mean((windows.truth - forecast.displacement.mean) ** 2, axis=(1, 2, 3))
-    error = np.where(forecast.displacement.ok, error, np.inf)
-    return error, error / windows.truth.var(axis=(1, 2, 3))
-
-
 def stated_rows(run: SeedRun, split: str, forecast: SpringForecast, calibration: Any) -> dict[str, Measurement]:
     """Metrics at the stated start: one window."""
     windows, one = run.windows[split], run.stated
@@ -254,7 +176,7 @@ def stated_rows(run: SeedRun, split: str, forecast: SpringForecast, calibration:
     truth, samples = windows.truth[one], forecast.displacement.samples
     assert samples is not None
     scores = evaluation.band_scores(windows.truth, forecast.displacement, calibration.floor)
-    energy, measured = forecast.energy[one], measured_energy(run, split)
+    energy, measured = forecast.energy[one], run.measured_energy(split)
     drift = metrics.energy_increase(jnp.asarray(energy)) / energy[0]
     return {
         "nmse": Measurement(share[one]),
@@ -268,13 +190,6 @@ def stated_rows(run: SeedRun, split: str, forecast: SpringForecast, calibration:
         "rejection_rate": Measurement(forecast.rejected),
         "seconds_per_sample": Measurement(forecast.displacement.seconds, "s"),
     }
-
-
-def measured_energy(run: SeedRun, split: str) -> np.ndarray:
-    """Learned energy of the measured motion in the window of the stated start; its momentum is smoothed data."""
-    recording, begin = run.recording(split), run.windows[split].begin[run.stated]
-    part = slice(begin, begin + run.images + 1)
-    return run.energy_of(recording, np.stack([recording.momentum[part], recording.strain[part]], axis=-1))
 
 
 def evaluate(run: SeedRun, method: str) -> dict[str, Any]:
@@ -306,7 +221,7 @@ def evaluate(run: SeedRun, method: str) -> dict[str, Any]:
 def reference_rows(run: SeedRun) -> None:
     """What the measured motion itself shows: how much its learned energy rises, and the zero forecast's error."""
     for split in ("train", "test"):
-        energy, truth = measured_energy(run, split), run.windows[split].truth[run.stated]
+        energy, truth = run.measured_energy(split), run.windows[split].truth[run.stated]
         rows = {
             "energy_drift": Measurement(float(metrics.energy_increase(jnp.asarray(energy)) / energy[0])),
             "nmse_of_zero": Measurement(float(np.mean(truth**2) / truth.var())),

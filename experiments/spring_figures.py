@@ -11,6 +11,7 @@ from experiments.drawing import Curve, EffortSlice, Labels
 from experiments.report import Picture, Section
 from experiments.run import RunContext
 from experiments.spring_prior import preload_of, stress
+from experiments.spring_windows import window_errors
 from phdme_jax.calibration import coverage_curve
 from phdme_jax.systems.vibrating_string import KELVIN_VOIGT, VISCOUS
 
@@ -85,9 +86,13 @@ def _forecast_section(context: RunContext, run: "SeedRun", kept: dict[str, Any],
         context.figure_path("forecast_lines"), time, windows.truth[one][:, sites, 0], curve, labels
     )
     text = (
-        "Mean: rollout of the posterior mean energy from the fitted start state. Samples: energies and dampings "
-        "drawn from the posterior, each from a start state fitted to amplitudes with measurement noise added (its "
-        "size measured on the training recording)."
+        "gp_rollout and quadratic_hamiltonian. Mean: rollout of the posterior mean energy from the fitted start state. "
+        "Samples: energies and dampings drawn from the posterior, each from a start state fitted to amplitudes with "
+        "measurement noise added (its size measured on the training recording).\n\nphdme and phdme_rollout. "
+        "Conditional generators trained on rollouts of such draws from start states like those of the training "
+        "recording, each told the start as it would be measured; the rest curve's strain is part of the condition, so "
+        "that one network serves both recordings. phdme sees the start state, phdme_rollout also the mean rollout. "
+        "Mean: mean of the samples; their rejection_rate is that of the training rollouts."
     )
     return Section(
         f"Forecast of {run.config.data.test}",
@@ -101,15 +106,13 @@ def _forecast_section(context: RunContext, run: "SeedRun", kept: dict[str, Any],
 
 
 def _energy_section(context: RunContext, run: "SeedRun", kept: dict[str, Any]) -> Section:
-    from experiments.spring import measured_energy
-
     one, times = run.stated, run.windows["test"].times[run.stated]
     curves = []
     for method, parts in kept.items():
         lower, upper = np.quantile(parts["test"].energy_samples[one], [0.05, 0.95], axis=0)
         curves.append(Curve(method, parts["test"].energy[one], lower, upper))
     picture = figures.energy_over_time(
-        context.figure_path("energy"), times - times[0], curves, measured_energy(run, "test"),
+        context.figure_path("energy"), times - times[0], curves, run.measured_energy("test"),
         Labels(x=TIME, y="energy [length²/s²]"),
     )  # fmt: skip
     text = (
@@ -187,8 +190,6 @@ def _calibration_section(context: RunContext, run: "SeedRun", kept: dict[str, An
 
 
 def _starts_section(context: RunContext, run: "SeedRun", kept: dict[str, Any]) -> Section:
-    from experiments.spring import window_errors
-
     curves = {
         f"{method}, {run.recording(split).name}": window_errors(run.windows[split], parts[split])[1]
         for method, parts in kept.items()

@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from experiments import stages
+from experiments import generators, priors
 from experiments.run import config_digest
 from experiments.spring_data import SpringRecording, local_polynomial, sine_modes, sine_slopes
 from experiments.spring_prior import SpringPrior, spring_structure
+from experiments.spring_windows import start_states
 from phdme_jax.gp.basis import Basis, Energy
 from phdme_jax.gp.fit import EnergyPosterior
 from phdme_jax.gp.sampling import Rollout, roll_out
@@ -50,7 +51,7 @@ class Starts(NamedTuple):
 class SpringGenerator:
     """A trained generator and the share of its training rollouts that was dropped."""
 
-    generator: stages.Generator
+    generator: generators.Generator
     rejected: float
 
 
@@ -132,7 +133,7 @@ def _box(mean: Energy, state: Any) -> Any:
 
 
 def rollouts(
-    basis: Basis, prior: SpringPrior, starts: np.ndarray, times: stages.Times, substeps: int, drawn: bool
+    basis: Basis, prior: SpringPrior, starts: np.ndarray, times: priors.Times, substeps: int, drawn: bool
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rollouts of drawn energies, one a start, or of the best one.
 
@@ -154,11 +155,11 @@ def rollouts(
         candidates = pick(prior.draws) if drawn else best
         return _roll(basis, prior.posterior.mean, candidates, jnp.asarray(states), jnp.asarray(times), substeps)
 
-    rolled = stages.in_chunks(roll, stages.CHUNK, np.asarray(starts, np.float64), index)
+    rolled = priors.in_chunks(roll, priors.CHUNK, np.asarray(starts, np.float64), index)
     return with_rest(rolled.trajectory, np.asarray(starts)[:, None, :, REST]), rolled.ok
 
 
-def spring_dynamics(basis: Basis, prior: SpringPrior, times: stages.Times, substeps: int) -> stages.Dynamics:
+def spring_dynamics(basis: Basis, prior: SpringPrior, times: priors.Times, substeps: int) -> generators.Dynamics:
     """Rate and rollouts of the best energy, the rest strain taken from the state."""
     narrow = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
     mean, parameters = narrow(prior.posterior.mean._replace(box=_plain(prior))), narrow(prior.posterior.parameters)
@@ -170,7 +171,7 @@ def spring_dynamics(basis: Basis, prior: SpringPrior, times: stages.Times, subst
         moving = learned_rate(basis, flow, energy, parameters)(state[:, :REST])
         return jnp.concatenate([moving, jnp.zeros((len(state), len(structure.fields) - REST), state.dtype)], axis=-1)
 
-    return stages.Dynamics(
+    return generators.Dynamics(
         rate, lambda initial: rollouts(basis, prior, initial, times, substeps, drawn=False)[0]
     )
 
@@ -179,7 +180,7 @@ def _plain(prior: SpringPrior) -> Any:
     return prior.posterior.mean.box._replace(preload=None)
 
 
-def residual_spread(basis: Basis, posterior: EnergyPosterior, states: np.ndarray, times: stages.Times) -> np.ndarray:
+def residual_spread(basis: Basis, posterior: EnergyPosterior, states: np.ndarray, times: priors.Times) -> np.ndarray:
     """Posterior variance of the residual on trajectories (n, time, grid, 3), fields momentum and strain."""
     flow = spring_structure(states.shape[2]).flow
 
@@ -191,7 +192,7 @@ def residual_spread(basis: Basis, posterior: EnergyPosterior, states: np.ndarray
 
         return jax.lax.map(one, trajectories)
 
-    return stages.in_chunks(variance, 16, states)
+    return priors.in_chunks(variance, 16, states)
 
 
 def train_spring_generator(run: "SeedRun", name: str) -> SpringGenerator:
@@ -203,8 +204,6 @@ def train_spring_generator(run: "SeedRun", name: str) -> SpringGenerator:
     Returns:
       the trained generator.
     """
-    from experiments.spring import start_states
-
     config, method = run.config, make_method(name)
     basis, prior = run.prior(True)
     options = config.generator
@@ -224,13 +223,13 @@ def train_spring_generator(run: "SeedRun", name: str) -> SpringGenerator:
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), prior.posterior._replace(ok=jnp.zeros(())))
     spread = residual_spread(basis, narrow, states, times)
     weights = np.ones((*spread.shape[:3], len(structure.fields)), np.float32)
-    weights[..., :REST] = stages.residual_weight(spread, states[..., :REST], times)
+    weights[..., :REST] = priors.residual_weight(spread, states[..., :REST], times)
     scale = np.asarray(normaliser.scale)
-    generator = stages.make_generator(
+    generator = generators.make_generator(
         method, None, structure, times, config.network.to_dict(), config.sampling.to_dict(),
         spring_dynamics(basis, prior, times, options.substeps),
     )  # fmt: skip
-    generator = stages.train_generator(
+    generator = generators.train_generator(
         generator, structure, Example(states / scale, weights, means / scale), None, normaliser,  # type: ignore[arg-type]
         training=config.training.to_dict() | {"real_fraction": 0.0},
         physics=config.physics.to_dict(),
@@ -242,7 +241,7 @@ def train_spring_generator(run: "SeedRun", name: str) -> SpringGenerator:
 
 
 def sample_images(
-    generator: stages.Generator, starts: np.ndarray, since: np.ndarray, count: int, key: Any
+    generator: generators.Generator, starts: np.ndarray, since: np.ndarray, count: int, key: Any
 ) -> np.ndarray:
     """Samples at the images' times.
 
@@ -256,11 +255,11 @@ def sample_images(
       momentum and strain, (window, sample, image, grid, 2).
     """
     structure = generator_structure(starts.shape[1])
-    known = stages.known_values(structure, generator.times)
+    known = generators.known_values(structure, generator.times)
     known[0, ..., :REST] = 0.0  # the start is measured with an error
     known[:, [0, -1]] = np.asarray(structure.parity) < 0
     known[..., REST] = 1.0
-    drawn = stages.sample_forecasts(generator, known, starts, count, key)[..., :REST]
+    drawn = generators.sample_forecasts(generator, known, starts, count, key)[..., :REST]
     return np.stack(
         [CubicSpline(generator.times, one, axis=1)(times) for one, times in zip(drawn, since, strict=True)]
     )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.files import RunFailed, atomic_write
-from experiments.stages import Times, in_chunks
+from experiments.priors import Times, in_chunks
 from phdme_jax.numerics import solve_reference
 from phdme_jax.systems import make_system
 from phdme_jax.systems.base import System, parameter_values, vector_field

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import evaluation, figures, stages
+from experiments import evaluation, figures, priors
 from experiments.configs.string_prior import get_config
 from experiments.drawing import Labels
 from experiments.files import RunFailed
@@ -50,7 +50,7 @@ def published_states(system: System) -> tuple[Any, Any]:
 
 
 @lru_cache
-def reference_pair(system: System, times: stages.Times) -> tuple[np.ndarray, np.ndarray]:
+def reference_pair(system: System, times: priors.Times) -> tuple[np.ndarray, np.ndarray]:
     """Reference trajectories of the pulse and of the sine, by diffrax at 1e-9 / 1e-10."""
     values = parameter_values(system, jnp.float64)
     field = partial(vector_field, system.structure, system.density)
@@ -63,7 +63,7 @@ def reference_pair(system: System, times: stages.Times) -> tuple[np.ndarray, np.
 
 def make_prior(
     system: System, config: Any, box: gp_basis.Box, rows: gp_rows.Observations
-) -> stages.Prior:
+) -> priors.Prior:
     """Fit the energy to rows; the compiled fit's run time is kept apart from compilation."""
     structure = system.structure
     basis = gp_basis.Basis(2, config.prior.main, config.prior.pair)
@@ -72,7 +72,7 @@ def make_prior(
     compiled = learn.lower(rows, box, start).compile()
     began = time.perf_counter()
     posterior = jax.block_until_ready(compiled(rows, box, start))
-    return stages.Prior(structure, basis, posterior, config.substeps, time.perf_counter() - began)
+    return priors.Prior(structure, basis, posterior, config.substeps, time.perf_counter() - began)
 
 
 def rows_at_sites(
@@ -108,12 +108,12 @@ def chosen_sites(system: System, config: Any, states: np.ndarray, count: int) ->
 
 
 def score(
-    context: RunContext, seed: int, name: str, prior: stages.Prior, truth: np.ndarray, heights: np.ndarray
+    context: RunContext, seed: int, name: str, prior: priors.Prior, truth: np.ndarray, heights: np.ndarray
 ) -> None:
     """Roll the mean energy out on the sine and write the rows of one fit."""
     config = context.config
     times = tuple(np.linspace(0.0, config.duration, config.num_frames).tolist())
-    rolled = stages.mean_rollouts(prior, truth[None, 0], times)
+    rolled = priors.mean_rollouts(prior, truth[None, 0], times)
     error = (np.asarray(deflections(jnp.asarray(rolled.trajectory[0, ..., 1]))) - heights) ** 2
     energy = rolled.energy[0]
     learned = float(prior.posterior.parameters[KELVIN_VOIGT])
@@ -158,7 +158,7 @@ def published_protocol(context: RunContext, seed: int) -> None:
 
 
 def _independent_baseline(
-    context: RunContext, system: System, times: stages.Times, *arrays: np.ndarray
+    context: RunContext, system: System, times: priors.Times, *arrays: np.ndarray
 ) -> None:
     """The published scheme: two independent processes, 81 points, damping known."""
     pulse, rates, sine, heights = (jnp.asarray(array) for array in arrays)
@@ -178,7 +178,7 @@ def _independent_baseline(
     context.results.record(SYSTEM, "gp_dphs_independent", context.seeds[0], "test", rows, 1)
 
 
-def independent_protocol(context: RunContext, seed: int) -> stages.Prior:
+def independent_protocol(context: RunContext, seed: int) -> priors.Prior:
     """Noisy states only, truth on a finer grid with another stencil; returns the prior of the highest order."""
     config = context.config
     times = tuple(np.linspace(0.0, config.duration, config.num_frames).tolist())
@@ -192,7 +192,7 @@ def independent_protocol(context: RunContext, seed: int) -> stages.Prior:
     for order in config.independent.orders:
         system = string(damping=config.damping, num_points=points, order=order)
         options = {**config.prior, **config.tests, "substeps": config.substeps, "centre": (0.0, 0.0)}
-        prior = stages.fit_prior(system.structure, observed[None], times, **options)
+        prior = priors.fit_prior(system.structure, observed[None], times, **options)
         score(context, seed, f"gp_rollout_states_order{order}", prior, sine, heights)
         exact = evaluation.true_rollout(system, sine[None, 0], times, config.substeps)
         error = np.mean((np.asarray(deflections(jnp.asarray(exact[0, ..., 1]))) - heights) ** 2)
@@ -204,7 +204,7 @@ def independent_protocol(context: RunContext, seed: int) -> stages.Prior:
     return prior
 
 
-def _sample_rows(context: RunContext, seed: int, prior: stages.Prior) -> None:
+def _sample_rows(context: RunContext, seed: int, prior: priors.Prior) -> None:
     """Energy of rolled-out samples, dissipative and conservative, and the time they take."""
     size = context.config.samples
     system = string(damping=context.config.damping, num_points=size.num_points, order=8)
@@ -213,12 +213,12 @@ def _sample_rows(context: RunContext, seed: int, prior: stages.Prior) -> None:
     initial = np.asarray(jax.vmap(draw)(jax.random.split(jax.random.key(seed), size.count)))
     zero = {name: jnp.zeros_like(value) for name, value in prior.posterior.parameters.items()}
     for name, parameters in (("gp_rollout_samples", prior.posterior.parameters), ("gp_rollout_conservative", zero)):
-        case = stages.Prior(
+        case = priors.Prior(
             system.structure, prior.basis, prior.posterior._replace(parameters=parameters), size.substeps, 0.0
         )
-        rolled = stages.sampled_rollouts(case, initial, times, jax.random.key(seed))
+        rolled = priors.sampled_rollouts(case, initial, times, jax.random.key(seed))
         began = time.perf_counter()
-        stages.sampled_rollouts(case, initial, times, jax.random.key(seed))
+        priors.sampled_rollouts(case, initial, times, jax.random.key(seed))
         seconds = time.perf_counter() - began
         scale = np.abs(rolled.energy[:, :1])
         drift = np.diff(rolled.energy, axis=1).max(axis=1) / scale[:, 0]
@@ -232,12 +232,12 @@ def _sample_rows(context: RunContext, seed: int, prior: stages.Prior) -> None:
         context.results.record(SYSTEM, name, seed, "test", rows, size.count)
 
 
-def _draw(context: RunContext, system: System, prior: stages.Prior, observed: np.ndarray) -> None:
+def _draw(context: RunContext, system: System, prior: priors.Prior, observed: np.ndarray) -> None:
     slices = effort_slices(prior, system.density, observed, FIELDS)
     figures.effort_learned_vs_true(context.figure_path("efforts"), slices, Labels())
     times = tuple(np.linspace(0.0, context.config.duration, context.config.num_frames).tolist())
     sine = np.asarray(published_states(system)[1])
-    rolled = stages.mean_rollouts(prior, sine[None], times).trajectory[0]
+    rolled = priors.mean_rollouts(prior, sine[None], times).trajectory[0]
     exact = evaluation.true_rollout(system, sine[None], times, context.config.substeps)[0]
     figures.space_time_panel(
         context.figure_path("sine"), exact, rolled, np.asarray(times), system.structure.grid.coordinates(),

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import evaluation, stages, string_figures
+from experiments import evaluation, generators, priors, string_figures
 from experiments.configs.vibrating_string import get_config
 from experiments.evaluation import Forecasts
 from experiments.results import Measurement
@@ -65,16 +65,16 @@ class SeedRun:
         self.data: StringData = load_or_make(self.config, seed, context.workdir)
         self.key = jax.random.fold_in(jax.random.key(7), seed)
         self.normaliser = fit_normaliser(jnp.asarray(self.data.observed, jnp.float32))
-        self._priors: dict[str, stages.Prior] = {}
-        self._rollouts: stages.Rollouts | None = None
+        self._priors: dict[str, priors.Prior] = {}
+        self._rollouts: priors.Rollouts | None = None
 
-    def prior(self, energy: str = "posterior") -> stages.Prior:
+    def prior(self, energy: str = "posterior") -> priors.Prior:
         """The fitted energy, general or quadratic."""
         if energy not in self._priors:
             options = dict(self.config.prior)
             if energy == "quadratic":
                 options |= {"shapes": ("quadratic",) * len(self.structure.fields), "pair": 0}
-            self._priors[energy] = stages.fit_prior(self.structure, self.data.observed, self.times, **options)
+            self._priors[energy] = priors.fit_prior(self.structure, self.data.observed, self.times, **options)
         return self._priors[energy]
 
     def independent_rollouts(self, initial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -94,24 +94,24 @@ class SeedRun:
         def roll(state: Any) -> Any:
             return independent.roll_out_independent(flow, fitted, values, state, jnp.asarray(self.times), substeps)
 
-        return stages.in_chunks(roll, 32, np.asarray(initial, np.float64))
+        return priors.in_chunks(roll, 32, np.asarray(initial, np.float64))
 
-    def rollouts(self) -> stages.Rollouts:
+    def rollouts(self) -> priors.Rollouts:
         """Posterior rollouts from drawn initial states, cached in the run folder."""
         if self._rollouts is None:
             path = self.context.workdir / "data" / f"rollouts_{self.seed}.npz"
             if path.exists():
                 with np.load(path) as kept:
-                    self._rollouts = stages.Rollouts(
+                    self._rollouts = priors.Rollouts(
                         kept["states"], kept["means"], kept["weights"], float(kept["rejected"])
                     )
             else:
                 keys = jax.random.split(jax.random.fold_in(self.key, 1), self.config.rollouts.count)
                 initial = jax.jit(jax.vmap(self.system.initial_state(self.config.data.family)))(keys)
-                rolled = stages.make_rollouts(
+                rolled = priors.make_rollouts(
                     self.prior(), np.asarray(initial), self.times, jax.random.fold_in(self.key, 2)
                 )
-                stages.save_arrays(path, rolled._asdict())
+                priors.save_arrays(path, rolled._asdict())
                 self._rollouts = rolled
         return self._rollouts
 
@@ -124,11 +124,11 @@ class SeedRun:
         mean: Any = np.repeat(state[:, :1], state.shape[1], axis=1) if means is None else means / scale
         return Example(state, weights, mean.astype(np.float32))
 
-    def generator(self, method: Method) -> stages.Generator:
+    def generator(self, method: Method) -> generators.Generator:
         """The method's trained generator."""
         config = self.config
         prior = self.prior() if method.data == "rollouts" or method.mean == "rollout" else None
-        empty = stages.make_generator(
+        empty = generators.make_generator(
             method, prior, self.structure, self.times, config.network.to_dict(), config.sampling.to_dict()
         )
         observed = self.example(self.data.observed, None, None)
@@ -136,13 +136,13 @@ class SeedRun:
             rolled = self.rollouts()
             synthetic = self.example(rolled.states, rolled.weights, rolled.means)
             if method.mean == "rollout":
-                means: Any = stages.conditional_mean(
-                    stages.with_arrays(empty, normaliser=self.normaliser), self.data.observed[:, 0]
+                means: Any = generators.conditional_mean(
+                    generators.with_arrays(empty, normaliser=self.normaliser), self.data.observed[:, 0]
                 )
                 observed = observed._replace(mean=means)
         else:
             synthetic = observed
-        return stages.train_generator(
+        return generators.train_generator(
             empty,
             self.structure,
             synthetic,
@@ -163,23 +163,23 @@ def forecast_by_rollout(run: SeedRun, method: Method, initial: np.ndarray) -> Fo
         trajectories, ok = run.independent_rollouts(initial)
         return Forecasts(np.nan_to_num(trajectories), None, ok, (time.perf_counter() - began) / len(initial))
     prior = run.prior(method.energy)
-    mean = stages.mean_rollouts(prior, initial, run.times)
+    mean = priors.mean_rollouts(prior, initial, run.times)
     count = run.config.sampling.num_samples
     began = time.perf_counter()
     repeated = np.repeat(initial, count, axis=0)
-    sampled = stages.sampled_rollouts(prior, repeated, run.times, jax.random.fold_in(run.key, 3))
+    sampled = priors.sampled_rollouts(prior, repeated, run.times, jax.random.fold_in(run.key, 3))
     seconds = (time.perf_counter() - began) / repeated.shape[0]
     samples = sampled.trajectory.reshape(initial.shape[0], count, *mean.trajectory.shape[1:])
     finite = np.isfinite(mean.trajectory).all(axis=(1, 2, 3)) & np.isfinite(samples).all(axis=(1, 2, 3, 4))
     return Forecasts(np.nan_to_num(mean.trajectory), np.nan_to_num(samples), finite, seconds)
 
 
-def forecast_by_generator(run: SeedRun, generator: stages.Generator, initial: np.ndarray) -> Forecasts:
+def forecast_by_generator(run: SeedRun, generator: generators.Generator, initial: np.ndarray) -> Forecasts:
     """Sample the trained generator; the forecast is the samples' mean."""
     began = time.perf_counter()
     count = run.config.sampling.num_samples
-    known = stages.known_values(run.structure, run.times)
-    samples = stages.sample_forecasts(generator, known, initial, count, jax.random.fold_in(run.key, 4))
+    known = generators.known_values(run.structure, run.times)
+    samples = generators.sample_forecasts(generator, known, initial, count, jax.random.fold_in(run.key, 4))
     seconds = (time.perf_counter() - began) / (initial.shape[0] * count)
     finite = np.isfinite(samples).all(axis=(1, 2, 3, 4))
     samples = np.nan_to_num(samples.astype(np.float64))

@@ -12,9 +12,13 @@ from experiments import spring
 from experiments.results import read_rows
 from experiments.run import main
 from experiments.spring_data import SpringRecording, load_spring
+from experiments.spring_windows import make_windows, start_states
 
 DATA = Path(os.environ.get("PHDME_DATA_DIR", Path(__file__).parents[3] / "shared" / "data"))
 pytestmark = pytest.mark.skipif(not (DATA / "spring" / "leftdown.txt").is_file(), reason="no recordings here")
+
+
+METHODS = ("phdme_rollout", "gp_rollout", "quadratic_hamiltonian")
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +30,7 @@ def recording() -> SpringRecording:
 def folder(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("spring") / "run"
     options = ["--size", "smoke", "--seeds", "1", "--workdir", str(workdir), "--data_dir", str(DATA)]
-    options += ["--config.forecast.draws=6", "--config.starts=[20,56,6]"]
+    options += ["--config.forecast.draws=6", "--config.starts=[20,56,6]", "--methods", ",".join(METHODS)]
     assert main(spring.STUDY, options) == 0
     return workdir
 
@@ -48,12 +52,19 @@ def test_forecast_of_the_other_recording_is_good_at_the_stated_start_and_fair_at
 
 
 def test_rows_agree_with_each_other(values):
-    for method in spring.FORECASTERS:
+    for method in METHODS:
         variance = values[method, "test", "mse"] / values[method, "test", "nmse"]
         assert 0.05 < np.sqrt(variance) < 0.2  # lengths: half the picture is full motion
-        assert values[method, "test", "energy_drift"] < 1e-12 and values[method, "test", "rejection_rate"] == 0.0
+        assert values[method, "test", "rejection_rate"] == 0.0
+        assert values[method, "test", "energy_drift"] < (0.2 if method == "phdme_rollout" else 1e-12)
         assert values[method, "test", "crps"] < np.sqrt(values[method, "test", "mse"])
         assert 0.0 < values[method, "test", "band_width"] < 4.0 * np.sqrt(variance)
+
+
+def test_a_generator_around_the_mean_rollout_forecasts_as_well_as_it(values):
+    """Even hardly trained: what it adds is small, and frames between its own are interpolated."""
+    generated, rolled = (values[method, "test", "nmse"] for method in ("phdme_rollout", "gp_rollout"))
+    assert abs(generated - rolled) < 0.3 * rolled
 
 
 def test_report_shows_every_picture_and_what_is_not_promised(folder):
@@ -66,20 +77,20 @@ def test_report_shows_every_picture_and_what_is_not_promised(folder):
 
 
 def test_a_forecast_sees_no_scored_amplitude(recording):
-    windows = spring.make_windows(recording, (26, 26, 1), 180)
+    windows = make_windows(recording, (26, 26, 1), 180)
     noise, key = np.full(5, 1e-4), jax.random.key(0)
-    before = spring.start_states(recording, windows, noise, 3, key)
+    before = start_states(recording, windows, noise, 3, key)
     changed = recording.amplitude.copy()
     changed[windows.begin[0] + 1 :] += 0.1
-    after = spring.start_states(dataclasses.replace(recording, amplitude=changed), windows, noise, 3, key)
+    after = start_states(dataclasses.replace(recording, amplitude=changed), windows, noise, 3, key)
     np.testing.assert_array_equal(before, after)
     assert before.shape == (1, 4, 33, 2) and np.ptp(before[0, 1:, 16, 1]) > 0
 
 
 def test_start_states_scatter_like_the_noise_of_the_fit(recording):
     """The value at the start has the variance of a least-squares quartic through six images."""
-    windows = spring.make_windows(recording, (26, 26, 1), 180)
-    states = spring.start_states(recording, windows, np.array([1e-3, 0, 0, 0, 0]), 400, jax.random.key(1))
+    windows = make_windows(recording, (26, 26, 1), 180)
+    states = start_states(recording, windows, np.array([1e-3, 0, 0, 0, 0]), 400, jax.random.key(1))
     begin = windows.begin[0]
     since = recording.time[begin - 5 : begin + 1] - recording.time[begin]
     value, rate = np.linalg.pinv(since[:, None] ** np.arange(5))[:2]
@@ -92,7 +103,7 @@ def test_start_states_scatter_like_the_noise_of_the_fit(recording):
 
 
 def test_windows_hold_what_forecast_window_scores(recording):
-    windows = spring.make_windows(recording, (20, 56, 6), 180)
+    windows = make_windows(recording, (20, 56, 6), 180)
     for row, offset in enumerate(windows.starts):
         start, scored = spring.forecast_window(recording, int(offset), 180)
         images = windows.truth.shape[1]

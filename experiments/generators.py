@@ -1,0 +1,275 @@
+"""Conditional generators: assembled, trained on rollouts or observations, sampled; shared by every study.
+
+What takes long is kept in the run folder and goes on where it was killed.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.loop import LoopOptions, train
+from experiments.priors import Prior, Times, in_chunks, mean_rollouts
+from phdme_jax.diffusion import schedule as schedules
+from phdme_jax.diffusion.networks import Condition, Network
+from phdme_jax.diffusion.preconditioning import precondition
+from phdme_jax.diffusion.propagator import Propagator, init_propagator, propagate
+from phdme_jax.diffusion.unet import make_unet
+from phdme_jax.methods.base import Method, Normaliser
+from phdme_jax.methods.forecaster import Example, PhysicsTerms, generate, propagator_loss, residual_loss
+from phdme_jax.methods.physics import learned_rate
+from phdme_jax.systems.base import Structure
+from phdme_jax.training import MixedData, make_optimizer
+
+
+class Dynamics(NamedTuple):
+    """What a prior tells a generator, in physical units.
+
+    Attributes:
+      rate: mean rate of a state (grid, field), for float32 states.
+      roll_out: mean rollouts (n, time, grid, field) from initial states (n, grid, field).
+    """
+
+    rate: Callable[[Any], Any]
+    roll_out: Callable[[np.ndarray], np.ndarray]
+
+
+def dynamics_of(prior: Prior, times: Times) -> Dynamics:
+    """Rate and rollouts of the posterior-mean energy."""
+    narrow = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
+    mean, parameters = narrow(prior.posterior.mean), narrow(prior.posterior.parameters)
+    rate = learned_rate(prior.basis, prior.structure.flow, mean, parameters)
+    return Dynamics(rate, lambda initial: np.asarray(mean_rollouts(prior, initial, times).trajectory))
+
+
+@dataclass(frozen=True)
+class Generator:
+    """A trained conditional generator; arrays in `arrays`, the rest static."""
+
+    method: Method
+    prior: Prior | None
+    dynamics: Dynamics | None
+    times: Times
+    propagator: Propagator
+    denoiser: Network
+    schedule: schedules.Schedule
+    sampler_steps: int
+    arrays: dict[str, Any]
+    seconds: dict[str, float]
+
+
+def physics_terms(
+    dynamics: Dynamics | None, structure: Structure, normaliser: Normaliser, physics: dict
+) -> PhysicsTerms:
+    """Residual and boundary terms in normalised float32 units; without dynamics there is no residual."""
+    scale = normaliser.scale
+    rate = None
+    if dynamics is not None and physics["residual_weight"] > 0:
+        learned = dynamics.rate
+
+        def rate(state: Any) -> Any:
+            return learned(state * scale) / scale
+
+    return PhysicsTerms(
+        rate=rate,
+        boundary=lambda state: structure.boundary(state),
+        residual_weight=physics["residual_weight"],
+        boundary_weight=physics["boundary_weight"],
+    )
+
+
+def make_generator(
+    method: Method,
+    prior: Prior | None,
+    structure: Structure,
+    times: Times,
+    network: dict,
+    sampling: dict,
+    dynamics: Dynamics | None = None,
+) -> Generator:
+    """The untrained generator: static parts only; dynamics are the prior's where None."""
+    if dynamics is None and prior is not None:
+        dynamics = dynamics_of(prior, times)
+    schedule = schedules.CosineSchedule(-8.0, 8.0)
+    denoiser = precondition(make_unet(**network["unet"]), schedule, "v")
+    propagator = Propagator(structure.parity, **network["propagator"])
+    return Generator(method, prior, dynamics, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
+
+
+def with_arrays(generator: Generator, **arrays: Any) -> Generator:
+    """The generator with more arrays."""
+    return replace(generator, arrays={**generator.arrays, **arrays})
+
+
+def train_generator(
+    generator: Generator,
+    structure: Structure,
+    synthetic: Example,
+    observed: Example | None,
+    normaliser: Normaliser,
+    *,
+    training: dict,
+    physics: dict,
+    key: Any,
+    digest: str,
+    workdir: Path,
+) -> Generator:
+    """Train the conditional mean (unless it is a rollout), then the diffusion model of what is left.
+
+    Args:
+      generator: from `make_generator`.
+      structure: operators.
+      synthetic: training trajectories, normalised, leaves with a leading axis; the first frame of `mean` is what the
+        generator is told, the rest is used where the conditional mean is a rollout.
+      observed: real trajectories mixed into every batch, or None.
+      normaliser: field scales.
+      training: numbers of the training group.
+      physics: weights of the physics terms.
+      key: root key of the method and seed.
+      digest: of the configuration, guards the checkpoints.
+      workdir: folder of this training.
+    Returns:
+      the generator with its arrays.
+    """
+    method = generator.method
+    terms = physics_terms(generator.dynamics if method.physics else None, structure, normaliser, physics)
+    mean_key, residual_key, init_key = jax.random.split(key, 3)
+    fraction = training["real_fraction"] if observed is not None else 0.0
+    trainer = _Trainer(method.name, fraction, training["ema_decay"], digest, workdir)
+    generator = with_arrays(generator, normaliser=normaliser)
+    if method.mean == "propagator":
+        # noisy trajectories need longer windows than clean ones
+        stages = training["observed_stages" if method.data == "observed" else "propagator_stages"]
+        params = init_propagator(generator.propagator, jnp.asarray(synthetic.state[0, 0]), init_key)
+        for index, (window, *numbers) in enumerate(stages):
+            loss = propagator_loss(generator.propagator, terms, generator.times, window)
+            stage_key = jax.random.fold_in(mean_key, index)
+            params = trainer.run(f"mean_{window}", loss, params, (synthetic, observed), stage_key, *numbers)
+        generator = with_arrays(generator, propagator=params)
+        synthetic = _with_means(generator, synthetic)
+        observed = None if observed is None else _with_means(generator, observed)
+    scale = _residual_scale(synthetic)
+    generator = with_arrays(generator, scale=jnp.asarray(scale))
+    condition = Condition(jnp.asarray(synthetic.mean[0, 0]), jnp.asarray(synthetic.mean[0]))
+    params = generator.denoiser.init(init_key, jnp.asarray(synthetic.state[0]), condition)
+    scaled = tuple(
+        None if part is None else (part, jnp.broadcast_to(scale, (part.state.shape[0], *scale.shape)))
+        for part in (synthetic, observed)
+    )
+    denoising = residual_loss(generator.denoiser, generator.schedule, terms, generator.times)
+    params = trainer.run("residual", denoising, params, scaled, residual_key, *training["residual_stage"])
+    return replace(with_arrays(generator, denoiser=params), seconds=trainer.seconds)
+
+
+class _Trainer:
+    """Runs the stages of one training in folders of their own and adds up their time."""
+
+    def __init__(self, name: str, real_fraction: float, ema_decay: float, digest: str, workdir: Path) -> None:
+        self.name, self.real_fraction, self.ema_decay = name, real_fraction, ema_decay
+        self.digest, self.workdir = digest, workdir
+        self.seconds: dict[str, float] = {}
+
+    def run(
+        self, stage: str, loss: Any, params: Any, data: Any, key: Any, steps: int, batch: int, rate: float
+    ) -> Any:
+        """Averaged parameters after training on `data`, synthetic and real."""
+        # matrices of the small dense propagator take orthogonalised steps
+        optimizer = make_optimizer(
+            rate, min(100, steps // 10), steps, final_fraction=0.01, matrix_steps=stage != "residual"
+        )
+        options = LoopOptions(
+            batch_size=batch,
+            num_steps=steps,
+            config_digest=self.digest,
+            ema_decay=self.ema_decay,
+            real_fraction=self.real_fraction,
+            description=f"{self.name} {stage}",
+        )
+        dataset = MixedData(*data) if self.real_fraction else data[0]
+        state, report = train(
+            loss, params, dataset, key, optimizer=optimizer, options=options, workdir=self.workdir / stage
+        )
+        self.seconds[stage] = report.seconds_per_step * steps
+        return state.ema_params
+
+
+def _with_means(generator: Generator, example: Example) -> Example:
+    """The example with the propagator's mean from what the generator is told."""
+    means = partial(_propagated, generator, generator.arrays["propagator"])
+    return example._replace(mean=in_chunks(means, 128, example.mean[:, 0]))
+
+
+def _residual_scale(example: Example) -> np.ndarray:
+    """Root mean square of what the mean leaves, per frame and field, (time, 1, field), float32."""
+    error = np.asarray(example.state - example.mean)
+    scale = np.sqrt(np.mean(error**2, axis=(0, 2)))[:, None, :]
+    return np.maximum(scale, 1e-3 * scale.max()).astype(np.float32)
+
+
+@partial(jax.jit, static_argnums=0)
+def _propagate_batch(static: tuple[Propagator, int], params: Any, initial: Any) -> Any:
+    config, frames = static
+    return jax.vmap(lambda state: propagate(config, params, state, frames))(initial)
+
+
+def _propagated(generator: Generator, params: Any, initial: Any) -> Any:
+    return _propagate_batch((generator.propagator, len(generator.times)), params, jnp.asarray(initial))
+
+
+def conditional_mean(generator: Generator, initial: np.ndarray) -> np.ndarray:
+    """The generator's conditional mean from initial states, normalised units, (n, time, grid, field)."""
+    scale = np.asarray(generator.arrays["normaliser"].scale)
+    if generator.method.mean == "rollout":
+        assert generator.dynamics is not None
+        return (np.asarray(generator.dynamics.roll_out(initial)) / scale).astype(np.float32)
+    normalised = (initial / scale).astype(np.float32)
+    return in_chunks(partial(_propagated, generator, generator.arrays["propagator"]), 128, normalised)
+
+
+def known_values(structure: Structure, times: Times) -> np.ndarray:
+    """One where a forecast equals the conditional mean: the first frame, and fields held at the ends."""
+    size = structure.grid.coordinates().shape[0]
+    known = np.zeros((len(times), size, len(structure.parity)), np.float32)
+    known[0] = 1.0
+    known[:, [0, -1]] = np.asarray(structure.parity) < 0
+    return known
+
+
+def sample_forecasts(
+    generator: Generator, known: np.ndarray, initial: np.ndarray, num_samples: int, key: Any, chunk: int = 32
+) -> np.ndarray:
+    """Draw trajectories from initial states.
+
+    Args:
+      generator: trained.
+      known: one where a forecast equals the conditional mean, see `known_values`, (time, grid, field).
+      initial: initial states in physical units, (n, grid, field).
+      num_samples: trajectories per state.
+      key: random key.
+      chunk: states at a time.
+    Returns:
+      samples in physical units, (n, sample, time, grid, field), float32.
+    """
+    means = conditional_mean(generator, initial)
+    scale = np.asarray(generator.arrays["normaliser"].scale)
+    draw = _drawer(generator.denoiser, generator.schedule, generator.sampler_steps)
+    keys = jax.random.split(key, (initial.shape[0], num_samples))
+    arrays = (generator.arrays["denoiser"], generator.arrays["scale"], jnp.asarray(known))
+    return in_chunks(partial(draw, *arrays), max(1, chunk // num_samples), means, keys) * scale.astype(np.float32)
+
+
+@lru_cache
+def _drawer(denoiser: Network, schedule: schedules.Schedule, num_steps: int) -> Callable:
+    @jax.jit
+    def draw(params: Any, scale: Any, known: Any, means: Any, keys: Any) -> Any:
+        def one(mean: Any, key: Any) -> Any:
+            return generate(denoiser, schedule, params, mean, scale, known, key, num_steps)
+
+        return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(means, keys)
+
+    return draw

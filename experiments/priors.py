@@ -1,0 +1,208 @@
+"""From observed trajectories to a learned energy and its rollouts, shared by every study.
+
+    observe -> fit_prior -> make_rollouts -> train_generator -> forecast -> calibrate
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.files import atomic_write
+from phdme_jax.diffusion.loss import residual_weights
+from phdme_jax.gp import basis as gp_basis
+from phdme_jax.gp import fit as gp_fit
+from phdme_jax.gp import observations as gp_rows
+from phdme_jax.gp import sampling as gp_sampling
+from phdme_jax.methods.physics import residual_variance
+from phdme_jax.systems.base import Structure
+
+Times = tuple[float, ...]
+CHUNK = 64
+
+
+@dataclass(frozen=True)
+class Prior:
+    """A fitted energy: the posterior, its basis, and the structure it belongs to."""
+
+    structure: Structure
+    basis: gp_basis.Basis
+    posterior: gp_fit.EnergyPosterior
+    substeps: int
+    seconds: float
+
+
+class Rollouts(NamedTuple):
+    """Posterior rollouts.
+
+    Attributes:
+      states: trajectories of sampled energies, (n, time, grid, field), float32.
+      means: rollouts of the mean energy from the same states.
+      weights: weights of the squared residual on the trajectories.
+      rejected: share of rollouts that were dropped.
+    """
+
+    states: np.ndarray
+    means: np.ndarray
+    weights: np.ndarray
+    rejected: float
+
+
+def in_chunks(function: Callable[..., Any], size: int, *arrays: Any) -> Any:
+    """Apply a vmapped, jitted function to slices of at most `size` along the first axis; one shape, one trace."""
+    count = arrays[0].shape[0]
+    results = []
+    for start in range(0, count, size):
+        index = np.minimum(np.arange(start, start + size), count - 1)
+        wanted = slice(0, count - start)
+        results.append(jax.tree.map(lambda leaf: np.asarray(leaf)[wanted], function(*(a[index] for a in arrays))))
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+
+
+def fit_prior(
+    structure: Structure,
+    states: np.ndarray,
+    times: Times,
+    *,
+    main: int,
+    pair: int,
+    margin: float,
+    time_tests: int,
+    space_tests: int,
+    substeps: int,
+    centre: tuple[float, ...],
+    shapes: tuple[str, ...] = (),
+) -> Prior:
+    """Fit the energy to observed states by weak-form rows in time and marginal likelihood, float64.
+
+    Args:
+      structure: operators.
+      states: observed trajectories, (sample, time, grid, field).
+      times: observation times.
+      main: basis sines per field.
+      pair: basis sines per field of each pair, 0 for a separable energy.
+      margin: half width of the basis' box in units of the largest excursion.
+      time_tests: test functions in time.
+      space_tests: test functions over the grid.
+      substeps: integration steps between frames in rollouts.
+      centre: state at rest.
+      shapes: what is known of the energy per field, see `Basis`.
+    Returns:
+      the prior.
+    """
+    basis = gp_basis.Basis(len(structure.fields), main, pair, shapes)
+    box = gp_basis.make_box(jnp.asarray(states), jnp.asarray(centre, float), margin)
+
+    @jax.jit
+    def build(states: Any, box: gp_basis.Box) -> gp_rows.Observations:
+        parts = [
+            gp_rows.integral_rows(
+                basis, box, structure.flow, structure.parameters, trajectory, times, time_tests, space_tests
+            )
+            for trajectory in states
+        ]
+        return gp_rows.concatenate([*parts, gp_rows.anchor_rows(basis, box, len(structure.parameters))])
+
+    start = gp_fit.initial_hyperparameters(basis, box, len(structure.parameters))
+    learn = jax.jit(lambda rows, box, start: gp_fit.fit(basis, box, rows, start, structure.parameters))
+    compiled = learn.lower(rows := build(jnp.asarray(states), box), box, start).compile()
+    began = time.perf_counter()
+    posterior = jax.block_until_ready(compiled(rows, box, start))
+    return Prior(structure, basis, posterior, substeps, time.perf_counter() - began)
+
+
+def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
+    """Write arrays to an `.npz` in one go: whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as stream:
+        np.savez(stream, **arrays)
+
+
+@lru_cache
+def _roller(basis: gp_basis.Basis, structure: Structure, times: Times, substeps: int, sampled: bool) -> Callable:
+    """Jitted, batched rollouts of a posterior's mean, or of one sample per state; one trace per static record."""
+    weights = structure.weights()
+
+    @jax.jit
+    def roll(posterior: gp_fit.EnergyPosterior, states: Any, keys: Any = None) -> gp_sampling.Rollout:
+        grid = jnp.asarray(weights, states.dtype)
+        frames = jnp.asarray(times, states.dtype)
+
+        def one(state: Any, key: Any) -> gp_sampling.Rollout:
+            energy = posterior.mean if key is None else gp_sampling.sample_energy(posterior, key)
+            return gp_sampling.roll_out(
+                basis, structure.flow, grid, energy, posterior.parameters, state, frames, substeps
+            )
+
+        return jax.vmap(one)(states, keys) if sampled else jax.vmap(lambda state: one(state, None))(states)
+
+    return roll
+
+
+def mean_rollouts(prior: Prior, initial: np.ndarray, times: Times) -> gp_sampling.Rollout:
+    """Rollouts of the posterior-mean energy from initial states (n, grid, field), in float64."""
+    roll = _roller(prior.basis, prior.structure, times, prior.substeps, False)
+    return in_chunks(partial(roll, prior.posterior), CHUNK, np.asarray(initial, np.float64))
+
+
+def sampled_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> gp_sampling.Rollout:
+    """Rollouts of one posterior sample for each initial state, in float64."""
+    roll = _roller(prior.basis, prior.structure, times, prior.substeps, True)
+    keys = jax.random.split(key, initial.shape[0])
+    return in_chunks(partial(roll, prior.posterior), CHUNK, np.asarray(initial, np.float64), keys)
+
+
+@lru_cache
+def _variance(basis: gp_basis.Basis, structure: Structure, times: Times) -> Callable:
+    @jax.jit
+    def variance(posterior: gp_fit.EnergyPosterior, trajectories: Any) -> Any:
+        one = partial(residual_variance, basis, structure.flow, posterior)
+        return jax.lax.map(lambda trajectory: one(trajectory, times), trajectories)
+
+    return variance
+
+
+def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> Rollouts:
+    """Draw and roll out one energy per initial state; rejected rollouts are dropped and counted.
+
+    Args:
+      prior: the fitted energy.
+      initial: initial states, (n, grid, field).
+      times: times of the frames.
+      key: random key.
+    Returns:
+      float32 trajectories, mean rollouts and normalised residual weights.
+    """
+    sampled = sampled_rollouts(prior, initial, times, key)
+    means = mean_rollouts(prior, initial, times)
+    ok = np.asarray(sampled.ok & means.ok)
+    states = np.asarray(sampled.trajectory)[ok].astype(np.float32)
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), prior.posterior._replace(ok=jnp.zeros(())))
+    spread = in_chunks(partial(_variance(prior.basis, prior.structure, times), narrow), 16, states)
+    weights = residual_weight(spread, states, times)
+    return Rollouts(states, np.asarray(means.trajectory)[ok].astype(np.float32), weights, float(1 - ok.mean()))
+
+
+def residual_weight(spread: np.ndarray, states: np.ndarray, times: Times) -> np.ndarray:
+    """Weights of the squared residual in normalised units, from its posterior variance.
+
+    Args:
+      spread: posterior variance of the residual, (n, time - 1, grid, field).
+      states: trajectories it belongs to, (n, time, grid, field).
+      times: times of the frames.
+    Returns:
+      weights, float32, shape of the variance.
+    """
+    rate = np.sqrt(np.mean(np.diff(states, axis=1) ** 2, axis=(0, 1, 2))) / np.mean(np.diff(times))
+    # a field whose part of the dynamics is known for sure has no variance, and even weights
+    floor = np.maximum(np.median(spread, axis=(0, 1, 2)), 1e-12 * rate**2)
+    scale = np.sqrt(np.mean(states**2, axis=(0, 1, 2)))
+    each_field = jax.vmap(residual_weights, in_axes=(-1, 0), out_axes=-1)
+    weights = np.asarray(each_field(jnp.asarray(spread), jnp.asarray(floor)))
+    return (weights * (scale / rate) ** 2).astype(np.float32)
