@@ -11,7 +11,7 @@ import pytest
 from experiments import spring
 from experiments.results import read_rows
 from experiments.run import main
-from experiments.spring_data import SpringRecording, load_spring
+from experiments.spring_data import SpringRecording, forecast_window, load_spring
 from experiments.spring_windows import make_windows, start_states
 
 DATA = Path(os.environ.get("PHDME_DATA_DIR", Path(__file__).parents[3] / "shared" / "data"))
@@ -105,7 +105,7 @@ def test_start_states_scatter_like_the_noise_of_the_fit(recording):
 def test_windows_hold_what_forecast_window_scores(recording):
     windows = make_windows(recording, (20, 56, 6), 180)
     for row, offset in enumerate(windows.starts):
-        start, scored = spring.forecast_window(recording, int(offset), 180)
+        start, scored = forecast_window(recording, int(offset), 180)
         images = windows.truth.shape[1]
         assert windows.begin[row] == start and images <= scored.stop - scored.start <= images + 3
         np.testing.assert_array_equal(windows.times[row], recording.time[start : start + images + 1])
