@@ -75,7 +75,7 @@ def _forecast_pictures(context: RunContext, run: Any, name: str, kept: dict[str,
 
 
 def draw_all(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> list[Section]:
-    """Draw every picture of one seed and arrange the report.
+    """Draw every picture of one seed and arrange its part of the report.
 
     Args:
       context: the run.
@@ -84,14 +84,68 @@ def draw_all(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> 
     Returns:
       sections of the report.
     """
-
-    times = np.asarray(run.times)
     prior = run.prior()
     path = figures.effort_learned_vs_true(
         context.figure_path("efforts"), effort_slices(prior, run.system.density, run.data.observed, FIELDS), Labels()
     )
     law = Picture(path, "Learned energy gradient against the true one; shaded: range of the observed states")
-    truth = run.data.test[0]
+    pictures = [
+        Picture(file, caption)
+        for name, item in kept.items()
+        for file, caption in _forecast_pictures(context, run, name, item)
+    ]
+    return [
+        Section("The learned energy", "", (law,), ("parameter_error", "rejection_rate", "fit_seconds")),
+        _calibration_section(context, run, kept),
+        _physics_section(context, run, kept),
+        Section("Forecasts", "", tuple(pictures)),
+        Section("Cost", "", (), ("fit_seconds", "train_seconds", "seconds_per_sample")),
+    ]
+
+
+def accuracy_section(context: RunContext) -> Section:
+    """The section on accuracy, with a picture of all seeds."""
+    rows = [row for row in context.results.rows() if row.metric == "nmse" and row.split == "test"]
+    values = {name: [row.value for row in rows if row.method == name] for name in context.methods}
+    floor = np.mean([row.value for row in rows if row.method == "reference"])
+    bars = figures.metric_by_method(
+        context.figure_path("nmse"), values, Labels(x="normalised MSE of the forecast mean"), float(floor)
+    )
+    data = context.config.data
+    return Section(
+        "Accuracy on unseen initial states",
+        f"Every method saw {data.num_observed} trajectories of {data.num_frames} frames at {data.num_points} "
+        f"points with {100 * data.noise:g} % noise. The reference row is the true energy integrated on the "
+        "learner's grid: the floor that the learner's own discretisation leaves. All generators have the same "
+        "networks. What suits clean rollouts does not suit four noisy trajectories, so that the conditional mean "
+        "of diffusion is trained on windows of its own (training.observed_stages), the best of sixteen settings "
+        "tried, judged by its test error.",
+        (Picture(bars, "One dot a seed; the line is the floor of the learner's grid"),),
+        ("nmse", "mse", "crps", "energy_score"),
+    )
+
+
+def _calibration_section(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> Section:
+    empirical = {}
+    for name, values in kept.items():
+        scores, unseen = jnp.asarray(values["calibration_scores"]), jnp.asarray(values["test"][1])
+        curve = coverage_curve(scores, unseen, tuple(LEVELS.tolist()))
+        nominal, empirical[name] = np.asarray(curve.level), np.asarray(curve.coverage)
+    covered = figures.coverage_curve(
+        context.figure_path("coverage"), nominal, empirical, len(run.data.test), len(run.data.calibration),
+        Labels(x="nominal coverage", y="empirical coverage"),
+    )  # fmt: skip
+    return Section(
+        "Calibration",
+        f"Split conformal calibration on {run.config.data.num_calibration} trajectories of the simulator; the "
+        "guarantee is marginal over calibration and test trajectories and assumes that they are exchangeable. It does "
+        "not hold for the shifted split.",
+        (Picture(covered, "Empirical against nominal coverage of whole trajectories"),),
+        ("coverage", "band_width"),
+    )
+
+
+def _physics_section(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> Section:
     curves = []
     for name, values in kept.items():
         forecasts = values["test"][0]
@@ -100,57 +154,12 @@ def draw_all(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> 
         edges = (energies.min(0), energies.max(0)) if len(energies) > 1 else (None, None)
         curves.append(Curve(name, _energies(run, forecasts.mean[0]), *edges))
     energy = figures.energy_over_time(
-        context.figure_path("energy"), times, curves, _energies(run, truth), Labels(x="time [s]", y="energy [J]")
-    )
-    empirical = {}
-    for name, values in kept.items():
-        curve = coverage_curve(
-            jnp.asarray(values["calibration_scores"]), jnp.asarray(values["test"][1]), tuple(LEVELS.tolist())
-        )
-        nominal, empirical[name] = np.asarray(curve.level), np.asarray(curve.coverage)
-    covered = figures.coverage_curve(
-        context.figure_path("coverage"), nominal, empirical, len(run.data.test), len(run.data.calibration),
-        Labels(x="nominal coverage", y="empirical coverage"),
+        context.figure_path("energy"), np.asarray(run.times), curves, _energies(run, run.data.test[0]),
+        Labels(x="time [s]", y="energy [J]"),
     )  # fmt: skip
-    rows = [row for row in context.results.rows() if row.metric == "nmse" and row.split == "test"]
-    values = {name: [row.value for row in rows if row.method == name] for name in kept}
-    floor = np.mean([row.value for row in rows if row.method == "reference"])
-    bars = figures.metric_by_method(
-        context.figure_path("nmse"), values, Labels(x="normalised MSE of the forecast mean"), float(floor)
+    return Section(
+        "Physics",
+        "Residual of the true dynamics, with the learner's stencil and with one that no method has seen.",
+        (Picture(energy, "True energy along the forecasts of one test trajectory; bands span the samples"),),
+        ("energy_drift", "residual_rms"),
     )
-    pictures = [
-        Picture(file, caption)
-        for name, item in kept.items()
-        for file, caption in _forecast_pictures(context, run, name, item)
-    ]
-    data = run.config.data
-    return [
-        Section(
-            "Accuracy on unseen initial states",
-            f"Every method saw {data.num_observed} trajectories of {data.num_frames} frames at {data.num_points} "
-            f"points with {100 * data.noise:g} % noise. The reference row is the true energy integrated on the "
-            "learner's grid: the floor that the learner's own discretisation leaves. All generators have the same "
-            "networks. What suits clean rollouts does not suit four noisy trajectories, so that the conditional mean "
-            "of diffusion is trained on windows of its own (training.observed_stages), the best of sixteen settings "
-            "tried, judged by its test error.",
-            (Picture(bars, "One dot a seed; the line is the floor of the learner's grid"),),
-            ("nmse", "mse", "crps", "energy_score"),
-        ),
-        Section("The learned energy", "", (law,), ("parameter_error", "rejection_rate", "fit_seconds")),
-        Section(
-            "Calibration",
-            f"Split conformal calibration on {data.num_calibration} trajectories of the simulator; the guarantee is "
-            "marginal over calibration and test trajectories and assumes that they are exchangeable. It does not hold "
-            "for the shifted split.",
-            (Picture(covered, "Empirical against nominal coverage of whole trajectories"),),
-            ("coverage", "band_width"),
-        ),
-        Section(
-            "Physics",
-            "Residual of the true dynamics, with the learner's stencil and with one that no method has seen.",
-            (Picture(energy, "True energy along the forecasts of one test trajectory; bands span the samples"),),
-            ("energy_drift", "residual_rms"),
-        ),
-        Section("Forecasts", "", tuple(pictures)),
-        Section("Cost", "", (), ("fit_seconds", "train_seconds", "seconds_per_sample")),
-    ]

@@ -254,7 +254,7 @@ def run_study(context: RunContext) -> list[Section]:
             print(f"seed {seed}: {name} done", flush=True)
         if seed == context.seeds[0]:
             sections = string_figures.draw_all(context, run, kept)
-    return sections
+    return [string_figures.accuracy_section(context), *sections]
 
 
 STUDY = Study(
