@@ -100,7 +100,8 @@ def _number(key: str, text: str, default: int | float) -> int | float:
 def _sequence(key: str, text: str, default: tuple | list) -> tuple | list:
     if default and isinstance(default[0], tuple | list):
         rows = re.findall(r"[(\[]([^()\[\]]*)[)\]]", text)
-        if not rows:
+        rest = re.sub(r"[(\[][^()\[\]]*[)\]]", "", text)
+        if not rows or rest.strip("()[], "):
             raise InputError(f"--config.{key} expects a list of lists such as {_as_lists(default)}, got {text!r}")
         return type(default)(_row(key, row, default[0]) for row in rows)
     words = [word.strip() for word in text.strip("()[] ").split(",") if word.strip()]

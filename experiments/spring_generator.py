@@ -7,6 +7,7 @@ interpolated by cubic splines.
 """
 
 import dataclasses
+from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -20,13 +21,13 @@ from experiments.run import config_digest
 from experiments.spring_data import SpringRecording, local_polynomial, sine_modes, sine_slopes
 from experiments.spring_prior import SpringPrior, spring_structure
 from experiments.spring_windows import start_states
-from phdme_jax.gp.basis import Basis, Energy
+from phdme_jax.gp.basis import Basis, Energy, efforts
 from phdme_jax.gp.fit import EnergyPosterior
 from phdme_jax.gp.sampling import Rollout, roll_out
-from phdme_jax.methods import make_method
+from phdme_jax.methods import METHODS, make_method
 from phdme_jax.methods.base import fit_normaliser
 from phdme_jax.methods.forecaster import Example
-from phdme_jax.methods.physics import learned_rate, residual_variance
+from phdme_jax.methods.physics import residual_variance
 from phdme_jax.systems.base import Structure
 
 if TYPE_CHECKING:
@@ -162,37 +163,47 @@ def rollouts(
 def spring_dynamics(basis: Basis, prior: SpringPrior, times: priors.Times, substeps: int) -> generators.Dynamics:
     """Rate and rollouts of the best energy, the rest strain taken from the state."""
     narrow = partial(jax.tree.map, lambda leaf: leaf.astype(jnp.float32))
-    mean, parameters = narrow(prior.posterior.mean._replace(box=_plain(prior))), narrow(prior.posterior.parameters)
+    mean, parameters = narrow(prior.posterior.mean), narrow(prior.posterior.parameters)
 
     def rate(state: Any) -> Any:
-        structure = generator_structure(state.shape[-2])
-        flow = spring_structure(state.shape[-2]).flow
         energy = mean._replace(box=_box(mean, state))
-        moving = learned_rate(basis, flow, energy, parameters)(state[:, :REST])
-        return jnp.concatenate([moving, jnp.zeros((len(state), len(structure.fields) - REST), state.dtype)], axis=-1)
+        return generator_structure(len(state)).flow(efforts(basis, energy, state[:, :REST]), parameters)
 
-    return generators.Dynamics(
-        rate, lambda initial: rollouts(basis, prior, initial, times, substeps, drawn=False)[0]
-    )
+    return generators.Dynamics(rate, lambda initial: rollouts(basis, prior, initial, times, substeps, drawn=False)[0])
 
 
-def _plain(prior: SpringPrior) -> Any:
-    return prior.posterior.mean.box._replace(preload=None)
-
-
-def residual_spread(basis: Basis, posterior: EnergyPosterior, states: np.ndarray, times: priors.Times) -> np.ndarray:
-    """Posterior variance of the residual on trajectories (n, time, grid, 3), fields momentum and strain."""
-    flow = spring_structure(states.shape[2]).flow
+@lru_cache
+def _spread(basis: Basis, num_points: int, times: priors.Times) -> Callable[..., Any]:
+    flow = spring_structure(num_points).flow
 
     @jax.jit
-    def variance(trajectories: Any) -> Any:
+    def variance(posterior: EnergyPosterior, trajectories: Any) -> Any:
         def one(trajectory: Any) -> Any:
             mean = posterior.mean._replace(box=_box(posterior.mean, trajectory[0]))
             return residual_variance(basis, flow, posterior._replace(mean=mean), trajectory[..., :REST], times)
 
         return jax.lax.map(one, trajectories)
 
-    return priors.in_chunks(variance, 16, states)
+    return variance
+
+
+def residual_weights(basis: Basis, prior: SpringPrior, states: np.ndarray, times: priors.Times) -> np.ndarray:
+    """Weights of the squared residual on trajectories (n, time, grid, 3), one for the field that never changes."""
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), prior.posterior._replace(ok=jnp.zeros(())))
+    spread = priors.in_chunks(partial(_spread(basis, states.shape[2], times), narrow), 16, states)
+    moving = priors.residual_weight(spread, states[..., :REST], times)
+    return np.concatenate([moving, np.ones_like(moving[..., :1])], axis=-1)
+
+
+def known_values(structure: Structure, times: priors.Times) -> np.ndarray:
+    """One where a forecast equals the conditional mean: the fields held at the ends, and the rest strain.
+
+    The first frame is not known: the start is measured with an error.
+    """
+    known = generators.known_values(structure, times)
+    known[0] = known[1]
+    known[..., REST] = 1.0
+    return known
 
 
 def train_spring_generator(run: "SeedRun", name: str) -> SpringGenerator:
@@ -220,10 +231,7 @@ def train_spring_generator(run: "SeedRun", name: str) -> SpringGenerator:
     states, means = trajectories[kept].astype(np.float32), means[kept].astype(np.float32)
     normaliser = fit_normaliser(jnp.asarray(states))
     structure = generator_structure(states.shape[2])
-    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), prior.posterior._replace(ok=jnp.zeros(())))
-    spread = residual_spread(basis, narrow, states, times)
-    weights = np.ones((*spread.shape[:3], len(structure.fields)), np.float32)
-    weights[..., :REST] = priors.residual_weight(spread, states[..., :REST], times)
+    weights = residual_weights(basis, prior, states, times)
     scale = np.asarray(normaliser.scale)
     generator = generators.make_generator(
         method, None, structure, times, config.network.to_dict(), config.sampling.to_dict(),
@@ -231,9 +239,9 @@ def train_spring_generator(run: "SeedRun", name: str) -> SpringGenerator:
     )  # fmt: skip
     generator = generators.train_generator(
         generator, structure, Example(states / scale, weights, means / scale), None, normaliser,  # type: ignore[arg-type]
-        training=config.training.to_dict() | {"real_fraction": 0.0},
+        training=config.training.to_dict(),
         physics=config.physics.to_dict(),
-        key=jax.random.fold_in(run.key, 60 + len(name)),
+        key=jax.random.fold_in(run.key, 200 + sorted(METHODS).index(name)),
         digest=config_digest(config.to_dict()),
         workdir=run.context.workdir / "training" / f"{name}_{run.seed}",
     )  # fmt: skip
@@ -254,11 +262,7 @@ def sample_images(
     Returns:
       momentum and strain, (window, sample, image, grid, 2).
     """
-    structure = generator_structure(starts.shape[1])
-    known = generators.known_values(structure, generator.times)
-    known[0, ..., :REST] = 0.0  # the start is measured with an error
-    known[:, [0, -1]] = np.asarray(structure.parity) < 0
-    known[..., REST] = 1.0
+    known = known_values(generator_structure(starts.shape[1]), generator.times)
     drawn = generators.sample_forecasts(generator, known, starts, count, key)[..., :REST]
     return np.stack(
         [CubicSpline(generator.times, one, axis=1)(times) for one, times in zip(drawn, since, strict=True)]

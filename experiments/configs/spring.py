@@ -7,6 +7,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.configs.generator import generator_groups
+
 
 def get_config(size: str) -> ConfigDict:
     """Configuration of one size.
@@ -30,16 +32,7 @@ def get_config(size: str) -> ConfigDict:
         "generator": {
             "rollouts": 2048, "num_frames": 64, "substeps": 8, "start_scale": (0.4, 1.4), "rest_scale": (0.5, 1.5),
         },
-        "physics": {"residual_weight": 0.1, "boundary_weight": 0.1},
-        "network": {
-            "propagator": {"radius": 8, "width": 64, "depth": 2},
-            "unet": {"channels": 16, "multipliers": (1, 2, 2), "num_blocks": 1, "embedding_size": 64, "heads": 2},
-        },
-        "training": {
-            "propagator_stages": ((1, 8000, 64, 2e-2), (8, 400, 32, 1e-3)),
-            "residual_stage": (400, 16, 1e-3),
-            "ema_decay": 0.995,
-        },
+        **generator_groups(size, radius=8),
         "sampling": {"num_steps": 8},
         "starts": (20, 56, 2),
         "calibration": (20, 210, 10),
@@ -48,11 +41,6 @@ def get_config(size: str) -> ConfigDict:
     if size == "smoke":
         base["forecast"] |= {"draws": 8}
         base["generator"] |= {"rollouts": 64, "num_frames": 32}
-        base["network"] = {
-            "propagator": {"radius": 8, "width": 16, "depth": 1},
-            "unet": {"channels": 8, "multipliers": (1, 2), "num_blocks": 1, "embedding_size": 16, "heads": 0},
-        }
-        base["training"] |= {"propagator_stages": ((1, 100, 16, 1e-2),), "residual_stage": (10, 8, 1e-3)}
         base["sampling"] = {"num_steps": 3}
         base |= {"starts": (20, 56, 6), "calibration": (20, 200, 20)}
     return ConfigDict(base)

@@ -47,7 +47,7 @@ class EnergyPosterior(NamedTuple):
       factor: F with weight covariance F F^T, shape (weight, weight).
       parameters: learned dissipation parameters by name.
       hyperparameters: the logarithms found.
-      objective: negative log marginal likelihood plus hyperprior at the end.
+      objective: negative log marginal likelihood at the end, the hyperprior left out.
       ok: everything finite.
     """
 

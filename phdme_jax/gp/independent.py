@@ -13,10 +13,10 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jaxtyping import Array, Bool, Float, Int
 
 from phdme_jax.gp.kernels import squared_exponential
+from phdme_jax.numerics.minimise import minimise
 from phdme_jax.numerics.stepping import rk4_step, rollout
 
 Flow = Callable[[Array, dict[str, Array]], Array]
@@ -134,31 +134,13 @@ def _regression(states: Array, values: Array, logarithms: Array) -> tuple[Array,
     return 0.5 * (values - constant) @ solved + jnp.sum(jnp.log(jnp.diagonal(root))), solved, constant
 
 
-def _minimise(objective: Callable[[Array], Array], start: Array, max_iterations: int, tolerance: float = 1e-2) -> Array:
-    solver = optax.lbfgs()
-    value_and_grad = optax.value_and_grad_from_state(objective)
-
-    def body(carry: tuple) -> tuple:
-        point, state, _, count = carry
-        value, grad = value_and_grad(point, state=state)
-        updates, state = solver.update(grad, state, point, value=value, grad=grad, value_fn=objective)
-        return optax.apply_updates(point, updates), state, optax.tree.norm(grad), count + 1
-
-    def unfinished(carry: tuple) -> Array:
-        _, _, norm, count = carry
-        return (count < max_iterations) & (norm > tolerance)
-
-    infinite = jnp.asarray(jnp.finfo(start.dtype).max, start.dtype)
-    return jax.lax.while_loop(unfinished, body, (start, solver.init(start), infinite, 0))[0]
-
-
 def fit_independent(
     states: Float[Array, "frame grid field"],
     rates: Float[Array, "frame grid field"],
     sites: Int[Array, "site index"],
     spacing: float,
     noise_floor: float = 1e-3,
-    max_iterations: int = 60,
+    max_iterations: int = 150,
 ) -> IndependentEfforts:
     """Fit both efforts by marginal likelihood, isotropic squared-exponential kernels, constant means.
 
@@ -168,7 +150,7 @@ def fit_independent(
       sites: (frame, grid) indices of the training points (`published_sites`), shape (site, 2).
       spacing: distance between grid points.
       noise_floor: smallest noise, as a fraction of the efforts' standard deviation, for well-conditioned matrices.
-      max_iterations: L-BFGS iterations on the three logarithms of each effort.
+      max_iterations: at the most, on the three logarithms of each effort.
     Returns:
       the fitted efforts; float64 is recommended.
     """
@@ -186,7 +168,10 @@ def fit_independent(
             floor = jnp.log(noise_floor * deviation)
             return (start + shift).at[2].set(jnp.logaddexp(floor, start[2] + shift[2]))
 
-        found = actual(_minimise(lambda u: _regression(inputs, values, actual(u))[0], start, max_iterations))
+        def misfit(logarithms: Array) -> Array:
+            return _regression(inputs, values, actual(logarithms))[0]
+
+        found = actual(minimise(misfit, start, max_evaluations=max_iterations)[0])
         _, solved, constant = _regression(inputs, values, found)
         return solved, constant, jnp.exp(found)
 

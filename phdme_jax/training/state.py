@@ -83,8 +83,8 @@ def make_optimizer(
 ) -> optax.GradientTransformation:
     """AdamW on gradients clipped by their global norm, with warm-up and cosine decay of the rate.
 
-    With `matrix_steps`, matrices take orthogonalised steps instead (Muon) and AdamW moves the rest; small dense
-    networks reach the same loss in several times fewer steps, at rates ten times larger.
+    With `matrix_steps`, matrices take orthogonalised steps instead (Muon), and AdamW with Nesterov momentum moves the
+    rest; the small dense network of the propagator gets several times closer in as many steps, at rates near 0.02.
 
     Args:
       learning_rate: the largest rate, reached at the end of the warm-up.

@@ -167,6 +167,7 @@ def test_overrides_keep_the_type_of_the_default(tmp_path, argument, place, value
         (["--config.model.residual=maybe"], ["true or false, got 'maybe'"]),
         (["--config.grid.points=16,x"], ["a whole number such as 16, got 'x'"]),
         (["--config.grid.stages=16,2"], ["a list of lists such as [[4, 0.1], [8, 0.2]], got '16,2'"]),
+        (["--config.grid.stages=((16,2),5)"], ["a list of lists", "got '((16,2),5)'"]),
         (["--config.grid.stages=((16,))"], ["rows of 2 values such as [4, 0.1], got '16,'"]),
         (["--config.grid.stages=((1.5,2))"], ["a whole number such as 4, got '1.5'"]),
         (["--config.model=3"], ["--config.model is a group", "model.width"]),

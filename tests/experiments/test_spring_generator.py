@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import spring_generator
+from experiments import priors, spring_generator
 from experiments.spring_data import SpringRecording, sine_modes, sine_slopes
 from experiments.spring_prior import Candidate, SpringPrior, spring_structure
 from phdme_jax.gp.basis import Basis, Box, Energy, efforts
 from phdme_jax.gp.fit import EnergyPosterior, initial_hyperparameters
 from phdme_jax.gp.sampling import roll_out
+from phdme_jax.methods.physics import dynamics_residual
 from phdme_jax.systems.vibrating_string import KELVIN_VOIGT, VISCOUS
 
 POINTS = 17
@@ -99,3 +100,41 @@ def test_start_states_are_motions_of_the_recording_and_measured_with_its_errors(
     np.testing.assert_allclose(reach, [0.2, 0.04], rtol=0.03)  # no mode is larger than it was seen
     scale = starts.measured[:, 0, 2] / recording.rest_strain[0]
     assert 0.5 <= np.abs(scale).min() < 0.55 and 1.45 < np.abs(scale).max() <= 1.5 and np.abs(scale.mean()) < 0.2
+
+
+def test_only_held_ends_and_the_rest_strain_are_known():
+    """The start is measured with an error, so that samples may differ from it."""
+    known = spring_generator.known_values(spring_generator.generator_structure(POINTS), TIMES)
+    expected = np.zeros((len(TIMES), POINTS, 3))
+    expected[:, [0, -1], 0] = 1.0  # the ends do not move
+    expected[:, :, 2] = 1.0
+    np.testing.assert_array_equal(known, expected)
+
+
+def test_residual_weights_are_those_of_the_residuals_of_two_energies(prior):
+    """One unsure coefficient: the residual's deviation is what a change of it does to the residual, times its own."""
+    factor = np.zeros((BASIS.size, BASIS.size))
+    factor[12, 12] = 5.0
+    unsure = prior._replace(posterior=prior.posterior._replace(factor=jnp.asarray(factor)))
+    sags = (0.02, -0.02)
+    starts = np.stack([state_of((0.2, -0.03), sags[0]), state_of((0.1, 0.02), sags[1])])
+    states = spring_generator.rollouts(BASIS, prior, starts, TIMES, 4, drawn=False)[0].astype(np.float32)
+    weights = spring_generator.residual_weights(BASIS, unsure, states, TIMES)
+    flow, damping = spring_structure(POINTS).flow, prior.posterior.parameters
+
+    def residual(energy: Energy, path: np.ndarray) -> np.ndarray:
+        def rate(state: jax.Array) -> jax.Array:
+            return flow(efforts(BASIS, energy, state), damping)
+
+        return np.asarray(dynamics_residual(rate, jnp.asarray(path), TIMES))
+
+    variance = []
+    for path, sag in zip(states[..., :2].astype(float), sags, strict=True):
+        energy = plain(prior, sag)
+        other = energy._replace(weights=energy.weights.at[12].add(5.0))
+        variance.append((residual(other, path) - residual(energy, path)) ** 2)
+    expected = priors.residual_weight(np.stack(variance), states[..., :2], TIMES)
+    assert np.ptp(expected[..., 0]) > 0.5 * expected[..., 0].mean()
+    np.testing.assert_allclose(weights[..., 0], expected[..., 0], rtol=2e-3)
+    np.testing.assert_array_equal(weights[..., 2], 1.0)
+    assert np.ptp(weights[..., 1]) == 0.0  # the rate of the strain is known

@@ -107,6 +107,20 @@ def test_physics_penalty_adds_weighted_residual_and_boundary() -> None:
     np.testing.assert_allclose(found, expected / 4.0, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("window", "counts"), [(6, False), (7, True)])
+def test_residual_of_a_window_counts_from_eight_frames_on(window: int, counts: bool) -> None:
+    """Constant trajectories under the rate 3 have the residual -3 everywhere, which a shorter window does not see."""
+    times = tuple(np.linspace(0.0, 4.0, 9).tolist())
+    terms = PhysicsTerms(lambda x: jnp.full_like(x, 3.0), lambda x: jnp.zeros(1), 0.5, 0.0)
+    state = jnp.broadcast_to(jax.random.normal(jax.random.key(5), (9, 2)).at[jnp.array([0, -1]), 0].set(0.0), (9, 9, 2))
+    params = init_propagator(CONFIG, state[0], jax.random.key(6))  # starts as the identity
+    loss, metrics = propagator_loss(CONFIG, terms, times, window)(
+        params, Example(state, jnp.full((8, 9, 2), 2.0), state), jax.random.key(7)
+    )
+    np.testing.assert_allclose(metrics["error"], 0.0, atol=1e-12)
+    np.testing.assert_allclose(loss, 0.5 * 2.0 * 9.0 if counts else 0.0, atol=1e-9)
+
+
 def test_registry_names_agree_and_unknown_ones_are_refused() -> None:
     assert all(name == method.name for name, method in METHODS.items())
     with pytest.raises(ValueError, match="expected a method among"):

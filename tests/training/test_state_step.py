@@ -93,6 +93,21 @@ def test_first_update_is_signed_learning_rate_with_decay():
     np.testing.assert_allclose(updates["w"], expected, rtol=1e-6)
 
 
+def test_matrix_steps_are_orthogonal_whatever_the_gradients_condition_and_leave_vectors_to_adam():
+    """Newton-Schulz evens singular values out; Adam's first Nesterov step is 0.9 x 0.1 / 0.19 + 1 times the sign."""
+    random = np.random.default_rng(0)
+    left, right = (np.linalg.qr(random.normal(size=(n, 4)))[0] for n in (8, 4))
+    gradients = {"w": jnp.asarray(left * np.geomspace(1.0, 0.03, 4) @ right.T), "b": jnp.array([0.3, -4.0])}
+    params = jax.tree.map(jnp.zeros_like, gradients)
+    rate = 1e-2
+    optimizer = make_optimizer(rate, 0, 100, clip_norm=1e9, matrix_steps=True)
+    updates, _ = optimizer.update(gradients, optimizer.init(params), params)
+    stretch = np.linalg.svd(np.asarray(updates["w"]), compute_uv=False)
+    assert np.linalg.cond(np.asarray(gradients["w"])) > 30 and stretch.max() / stretch.min() < 2
+    assert float(jnp.sum(updates["w"] * gradients["w"])) < 0  # downhill
+    np.testing.assert_allclose(updates["b"], -rate * (0.09 / 0.19 + 1) * jnp.array([1.0, -1.0]), rtol=1e-4)
+
+
 def test_clipping_bounds_the_second_moment():
     """The clipped gradient (norm 1) enters Adam's second moment, not the raw one (norm 50)."""
     optimizer = make_optimizer(1e-2, 0, 100, clip_norm=1.0)

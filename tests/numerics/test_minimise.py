@@ -1,0 +1,65 @@
+"""The minimiser on functions whose minima are known."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phdme_jax.numerics.minimise import minimise
+
+
+def rosenbrock(x):
+    return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e4])
+def test_minimum_of_a_quadratic_and_its_value(scale):
+    root = np.random.default_rng(0).normal(size=(8, 8)) + 3 * np.eye(8)
+    matrix, minimum = jnp.asarray(scale * root @ root.T), jnp.linspace(-1.0, 1.0, 8)
+
+    def bowl(x):
+        return 0.5 * (x - minimum) @ matrix @ (x - minimum) - 7.0
+
+    point, value, evaluations = jax.jit(lambda x: minimise(bowl, x, tolerance=1e-6 * scale))(jnp.zeros(8))
+    np.testing.assert_allclose(point, minimum, atol=1e-5)
+    np.testing.assert_allclose(value, -7.0, atol=1e-9 * scale)
+    assert evaluations < 60  # steepest descent takes hundreds
+
+
+def test_curved_valley_to_its_end():
+    find = jax.jit(lambda x: minimise(rosenbrock, x, max_evaluations=300, tolerance=1e-8))
+    point, value, _ = find(jnp.array([-1.2, 1.0, -0.5]))
+    np.testing.assert_allclose(point, 1.0, atol=1e-7)
+    assert value < 1e-14
+
+
+def test_steps_into_a_region_without_values_are_shortened():
+    def barrier(x):  # not a number beyond one; least where 1/(1 - x) = 50 (1 - x)
+        return -jnp.sum(jnp.log(1 - x)) - 25.0 * jnp.sum(1 - (1 - x) ** 2)
+
+    point, value, _ = jax.jit(lambda x: minimise(barrier, x, tolerance=1e-9))(jnp.array([-3.0, 0.5]))
+    np.testing.assert_allclose(point, 1 - 1 / np.sqrt(50.0), atol=1e-9)
+    assert np.isfinite(value)
+
+
+def test_budget_is_kept_and_what_is_returned_is_the_best_seen():
+    start = jnp.array([-1.2, 1.0])
+    for budget in (1, 2, 5, 20):
+        point, value, evaluations = minimise(rosenbrock, start, max_evaluations=budget, tolerance=1e-12)
+        assert evaluations == budget
+        np.testing.assert_allclose(value, rosenbrock(point), rtol=1e-14)
+        assert value <= rosenbrock(start)
+    point, _, evaluations = minimise(rosenbrock, jnp.ones(2))
+    assert evaluations == 1
+    np.testing.assert_array_equal(point, jnp.ones(2))
+
+
+def test_the_function_is_traced_once():
+    traces = []
+
+    def counted(x):
+        traces.append(None)
+        return rosenbrock(x)
+
+    jax.jit(lambda x: minimise(counted, x)).lower(jnp.zeros(3))
+    assert len(traces) == 1
