@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
 from phdme_jax.numerics.minimise import minimise
 
@@ -12,18 +11,32 @@ def rosenbrock(x):
     return jnp.sum(100 * (x[1:] - x[:-1] ** 2) ** 2 + (1 - x[:-1]) ** 2)
 
 
-@pytest.mark.parametrize("scale", [1.0, 1e4])
-def test_minimum_of_a_quadratic_and_its_value(scale):
+def test_minimum_of_a_quadratic_and_its_value_at_every_scale_of_the_function():
     root = np.random.default_rng(0).normal(size=(8, 8)) + 3 * np.eye(8)
-    matrix, minimum = jnp.asarray(scale * root @ root.T), jnp.linspace(-1.0, 1.0, 8)
+    matrix, minimum = jnp.asarray(root @ root.T), jnp.linspace(-1.0, 1.0, 8)
 
-    def bowl(x):
-        return 0.5 * (x - minimum) @ matrix @ (x - minimum) - 7.0
+    @jax.jit
+    def search(scale):
+        def bowl(x):
+            return scale * (0.5 * (x - minimum) @ matrix @ (x - minimum) - 7.0)
 
-    point, value, evaluations = jax.jit(lambda x: minimise(bowl, x, tolerance=1e-6 * scale))(jnp.zeros(8))
-    np.testing.assert_allclose(point, minimum, atol=1e-5)
-    np.testing.assert_allclose(value, -7.0, atol=1e-9 * scale)
-    assert evaluations < 60  # steepest descent takes hundreds
+        return minimise(bowl, jnp.zeros(8), tolerance=1e-6 * scale)
+
+    counts = []
+    for scale in (1e-3, 1.0, 1e6):
+        point, value, evaluations = search(scale)
+        np.testing.assert_allclose(point, minimum, atol=1e-5)
+        np.testing.assert_allclose(value, -7.0 * scale, rtol=1e-9)
+        counts.append(int(evaluations))
+    # the first step gives the metric its scale, so that the scale of the function does not matter
+    assert max(counts) - min(counts) <= 2 and max(counts) < 60
+
+
+def test_a_step_too_long_is_shortened_to_the_minimum_of_the_cubic():
+    """A cubic through both ends of the first step, which is one long, is exact on a parabola."""
+    point, _, evaluations = minimise(lambda x: 3 * jnp.sum((x - 0.3) ** 2), jnp.zeros(1), tolerance=1e-9)
+    np.testing.assert_allclose(point, 0.3, rtol=1e-14)
+    assert evaluations == 3
 
 
 def test_curved_valley_to_its_end():
