@@ -55,7 +55,7 @@ _SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "laptop": (
         _LAPTOP,
         {
-            "propagator_stages": ((1, 12000, 64, 2e-2), (8, 400, 32, 1e-3)),
+            "propagator_stages": ((1, 30000, 64, 2e-2), (8, 400, 32, 1e-3)),
             "observed_stages": ((4, 3000, 64, 5e-3), (16, 1000, 32, 1e-3)),
             "residual_stage": (400, 16, 1e-3),
         },

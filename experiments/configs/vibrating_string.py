@@ -35,7 +35,7 @@ def get_config(size: str) -> ConfigDict:
         },
         "structure": {"order": 8, "closure": "mirror"},
         "prior": {
-            "main": 32, "pair": 0, "margin": 2.0, "time_tests": 48, "space_tests": 12, "substeps": 4,
+            "main": 32, "pair": 0, "margin": 1.5, "time_tests": 48, "space_tests": 12, "substeps": 4,
             "centre": (0.0, 0.0),
         },
         "rollouts": {"count": 4096},

@@ -45,10 +45,10 @@ def sample_energy(posterior: EnergyPosterior, key: Array) -> Energy:
     return mean._replace(weights=mean.weights + posterior.factor @ noise)
 
 
-def inside_box(box: Box, trajectory: Float[Array, "*points field"], fraction: float = 0.8) -> Bool[Array, ""]:
-    """Whether all states stay within a fraction of the box, where walls do not distort the prior."""
+def inside_box(box: Box, trajectory: Float[Array, "*points field"]) -> Bool[Array, ""]:
+    """Whether all states stay in the box; past its walls the sines repeat mirrored and mean nothing."""
     absolute = trajectory if box.preload is None else box.preload + trajectory
-    return jnp.all(jnp.abs(absolute - box.centre) <= fraction * box.half_width)
+    return jnp.all(jnp.abs(absolute - box.centre) <= box.half_width)
 
 
 def roll_out(

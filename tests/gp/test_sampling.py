@@ -93,7 +93,7 @@ def test_rollout_follows_the_vector_field_of_its_energy(world, posterior, rollou
 
 def test_rollouts_that_leave_the_box_or_blow_up_are_flagged(rollouts):
     assert not np.any(rollouts.ok[7:])
-    assert inside_box(BOX, jnp.array([[1.5, -2.3]])) and not inside_box(BOX, jnp.array([[1.5, -2.5]]))
+    assert inside_box(BOX, 0.99 * BOX.half_width[None]) and not inside_box(BOX, jnp.array([[0.0, -1.01]]) * BOX.half_width)
 
 
 def test_dtype_follows(world, posterior):
