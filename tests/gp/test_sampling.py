@@ -49,9 +49,9 @@ def rollouts(world, posterior):
     weights = jnp.asarray(structure.weights())
     none = posterior._replace(parameters=zero_parameters(structure, jnp.float64))
     sure = posterior._replace(factor=jnp.zeros_like(posterior.factor))
-    unstable = sure._replace(mean=sure.mean._replace(stiffness=jnp.array([1.0, -6.0])))
+    unstable = sure._replace(mean=sure.mean._replace(stiffness=jnp.array([1.0, -3.0])))
     cases = [(chosen, state) for chosen in (none, posterior) for state in states[:3]]
-    cases += [(sure, states[0]), (sure, 30 * states[0]), (unstable, states[0])]
+    cases += [(sure, states[0]), (sure, 60 * states[0]), (unstable, states[0])]
     batch = jax.tree.map(lambda *leaves: jnp.stack(leaves), *cases)
     keys = jax.random.split(jax.random.key(1), 3)[jnp.array([0, 1, 2, 0, 1, 2, 0, 0, 0])]
 
