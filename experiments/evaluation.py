@@ -91,7 +91,7 @@ def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -
     """Errors of the forecast mean and scores of the samples.
 
     nmse is the mean over fields of MSE / variance of the field over the split; nmse_FIELD is one field's.
-    A failed forecast counts as the zero forecast's error would: it stays in the mean as infinite.
+    A failed forecast stays in every mean, as infinite.
     """
     variance = np.asarray(metrics.reference_variance(jnp.asarray(truth)))
     error = np.mean((truth - forecasts.mean) ** 2, axis=(1, 2))
@@ -108,7 +108,7 @@ def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -
     for name in ("crps", "energy_score"):
         one = partial(_score, name, fair, scale)
         values = [float(one(jnp.asarray(t), jnp.asarray(s, t.dtype))) for t, s in zip(truth, samples, strict=True)]
-        result[name] = _mean_and_error(np.array(values))
+        result[name] = _mean_and_error(np.where(forecasts.ok, np.array(values), np.inf))
     return result
 
 

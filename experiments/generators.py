@@ -147,7 +147,7 @@ def train_generator(
         stages = training["observed_stages" if method.data == "observed" else "propagator_stages"]
         params = init_propagator(generator.propagator, jnp.asarray(synthetic.state[0, 0]), init_key)
         for index, (window, *numbers) in enumerate(stages):
-            loss = propagator_loss(generator.propagator, terms, generator.times, window)
+            loss = propagator_loss(generator.propagator, terms, generator.times, window, training["start_noise"])
             stage_key = jax.random.fold_in(mean_key, index)
             params = trainer.run(f"mean_{window}", loss, params, (synthetic, observed), stage_key, *numbers)
         generator = with_arrays(generator, propagator=params)

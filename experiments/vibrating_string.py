@@ -12,8 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments import evaluation, generators, priors, string_figures
+from experiments.configs.fit import STARTS_FROM_FRAMES
 from experiments.configs.vibrating_string import get_config
 from experiments.evaluation import Forecasts
+from experiments.fit_inputs import draw_initial_states
 from experiments.results import Measurement
 from experiments.run import RunContext, Section, Study, config_digest, main
 from experiments.string_data import StringData, frame_times, load_or_make
@@ -52,6 +54,8 @@ def check(context: RunContext) -> None:
             f"expected at least {least} calibration trajectories for level {context.config.level}, got {given}; "
             f"raise --config.data.num_calibration or lower --config.level"
         )
+    if context.config.rollouts.initial not in ("family", "observed"):
+        raise ValueError(f"expected rollouts.initial family or observed, got {context.config.rollouts.initial!r}")
 
 
 class SeedRun:
@@ -78,12 +82,16 @@ class SeedRun:
         return self._priors[energy]
 
     def independent_rollouts(self, initial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rollouts of the two-process baseline: rates by local polynomials, damping known, 81 points a trajectory."""
+        """Rollouts of the two-process baseline: rates by local polynomials, damping known.
+
+        The published study has 81 sites on its one trajectory, spread over all frames; so has each trajectory here.
+        """
         observed = jnp.asarray(self.data.observed)
         smoothed, rates = jax.vmap(lambda x: independent.local_polynomial_rates(x, self.times))(observed)
         num, frames, points, fields = observed.shape
         flat = [jnp.reshape(array, (num * frames, points, fields)) for array in (smoothed, rates)]
-        sites = np.asarray(independent.published_sites(num * frames, points, stride=16 * num))
+        each = np.asarray(independent.published_sites(frames, points))
+        sites = np.concatenate([each + np.array([frames * index, 0]) for index in range(num)])
         spacing = self.structure.grid.spacing[0]
         fitted = jax.jit(lambda x, r, s: independent.fit_independent(x, r, s, spacing))(*flat, jnp.asarray(sites))
         values = parameter_values(self.system, jnp.float64)
@@ -96,6 +104,16 @@ class SeedRun:
 
         return priors.in_chunks(roll, 32, np.asarray(initial, np.float64))
 
+    def rollout_starts(self, key: Any) -> np.ndarray:
+        """Initial states of the rollouts: from the family that test states come from, or from the observed frames."""
+        options = self.config.rollouts
+        if options.initial == "observed":
+            return draw_initial_states(
+                self.structure, self.data.observed, options.count, key, **STARTS_FROM_FRAMES
+            )
+        keys = jax.random.split(key, options.count)
+        return np.asarray(jax.jit(jax.vmap(self.system.initial_state(self.config.data.family)))(keys))
+
     def rollouts(self) -> priors.Rollouts:
         """Posterior rollouts from drawn initial states, cached in the run folder."""
         if self._rollouts is None:
@@ -106,11 +124,8 @@ class SeedRun:
                         kept["states"], kept["means"], kept["weights"], float(kept["rejected"])
                     )
             else:
-                keys = jax.random.split(jax.random.fold_in(self.key, 1), self.config.rollouts.count)
-                initial = jax.jit(jax.vmap(self.system.initial_state(self.config.data.family)))(keys)
-                rolled = priors.make_rollouts(
-                    self.prior(), np.asarray(initial), self.times, jax.random.fold_in(self.key, 2)
-                )
+                initial = self.rollout_starts(jax.random.fold_in(self.key, 1))
+                rolled = priors.make_rollouts(self.prior(), initial, self.times, jax.random.fold_in(self.key, 2))
                 priors.save_arrays(path, rolled._asdict())
                 self._rollouts = rolled
         return self._rollouts
@@ -156,7 +171,7 @@ class SeedRun:
         )
 
 
-def forecast_by_rollout(run: SeedRun, method: Method, initial: np.ndarray) -> Forecasts:
+def forecast_by_rollout(run: SeedRun, method: Method, initial: np.ndarray, key: Any) -> Forecasts:
     """Integrate the fitted energy: the mean rollout, and posterior samples where there is a posterior."""
     if method.energy == "independent":
         began = time.perf_counter()
@@ -167,19 +182,21 @@ def forecast_by_rollout(run: SeedRun, method: Method, initial: np.ndarray) -> Fo
     count = run.config.sampling.num_samples
     began = time.perf_counter()
     repeated = np.repeat(initial, count, axis=0)
-    sampled = priors.sampled_rollouts(prior, repeated, run.times, jax.random.fold_in(run.key, 3))
+    sampled = priors.sampled_rollouts(prior, repeated, run.times, key)
     seconds = (time.perf_counter() - began) / repeated.shape[0]
     samples = sampled.trajectory.reshape(initial.shape[0], count, *mean.trajectory.shape[1:])
     finite = np.isfinite(mean.trajectory).all(axis=(1, 2, 3)) & np.isfinite(samples).all(axis=(1, 2, 3, 4))
     return Forecasts(np.nan_to_num(mean.trajectory), np.nan_to_num(samples), finite, seconds)
 
 
-def forecast_by_generator(run: SeedRun, generator: generators.Generator, initial: np.ndarray) -> Forecasts:
+def forecast_by_generator(
+    run: SeedRun, generator: generators.Generator, initial: np.ndarray, key: Any
+) -> Forecasts:
     """Sample the trained generator; the forecast is the samples' mean."""
     began = time.perf_counter()
     count = run.config.sampling.num_samples
     known = generators.known_values(run.structure, run.times)
-    samples = generators.sample_forecasts(generator, known, initial, count, jax.random.fold_in(run.key, 4))
+    samples = generators.sample_forecasts(generator, known, initial, count, key)
     seconds = (time.perf_counter() - began) / (initial.shape[0] * count)
     finite = np.isfinite(samples).all(axis=(1, 2, 3, 4))
     samples = np.nan_to_num(samples.astype(np.float64))
@@ -192,12 +209,14 @@ def evaluate(run: SeedRun, method: Method) -> dict[str, Any]:
     writer = run.context.results
     generator = run.generator(method) if method.kind == "generative" else None
 
-    def forecast(initial: np.ndarray) -> Forecasts:
+    def forecast(split: str, initial: np.ndarray) -> Forecasts:
+        # the splits share no draws, as exchangeable scores must not
+        key = jax.random.fold_in(jax.random.fold_in(run.key, 3), ("calibration", *SPLITS).index(split))
         if generator is None:
-            return forecast_by_rollout(run, method, initial)
-        return forecast_by_generator(run, generator, initial)
+            return forecast_by_rollout(run, method, initial, key)
+        return forecast_by_generator(run, generator, initial, key)
 
-    calibration_forecasts = forecast(data.calibration[:, 0])
+    calibration_forecasts = forecast("calibration", data.calibration[:, 0])
     floor = 0.01 * np.asarray(run.normaliser.scale, np.float64)
     if generator is not None:
         floor = np.sqrt(np.mean(np.asarray(generator.arrays["scale"]) ** 2)) * np.asarray(run.normaliser.scale)
@@ -207,7 +226,7 @@ def evaluate(run: SeedRun, method: Method) -> dict[str, Any]:
     unseen = learner_system(run.config, order=4)
     for split in SPLITS:
         truth = getattr(data, split)
-        forecasts = forecast(truth[:, 0])
+        forecasts = forecast(split, truth[:, 0])
         rows = evaluation.accuracy(truth, forecasts, fields)
         covered, scores = evaluation.coverage(truth, forecasts, calibration)
         rows |= covered | evaluation.physics(run.system, unseen, forecasts.mean, run.times)

@@ -9,6 +9,8 @@ from ml_collections import ConfigDict
 from experiments.configs.vibrating_string import get_config as study_config
 
 SIZES = ("smoke", "laptop", "accelerator")
+# the initial states of the rollouts, see `experiments.fit_inputs.draw_initial_states`
+STARTS_FROM_FRAMES = {"modes": 16, "shrinkage": 0.5, "frame_share": 0.25, "amplitude": (0.5, 1.2)}
 SHARED = ("structure", "prior", "rollouts", "physics", "network", "training", "sampling")
 
 
@@ -27,8 +29,8 @@ def get_config(size: str) -> ConfigDict:
     study = study_config(size).to_dict()
     config = ConfigDict({group: study[group] for group in SHARED})
     config.structure["damping"] = ("kelvin_voigt_damping", "viscous_damping")
-    # the initial states of the rollouts, see `experiments.fit_inputs.draw_initial_states`
-    config.initial = ConfigDict({"modes": 16, "shrinkage": 0.5, "frame_share": 0.25, "amplitude": (0.5, 1.2)})
+    config.initial = ConfigDict(STARTS_FROM_FRAMES)
+    del config.rollouts["initial"]
     config.prior_trajectories = 16  # at most so many enter the energy; the others still shape the initial states
     config.sampling.num_samples = {"smoke": 8, "laptop": 32, "accelerator": 64}[size]
     return config

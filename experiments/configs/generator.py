@@ -6,8 +6,9 @@ from typing import Any
 def generator_groups(size: str, radius: int) -> dict[str, dict[str, Any]]:
     """The groups `network`, `physics` and `training` at one size.
 
-    Stages of the conditional mean are (window, steps, batch, learning rate), on clean rollouts and on noisy
-    observations; that of the diffusion model is (steps, batch, learning rate).
+    A learned step is free in directions that no trajectory has; noise on its start (in standard deviations of the
+    fields) keeps it stable there. Stages of the conditional mean are (window, steps, batch, learning rate), on clean
+    rollouts and on noisy observations; that of the diffusion model is (steps, batch, learning rate).
 
     Args:
       size: smoke, demo, laptop or accelerator.
@@ -24,7 +25,7 @@ def generator_groups(size: str, radius: int) -> dict[str, dict[str, Any]]:
     return {
         "network": {"propagator": propagator, "unet": dict(network["unet"])},
         "physics": {"residual_weight": 0.1, "boundary_weight": 0.1},
-        "training": {"ema_decay": 0.995, "real_fraction": 0.0, **training},
+        "training": {"ema_decay": 0.995, "real_fraction": 0.0, "start_noise": 1e-3, **training},
     }
 
 

@@ -14,6 +14,9 @@ from experiments.configs.generator import generator_groups
 def get_config(size: str) -> ConfigDict:
     """Configuration of one size.
 
+    `rollouts.initial` says where the rollouts that train generators start: in states drawn from the family that test
+    states come from ("family"), or in states made of the observed frames alone ("observed").
+
     Args:
       size: smoke, demo, laptop or accelerator.
     Returns:
@@ -38,7 +41,7 @@ def get_config(size: str) -> ConfigDict:
             "main": 32, "pair": 0, "margin": 1.5, "time_tests": 48, "space_tests": 12, "substeps": 4,
             "centre": (0.0, 0.0),
         },
-        "rollouts": {"count": 4096},
+        "rollouts": {"count": 4096, "initial": "family"},
         **generator_groups(size, radius=8 if size == "accelerator" else 6),
         "sampling": {"num_steps": 8, "num_samples": 8},
         "level": 0.9,

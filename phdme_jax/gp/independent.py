@@ -6,6 +6,7 @@ rollouts have no energy to conserve: they are integrated by the classical Runge-
 Source: Tan et al. (2024), arXiv 2406.11809, and the code published with it.
 """
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -65,19 +66,23 @@ def invert_operator(
     return jnp.stack([integral[..., 1], stress], axis=-1)
 
 
-def published_sites(num_frames: int, num_points: int, columns: int = 20, stride: int = 50) -> Int[Array, "site index"]:
-    """Every `stride`-th of the points in `columns` grid columns, counted along time first.
+def published_sites(num_frames: int, num_points: int, columns: int = 20, count: int = 81) -> Int[Array, "site index"]:
+    """Every n-th of the points in `columns` grid columns, counted along time first.
 
-    201 frames give 81 sites with the defaults, as in the published study of the string.
+    201 frames give every 50th and 81 sites with the defaults, as in the published study of the string. A step that
+    shares a factor with the number of frames would see few of them: the next smaller one without is taken.
 
     Args:
       num_frames: observed frames.
       num_points: grid points.
       columns: grid columns used, evenly spread.
-      stride: which fraction of their points is kept.
+      count: sites at least, where there are so many points.
     Returns:
       (frame, grid) indices, shape (site, 2).
     """
+    stride = max(1, math.ceil(columns * num_frames / count))
+    while math.gcd(stride, num_frames) > 1:
+        stride -= 1
     grid = np.arange(columns) * num_points // columns
     flat = np.arange(0, columns * num_frames, stride)
     return jnp.asarray(np.stack([flat % num_frames, grid[flat // num_frames]], axis=1))

@@ -69,30 +69,37 @@ def physics_penalty(
 
 
 def propagator_loss(
-    config: Propagator, terms: PhysicsTerms, times: tuple[float, ...], window: int
+    config: Propagator, terms: PhysicsTerms, times: tuple[float, ...], window: int, start_noise: float = 0.0
 ) -> Callable[[Any, Example, Array], tuple[Array, dict[str, Array]]]:
     """Loss of the conditional mean on a random window of a trajectory, started from its first state.
 
         mean |x - mu|^2 + lambda_phys mean(W r(mu)^2) + lambda_bc boundary
 
-    The residual integrates through eight neighbouring frames; shorter windows leave it out.
+    The residual integrates through eight neighbouring frames; shorter windows leave it out. Noise on the start
+    teaches a step to damp what no trajectory has in it, so that repeating it stays stable.
 
     Args:
       config: sizes of the propagator.
       terms: physics.
       times: evenly spaced times of the frames.
       window: frames after the first one.
+      start_noise: standard deviation of white noise on the start of a window, normalised units.
     Returns:
       example_loss(params, example, key) -> (loss, metrics).
+    Source: Sanchez-Gonzalez et al. (2020), arXiv 2002.09405, section 4.3 (noise on the input).
     """
     span = tuple(float(t - times[0]) for t in times[: window + 1])
     terms = terms if len(span) >= 8 else terms._replace(rate=None)
 
     def loss(params: Any, example: Example, key: Array) -> tuple[Array, dict[str, Array]]:
-        start = jax.random.randint(key, (), 0, len(times) - window)
+        start_key, noise_key = jax.random.split(key) if start_noise else (key, key)
+        start = jax.random.randint(start_key, (), 0, len(times) - window)
         truth = jax.lax.dynamic_slice_in_dim(example.state, start, window + 1)
         weight = jax.lax.dynamic_slice_in_dim(example.weight, start, window)
-        forecast = propagate(config, params, truth[0], window + 1)
+        begin = truth[0]
+        if start_noise:
+            begin = begin + start_noise * jax.random.normal(noise_key, begin.shape, begin.dtype)
+        forecast = propagate(config, params, begin, window + 1)
         error = jnp.mean((forecast - truth) ** 2)
         penalty = physics_penalty(terms, forecast, weight, span, 1.0)
         return error + penalty, {"error": error, "penalty": penalty}

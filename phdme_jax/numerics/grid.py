@@ -1,4 +1,4 @@
-"""Static description of a one- or two-dimensional point grid, both ends included."""
+"""Static description of a point grid of any number of axes, both ends included."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Grid:
-    """Evenly spaced points on a box, end points included.
+    """Evenly spaced points on a box, end points included; without axes it is a single point, for finite dimension.
 
     Args:
       points: number of points along each axis.

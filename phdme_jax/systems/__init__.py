@@ -1,13 +1,20 @@
 """Floor 1: what the physics is. One file per system; adding a system is one file and one line here."""
 
 from collections.abc import Callable
+from functools import partial
 
 from phdme_jax.systems.base import Structure as Structure
 from phdme_jax.systems.base import System as System
+from phdme_jax.systems.oscillators import make_driven_pendulum, make_mass_spring
+from phdme_jax.systems.shallow_water import make_shallow_water
 from phdme_jax.systems.vibrating_string import make_string
 
 SYSTEMS: dict[str, Callable[..., System]] = {
     "vibrating_string": make_string,
+    "shallow_water_1d": partial(make_shallow_water, 1),
+    "shallow_water_2d": partial(make_shallow_water, 2),
+    "mass_spring": make_mass_spring,
+    "driven_pendulum": make_driven_pendulum,
 }
 
 

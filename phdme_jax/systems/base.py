@@ -21,7 +21,9 @@ Density = Callable[[Float[Array, "field"]], Float[Array, ""]]
 
 @dataclass(frozen=True)
 class Structure:
-    """Operators of a port-Hamiltonian system, x_t = (J - R(theta)) e with the efforts e = dH/dx.
+    """Operators of a port-Hamiltonian system, x_t = (J - R(theta)) e + G u with the efforts e = dH/dx.
+
+    A system of finite dimension has a grid without axes: its state is (field,).
 
     Attributes:
       name: name used in results.
@@ -29,11 +31,14 @@ class Structure:
       fields: names of the state's fields, in order.
       units: unit of each field.
       parameters: names of the dissipation parameters theta; `flow` is affine in them.
-      flow: (efforts (grid, field), parameters) -> rates (grid, field), linear in the efforts.
+      flow: (efforts (*grid, field), parameters) -> rates (*grid, field), linear in the efforts.
       constrain: state -> state with the boundary values imposed.
-      weights: quadrature weights on the grid, as a function of nothing, shape (grid,).
+      weights: quadrature weights on the grid, as a function of nothing, shape (*grid).
       boundary: state -> what must vanish at the boundary, shape (condition,).
-      parity: per field, -1 where it continues past the ends as an odd function (zero there), +1 as an even one.
+      parity: per field, -1 where it continues past the ends as an odd function (zero there), +1 as an even one; on a
+        grid of several axes a tuple of these per field, one per axis; on none, +1.
+      ports: names of the inputs u.
+      inject: G, inputs (port,) -> rates (*grid, field), linear; None without ports.
     """
 
     name: str
@@ -45,7 +50,9 @@ class Structure:
     constrain: Callable[[Array], Array]
     weights: Callable[[], np.ndarray]
     boundary: Callable[[Array], Array]
-    parity: tuple[int, ...]
+    parity: tuple[int, ...] | tuple[tuple[int, ...], ...]
+    ports: tuple[str, ...] = ()
+    inject: Callable[[Array], Array] | None = None
 
 
 @dataclass(frozen=True)
@@ -80,14 +87,21 @@ def zero_parameters(structure: Structure, dtype: DTypeLike) -> dict[str, Float[A
 
 
 def inner(
-    structure: Structure, left: Float[Array, "grid field"], right: Float[Array, "grid field"]
+    structure: Structure, left: Float[Array, "*grid field"], right: Float[Array, "*grid field"]
 ) -> Float[Array, ""]:
     """Discrete inner product sum_i w_i left_i . right_i in the structure's quadrature."""
     weights = jnp.asarray(structure.weights(), left.dtype)
-    return jnp.sum(weights[:, None] * left * right)
+    return jnp.sum(weights[..., None] * left * right)
 
 
-def total_energy(structure: Structure, density: Density, state: Float[Array, "grid field"]) -> Float[Array, ""]:
+def at_points(function: Callable[[Array], Array], state: Float[Array, "*grid field"]) -> Array:
+    """Apply a function of one point's fields at every point of the grid."""
+    for _ in range(state.ndim - 1):
+        function = jax.vmap(function)
+    return function(state)
+
+
+def total_energy(structure: Structure, density: Density, state: Float[Array, "*grid field"]) -> Float[Array, ""]:
     """Total energy H = sum_i w_i h(x_i).
 
     Args:
@@ -97,27 +111,51 @@ def total_energy(structure: Structure, density: Density, state: Float[Array, "gr
     Returns:
       energy, scalar.
     """
-    return jnp.sum(jnp.asarray(structure.weights(), state.dtype) * jax.vmap(density)(state))
+    return jnp.sum(jnp.asarray(structure.weights(), state.dtype) * at_points(density, state))
 
 
 def vector_field(
-    structure: Structure, density: Density, state: Float[Array, "grid field"], parameters: Parameters
-) -> Float[Array, "grid field"]:
-    """Right-hand side (J - R) grad h(x) of the semi-discrete system.
+    structure: Structure,
+    density: Density,
+    state: Float[Array, "*grid field"],
+    parameters: Parameters,
+    inputs: Float[Array, "port"] | None = None,
+) -> Float[Array, "*grid field"]:
+    """Right-hand side (J - R) grad h(x) + G u of the semi-discrete system.
 
     Args:
       structure: operators.
       density: energy density h of one point's state.
       state: state on the grid.
       parameters: dissipation parameters.
+      inputs: u at this instant; None leaves the ports at rest.
     Returns:
       rates, shape of the state.
     """
-    return structure.flow(jax.vmap(jax.grad(density))(state), parameters)
+    rates = structure.flow(at_points(jax.grad(density), state), parameters)
+    return rates if inputs is None else rates + injected(structure, inputs)
+
+
+def injected(structure: Structure, inputs: Float[Array, "port"]) -> Float[Array, "*grid field"]:
+    """Rates G u that the inputs cause.
+
+    Raises:
+      ValueError: the structure has no ports.
+    """
+    if structure.inject is None:
+        raise ValueError(f"expected a structure with ports, got {structure.name!r} without; leave the inputs out")
+    return structure.inject(inputs)
+
+
+def port_outputs(structure: Structure, efforts: Float[Array, "*grid field"]) -> Float[Array, "port"]:
+    """Outputs y = G* e, so that u . y is the power that the ports bring in; empty without ports."""
+    unit = jnp.eye(len(structure.ports), dtype=efforts.dtype)
+    powers = [inner(structure, injected(structure, row), efforts) for row in unit]
+    return jnp.stack(powers) if powers else jnp.zeros((0,), efforts.dtype)
 
 
 def dissipated_power(
-    structure: Structure, efforts: Float[Array, "grid field"], parameters: Parameters
+    structure: Structure, efforts: Float[Array, "*grid field"], parameters: Parameters
 ) -> Float[Array, ""]:
-    """Power <e, R e> taken out by dissipation, never negative for non-negative parameters; dH/dt = -<e, R e>."""
+    """Power <e, R e> taken out by dissipation, never negative for non-negative parameters; dH/dt = u . y - <e, R e>."""
     return -inner(structure, efforts, structure.flow(efforts, parameters))

@@ -10,6 +10,7 @@ import pytest
 
 from phdme_jax.systems import SYSTEMS, make_system
 from phdme_jax.systems.base import (
+    at_points,
     dissipated_power,
     inner,
     parameter_values,
@@ -25,7 +26,12 @@ VARIANTS = {
         {"order": 8, "dissipation": ("viscous_damping",)},
         {"order": 4, "closure": "sbp", "dissipation": BOTH},
     ],
+    "shallow_water_1d": [{"order": 8}, {"closure": "sbp"}],
+    "shallow_water_2d": [{"order": 6, "num_points": (14, 17), "lengths": (1.0, 1.4)}],
+    "mass_spring": [{"damping": 0.2}],
 }
+# walls imposed weakly are open to rounding and to the error of the scheme
+WEAK_WALLS = ("shallow_water_1d", "sbp")
 CASES = [(name, options) for name in SYSTEMS for options in [{}, *VARIANTS.get(name, [])]]
 
 
@@ -58,7 +64,7 @@ def measure(system, state, efforts, direction):
         return inner(structure, left, right) / jnp.sqrt(inner(structure, left, left) * inner(structure, right, right))
 
     conservative = structure.flow(efforts, none)
-    gradient = jax.vmap(jax.grad(system.density))(state)
+    gradient = at_points(jax.grad(system.density), state)
     rates = vector_field(structure, system.density, state, values)
     change = jax.jvp(energy, (state,), (rates,))[1]
     combined = structure.flow(2 * efforts - 3 * direction, full)
@@ -74,8 +80,8 @@ def measure(system, state, efforts, direction):
             for name in structure.parameters
             for part in (efforts, direction, gradient)
         ),
-        linearity=jnp.max(jnp.abs(combined - apart)),
-        affinity=jnp.max(jnp.abs(structure.flow(efforts, half) - middle)),
+        linearity=jnp.max(jnp.abs(combined - apart)) / jnp.max(jnp.abs(apart)),
+        affinity=jnp.max(jnp.abs(structure.flow(efforts, half) - middle)) / jnp.max(jnp.abs(middle)),
         balance=(change + dissipated_power(structure, gradient, values)) / jnp.max(jnp.abs(rates)),
         boundary_rates=structure.boundary(rates),
     )
@@ -108,13 +114,15 @@ def test_every_dissipation_parameter_takes_energy_out(measured):
 
 
 def test_flow_is_linear_in_the_efforts_and_affine_in_the_parameters(measured):
-    assert float(measured.linearity) < 1e-11
-    assert float(measured.affinity) < 1e-11
+    assert float(measured.linearity) < 1e-14
+    assert float(measured.affinity) < 1e-14
 
 
-def test_energy_balance_closes_along_the_vector_field_and_boundary_values_stay(measured):
+def test_energy_balance_closes_along_the_vector_field_and_boundary_values_stay(system, measured, request):
     assert abs(float(measured.balance)) < 1e-13
-    np.testing.assert_allclose(measured.boundary_rates, 0.0, atol=1e-14)
+    name, options = request.node.callspec.params["system"]
+    if (name, options.get("closure")) != WEAK_WALLS:
+        np.testing.assert_allclose(measured.boundary_rates, 0.0, atol=1e-14)
 
 
 def test_dtype_follows_and_batches_are_loops(system):
@@ -136,7 +144,7 @@ def test_dtype_follows_and_batches_are_loops(system):
     batched, looped = jax.jit(lambda x: (jax.vmap(evaluate)(x), jax.lax.map(evaluate, x)))(states)
     for one, other in zip(batched, looped, strict=True):
         assert bool(jnp.all(jnp.isfinite(one)))
-        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.max(jnp.abs(other))))
+        np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4 * float(jnp.max(jnp.abs(other))) + 1e-7)
 
 
 @pytest.mark.parametrize("name", SYSTEMS)

@@ -53,6 +53,13 @@ def test_published_sites_are_the_81_of_the_study():
     np.testing.assert_array_equal(sites[:6, 0], [0, 50, 100, 150, 200, 49])
 
 
+@pytest.mark.parametrize("num_frames", [24, 60, 64, 128])
+def test_sites_see_every_frame_however_many_there_are(num_frames):
+    sites = np.asarray(published_sites(num_frames, 64))
+    assert len(sites) >= 81 and len({tuple(site) for site in sites}) == len(sites)
+    assert len(np.unique(sites[:, 0])) >= min(num_frames, 81)
+
+
 @pytest.mark.parametrize("degree", [2, 4])
 def test_local_polynomials_are_exact_on_their_degree_at_uneven_times(degree):
     times = tuple(np.cumsum(np.random.default_rng(0).uniform(0.05, 0.2, 15)))
