@@ -8,12 +8,12 @@ import contextlib
 import dataclasses
 import difflib
 import hashlib
+import math
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -21,8 +21,7 @@ from jaxtyping import Bool, Float
 GRID_TOLERANCE = 1e-6
 GRID_KEYS: dict[int, tuple[str, ...]] = {0: (), 1: ("grid",), 2: ("grid_x", "grid_y")}
 
-# What numpy and zipfile raise on damaged, encrypted or absurd archives.
-_DAMAGE = (OSError, ValueError, EOFError, KeyError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error)
+LARGEST_ARRAY = 8e9  # bytes of float64 that one array of a file may take
 _NOT_NUMBERS = {"c": "complex numbers", "b": "booleans", "U": "text", "S": "text", "V": "records"}
 
 
@@ -223,9 +222,10 @@ def _load(path: Path | str, required: tuple[str, ...], optional: tuple[str, ...]
     path = Path(path)
     _check_archive(path)
     arrays = {}
+    # a damaged, encrypted or hostile archive can raise nearly anything inside numpy, zipfile and the decompressors
     try:
         archive = np.load(path, allow_pickle=False)
-    except _DAMAGE as error:
+    except Exception as error:
         raise InputError(f"{path}: the archive is damaged ({_short(error)}); write it again with numpy.savez") from None
     with archive:
         present = list(archive.files)
@@ -239,13 +239,30 @@ def _load(path: Path | str, required: tuple[str, ...], optional: tuple[str, ...]
                 raise InputError(f"{path}: the key {key!r} is unknown; did you mean {near[0]!r}?")
         for key in (*required, *(key for key in optional if key in present)):
             try:
-                array = archive[key]
-            except _DAMAGE as error:
+                too_large = 8 * _announced_size(archive, key) > LARGEST_ARRAY
+                array = None if too_large else archive[key]
+            except Exception as error:
                 raise InputError(
                     f"{path}: {key} cannot be read ({_short(error)}); expected a plain array of numbers, never pickled"
                 ) from None
+            if too_large:
+                raise InputError(
+                    f"{path}: {key} takes more than {LARGEST_ARRAY * 1e-9:g} GB; expected arrays that fit into memory, "
+                    "keep fewer trajectories, frames or points"
+                )
             arrays[key] = _as_float64(path, key, array)
     return arrays
+
+
+def _announced_size(archive: Any, key: str) -> int:
+    """Number of entries that the header of an array announces, without reading the array; 0 for what is no array."""
+    name = f"{key}.npy"
+    if name not in archive.zip.namelist():
+        return 0
+    with archive.zip.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return math.prod(read(member)[0])
 
 
 def _check_archive(path: Path) -> None:

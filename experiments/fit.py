@@ -25,7 +25,7 @@ import numpy as np
 from experiments import evaluation, generators, priors
 from experiments.configs.fit import SIZES, get_config
 from experiments.evaluation import Forecasts
-from experiments.files import InputError, file_digest
+from experiments.files import InputError, RunFailed, file_digest
 from experiments.fit_inputs import FitInputs, draw_initial_states, known_structure, read_inputs
 from experiments.fit_report import Fitted, record_rows, report_sections
 from experiments.folder import config_digest, prepare_run_folder
@@ -175,12 +175,12 @@ def fitted_prior(
     Returns:
       the prior, and how far its waves travel between frames, in grid points.
     Raises:
-      InputError: the posterior is not finite.
+      RunFailed: the posterior is not finite.
     """
     options, path = request.config.prior.to_dict(), request.workdir / "data" / "prior.npz"
-    if path.exists():
-        with np.load(path) as archive:
-            kept = unflatten({name: archive[name] for name in archive.files})
+    arrays = priors.load_arrays(path)
+    if arrays is not None:
+        kept = unflatten(arrays)
         basis = Basis(len(inputs.structure.fields), options["main"], options["pair"])
         posterior = posterior_from(kept["posterior"])
         prior = priors.Prior(inputs.structure, basis, posterior, options["substeps"], float(kept["seconds"]))
@@ -193,7 +193,7 @@ def fitted_prior(
         kept = {"posterior": posterior_arrays(prior.posterior), "seconds": prior.seconds}
         priors.save_arrays(path, flatten(kept))
     if not bool(prior.posterior.ok):
-        raise InputError("the fitted energy is not finite; give more trajectories or more frames")
+        raise RunFailed("the fitted energy is not finite; give more trajectories or more frames")
     step = float(np.max(np.diff(times)))
     fastest, wave = fastest_rates(prior, states)
     substeps = max(prior.substeps, math.ceil(fastest * step / STEP))
@@ -239,20 +239,14 @@ def _rollouts(
     request: Request, prior: priors.Prior, states: np.ndarray, times: priors.Times, key: Any
 ) -> priors.Rollouts:
     path = request.workdir / "data" / "rollouts.npz"
-    if path.exists():
-        with np.load(path) as kept:
-            return priors.Rollouts(kept["states"], kept["means"], kept["weights"], float(kept["rejected"]))
+    kept = priors.load_arrays(path)
+    if kept is not None:
+        return priors.Rollouts(**kept)  # type: ignore[arg-type]
     initial = draw_initial_states(
         prior.structure, states, request.config.rollouts.count, jax.random.fold_in(key, 1),
         **request.config.initial.to_dict(),
     )  # fmt: skip
-    with user_input():
-        rolled = priors.make_rollouts(prior, initial, times, jax.random.fold_in(key, 2))
-    if len(rolled.states) < 2:
-        raise InputError(
-            "nearly every rollout of the learned energy left the range of the data or gained energy; give more "
-            "trajectories, check the units of time and grid, or raise --config.prior.margin"
-        )
+    rolled = priors.make_rollouts(prior, initial, times, jax.random.fold_in(key, 2))
     priors.save_arrays(path, rolled._asdict())
     return rolled
 

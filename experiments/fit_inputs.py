@@ -15,10 +15,11 @@ import numpy as np
 
 from experiments.files import GRID_TOLERANCE, FileLayout, InputError, Trajectories, read_trajectories
 from phdme_jax.numerics.quadrature import interval_weights
-from phdme_jax.systems.base import Structure, zero_parameters
+from phdme_jax.systems.base import Structure, line_parity, zero_parameters
 from phdme_jax.systems.vibrating_string import KELVIN_VOIGT, VISCOUS, string_structure
 
 EVEN_TOLERANCE = 1e-3
+LARGEST_UNIT, WELL_EXPLAINED = 1e30, 0.5
 ENDS_SILENT, ENDS_REFUSED = 0.05, 0.25
 INTERNAL_LENGTH, INTERNAL_EXCURSION = 10.0, 0.6
 
@@ -178,18 +179,28 @@ def read_inputs(name: str, data: Path, calibration: Path | None, method: str, st
     if options["order"] < structure["order"]:
         notes.append(f"{grid.size} grid points allow stencils of order {options['order']}, not {structure['order']}")
     physical = known.build(**(options | {"length": length}))
-    scale = np.sqrt(np.mean(observed.state**2, axis=(0, 1, 2)))
+    with np.errstate(over="ignore"):
+        scale = np.sqrt(np.mean(observed.state**2, axis=(0, 1, 2)))
     for field, value in zip(physical.fields, scale, strict=True):
         if not value > 0:
             raise InputError(f"{data}: {field} is zero everywhere; expected trajectories that move")
+    sizes = {**dict(zip(physical.fields, scale, strict=True)), "time": np.ptp(observed.time), "grid": length}
+    for word, value in sizes.items():
+        if not 1 / LARGEST_UNIT < value < LARGEST_UNIT:
+            raise InputError(f"{data}: {word} has values around {value:.3g}; choose a unit that brings them nearer one")
     notes += check_ends(data, physical, observed.state, scale)
     observed = _constrained(physical, observed)
-    stiffness = rest_stiffness(physical, observed.state, observed.time)
+    stiffness, explained = rest_stiffness(physical, observed.state, observed.time)
     if not (stiffness > 0).all():
         words = ", ".join(f"{field} {value:.3g}" for field, value in zip(physical.fields, stiffness, strict=True))
         raise InputError(
             f"{data}: the fields do not move as those of {name} (the stiffnesses that fit best are {words}, expected "
             "positive ones); check the order of the fields, their signs and the units of time and grid"
+        )
+    if explained < WELL_EXPLAINED:
+        notes.append(
+            f"the linear part of {name} explains {100 * max(explained, 0):.0f} % of the motion between frames; noise, "
+            "frames too far apart or other physics look like this"
         )
     units = known.units(stiffness, np.abs(observed.state).max(axis=(0, 1, 2)), length, float(observed.time[0]))
     extra = None
@@ -257,7 +268,7 @@ def check_ends(path: Path | str, structure: Structure, state: np.ndarray, scale:
       InputError: the ends move.
     """
     notes = []
-    for field, (name, parity) in enumerate(zip(structure.fields, structure.parity, strict=True)):
+    for field, (name, parity) in enumerate(zip(structure.fields, line_parity(structure), strict=True)):
         if parity > 0:
             continue
         share = float(np.sqrt(np.mean(state[..., [0, -1], field] ** 2)) / scale[field])
@@ -280,7 +291,9 @@ def mode_matrix(parity: int, num_points: int, count: int) -> np.ndarray:
     return matrix
 
 
-def rest_stiffness(structure: Structure, state: np.ndarray, time: np.ndarray, modes: int = 12) -> np.ndarray:
+def rest_stiffness(
+    structure: Structure, state: np.ndarray, time: np.ndarray, modes: int = 12
+) -> tuple[np.ndarray, float]:
     """Stiffness of each field that explains the motion best, without dissipation: kappa in x_t = J (kappa x).
 
         x(t_{k+1}) - x(t_k) = sum_a kappa_a int J (one_a x_a) dt,   least squares on the smoothest modes
@@ -291,11 +304,12 @@ def rest_stiffness(structure: Structure, state: np.ndarray, time: np.ndarray, mo
       time: their times.
       modes: modes in space kept, so that noise is not differentiated.
     Returns:
-      kappa, shape (field,); negative where the data do not move as the structure says.
+      kappa, shape (field,), negative where the data do not move as the structure says; and the share of the motion's
+      variance that it explains.
     """
     count = state.shape[-1]
     smooth = np.empty_like(state)
-    for field, parity in enumerate(structure.parity):
+    for field, parity in enumerate(line_parity(structure)):
         matrix = mode_matrix(parity, state.shape[2], modes)
         smooth[..., field] = state[..., field] @ (matrix @ np.linalg.pinv(matrix)).T
     parameters = zero_parameters(structure, jnp.float64)
@@ -310,7 +324,10 @@ def rest_stiffness(structure: Structure, state: np.ndarray, time: np.ndarray, mo
     design = np.stack([column.ravel() for column in columns], axis=-1)
     # columns of very different size (units of the user) would spoil the rank decision
     size = np.maximum(np.linalg.norm(design, axis=0), np.finfo(float).tiny)
-    return np.linalg.lstsq(design / size, (change / scale).ravel())[0] / size
+    wanted = (change / scale).ravel()
+    solution = np.linalg.lstsq(design / size, wanted)[0]
+    missed = wanted - design / size @ solution
+    return solution / size, float(1 - missed @ missed / (wanted @ wanted))
 
 
 def draw_initial_states(
@@ -346,7 +363,7 @@ def draw_initial_states(
     """
     num_points, num_fields = states.shape[-2:]
     frames = states.reshape(-1, num_points, num_fields)
-    matrices = [mode_matrix(parity, num_points, modes) for parity in structure.parity]
+    matrices = [mode_matrix(parity, num_points, modes) for parity in line_parity(structure)]
     parts = [frames[..., field] @ np.linalg.pinv(matrix).T for field, matrix in enumerate(matrices)]
     amplitudes = np.concatenate(parts, axis=-1)
     draw_key, pick_key, which_key, size_key = jax.random.split(key, 4)

@@ -28,6 +28,7 @@ from experiments.files import Forecast, InitialState, InputError, read_state, wr
 from experiments.fit_inputs import check_ends
 from experiments.run import CommandParser, command_line, run_main, use_double_precision
 from experiments.saved import Forecaster, is_calibrated, load_forecaster
+from phdme_jax.systems.base import line_parity
 
 BLOCK = 16
 LARGEST_FORECAST = 8e9
@@ -80,7 +81,7 @@ def half_width(forecaster: Forecaster, forecasts: Forecasts) -> np.ndarray:
     assert calibration is not None
     width = calibration.quantile * (evaluation.spread(forecasts) + calibration.floor)
     width[:, 0] = 0.0
-    held = np.asarray(forecaster.structure.parity) < 0
+    held = np.asarray(line_parity(forecaster.structure)) < 0
     width[:, :, [0, -1]] = np.where(held, 0.0, width[:, :, [0, -1]])
     return width
 

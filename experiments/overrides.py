@@ -9,6 +9,12 @@ from typing import Any
 
 from experiments.files import InputError
 
+# smallest values that mean anything, by the last part of the key
+_LEAST = {
+    "num_samples": 1, "num_steps": 1, "count": 2, "main": 1, "pair": 0, "time_tests": 1, "space_tests": 1,
+    "substeps": 1, "margin": 1.0, "num_frames": 2, "num_observed": 1, "num_test": 2, "truth_refinement": 1,
+    "noise": 0.0, "prior_trajectories": 1, "width": 1, "depth": 0, "radius": 1, "rollouts": 2, "draws": 2,
+}  # fmt: skip
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
@@ -34,10 +40,23 @@ def apply_overrides(config: Any, overrides: Mapping[str, str]) -> None:
         if hasattr(group, "keys"):
             names = ", ".join(f"{key}.{name}" for name in sorted(group))
             raise InputError(f"--config.{key} is a group; expected one of its keys: {names}")
+        value = _parse(key, text, group)
+        _check_range(key, value)
         try:
-            parent[last] = _parse(key, text, group)
+            parent[last] = value
         except TypeError as error:
             raise InputError(f"--config.{key}: {error}") from None
+
+
+def _check_range(key: str, value: Any) -> None:
+    """Refuses numbers with which a run would fail late, or learn nothing."""
+    last = key.rpartition(".")[2]
+    if isinstance(value, int | float) and value < _LEAST.get(last, value):
+        raise InputError(f"--config.{key} expects at least {_LEAST[last]}, got {value}")
+    if last.endswith(("_stage", "_stages")):
+        rows = value if value and isinstance(value[0], tuple | list) else (value,)
+        if not all(entry > 0 for row in rows for entry in row):
+            raise InputError(f"--config.{key} expects positive numbers, got {_as_lists(value)}")
 
 
 def flatten_config(config: Any) -> dict[str, Any]:
@@ -107,7 +126,9 @@ def _sequence(key: str, text: str, default: tuple | list) -> tuple | list:
     words = [word.strip() for word in text.strip("()[] ").split(",") if word.strip()]
     if not default:
         return type(default)(_parse(key, word, None) for word in words)
-    return type(default)(_parse(key, word, default[0]) for word in words)
+    # a row of columns keeps the type of each, a list of any length that of its first entry
+    columns = default if len(words) == len(default) else [default[0]] * len(words)
+    return type(default)(_parse(key, word, column) for word, column in zip(words, columns, strict=True))
 
 
 def _row(key: str, text: str, default: tuple | list) -> tuple | list:

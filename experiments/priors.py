@@ -4,6 +4,8 @@
 """
 
 import time
+import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
@@ -14,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.files import atomic_write
+from experiments.files import RunFailed, atomic_write
 from phdme_jax.diffusion.loss import residual_weights
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
@@ -117,6 +119,17 @@ def fit_prior(
     return Prior(structure, basis, posterior, substeps, time.perf_counter() - began)
 
 
+def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """Arrays that `save_arrays` kept; None where there are none or the file is damaged, so that they are made again."""
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
+        return None
+
+
 def save_arrays(path: Path, arrays: dict[str, Any]) -> None:
     """Write arrays to an `.npz` in one go: whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -178,10 +191,17 @@ def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> 
       key: random key.
     Returns:
       float32 trajectories, mean rollouts and normalised residual weights.
+    Raises:
+      RunFailed: fewer than two rollouts are left.
     """
     sampled = sampled_rollouts(prior, initial, times, key)
     means = mean_rollouts(prior, initial, times)
     ok = np.asarray(sampled.ok & means.ok)
+    if ok.sum() < 2:
+        raise RunFailed(
+            "nearly every rollout of the learned energy left the range of the data or gained energy; give more "
+            "trajectories, check the units of time and grid, or raise --config.prior.margin"
+        )
     states = np.asarray(sampled.trajectory)[ok].astype(np.float32)
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), prior.posterior._replace(ok=jnp.zeros(())))
     spread = in_chunks(partial(_variance(prior.basis, prior.structure, times), narrow), 16, states)

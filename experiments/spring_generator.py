@@ -68,7 +68,7 @@ def generator_structure(num_points: int) -> Structure:
         spring,
         fields=(*spring.fields, "rest_strain"),
         units=(*spring.units, spring.units[1]),
-        parity=(*spring.parity, 1),
+        parity=(*spring.parity, (1,)),
         flow=lambda efforts, parameters: pad(spring.flow(efforts[..., :REST], parameters)),
         constrain=lambda state: state.at[..., :REST].set(spring.constrain(state[..., :REST])),
         boundary=lambda state: spring.boundary(state[..., :REST]),

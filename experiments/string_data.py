@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.files import RunFailed, atomic_write
-from experiments.priors import Times, in_chunks
+from experiments.files import RunFailed
+from experiments.priors import Times, in_chunks, load_arrays, save_arrays
 from phdme_jax.numerics import solve_reference
 from phdme_jax.systems import make_system
 from phdme_jax.systems.base import System, parameter_values, vector_field
@@ -84,14 +84,12 @@ def load_or_make(config: Any, seed: int, workdir: Path) -> StringData:
     root = jax.random.key(20260121)
 
     def cached(name: str, family: str, count: int, key: Any) -> np.ndarray:
-        path = workdir / "data" / f"{name}.npy"
-        if path.exists():
-            return np.load(path)
-        trajectories = reference_trajectories(fine, family, times, stride, jax.random.split(key, count))
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_write(path) as stream:
-            np.save(stream, trajectories)
-        return trajectories
+        path = workdir / "data" / f"{name}.npz"
+        kept = load_arrays(path)
+        if kept is None:
+            kept = {"state": reference_trajectories(fine, family, times, stride, jax.random.split(key, count))}
+            save_arrays(path, kept)
+        return kept["state"]
 
     seed_key = jax.random.fold_in(root, 1000 + seed)
     clean = cached(f"observed_{seed}", data.family, data.num_observed, seed_key)

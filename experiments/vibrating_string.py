@@ -118,11 +118,9 @@ class SeedRun:
         """Posterior rollouts from drawn initial states, cached in the run folder."""
         if self._rollouts is None:
             path = self.context.workdir / "data" / f"rollouts_{self.seed}.npz"
-            if path.exists():
-                with np.load(path) as kept:
-                    self._rollouts = priors.Rollouts(
-                        kept["states"], kept["means"], kept["weights"], float(kept["rejected"])
-                    )
+            kept = priors.load_arrays(path)
+            if kept is not None:
+                self._rollouts = priors.Rollouts(**kept)  # type: ignore[arg-type]
             else:
                 initial = self.rollout_starts(jax.random.fold_in(self.key, 1))
                 rolled = priors.make_rollouts(self.prior(), initial, self.times, jax.random.fold_in(self.key, 2))

@@ -4,13 +4,15 @@ Prior, networks and training are those of the string study at the same size; wha
 smoke: about a minute on 2 cores, to try the files. laptop: a real fit on 2 cores. accelerator: the large networks.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 from experiments.configs.vibrating_string import get_config as study_config
 
 SIZES = ("smoke", "laptop", "accelerator")
 # the initial states of the rollouts, see `experiments.fit_inputs.draw_initial_states`
-STARTS_FROM_FRAMES = {"modes": 16, "shrinkage": 0.5, "frame_share": 0.25, "amplitude": (0.5, 1.2)}
+STARTS_FROM_FRAMES: dict[str, Any] = {"modes": 16, "shrinkage": 0.5, "frame_share": 0.25, "amplitude": (0.5, 1.2)}
 SHARED = ("structure", "prior", "rollouts", "physics", "network", "training", "sampling")
 
 

@@ -35,8 +35,8 @@ class Structure:
       constrain: state -> state with the boundary values imposed.
       weights: quadrature weights on the grid, as a function of nothing, shape (*grid).
       boundary: state -> what must vanish at the boundary, shape (condition,).
-      parity: per field, -1 where it continues past the ends as an odd function (zero there), +1 as an even one; on a
-        grid of several axes a tuple of these per field, one per axis; on none, +1.
+      parity: per field and grid axis, -1 where it continues past the ends as an odd function (zero there), +1 as an
+        even one.
       ports: names of the inputs u.
       inject: G, inputs (port,) -> rates (*grid, field), linear; None without ports.
     """
@@ -50,9 +50,20 @@ class Structure:
     constrain: Callable[[Array], Array]
     weights: Callable[[], np.ndarray]
     boundary: Callable[[Array], Array]
-    parity: tuple[int, ...] | tuple[tuple[int, ...], ...]
+    parity: tuple[tuple[int, ...], ...]
     ports: tuple[str, ...] = ()
     inject: Callable[[Array], Array] | None = None
+
+
+def line_parity(structure: Structure) -> tuple[int, ...]:
+    """Parity of each field about the ends of a grid of one axis.
+
+    Raises:
+      ValueError: the grid has another number of axes.
+    """
+    if len(structure.grid.points) != 1:
+        raise ValueError(f"expected a grid of one axis, got {structure.name!r} with {len(structure.grid.points)}")
+    return tuple(parity for (parity,) in structure.parity)
 
 
 @dataclass(frozen=True)

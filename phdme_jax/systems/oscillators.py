@@ -51,7 +51,7 @@ def oscillator_structure(
         constrain=lambda state: state,
         weights=lambda: np.ones(()),
         boundary=lambda state: state[:0],
-        parity=(1, 1),
+        parity=((), ()),
         ports=("force",) if driven else (),
         inject=(lambda inputs: jnp.concatenate([jnp.zeros_like(inputs), inputs])) if driven else None,
     )

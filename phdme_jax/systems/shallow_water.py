@@ -120,7 +120,6 @@ def shallow_water_structure(
         return jnp.concatenate([jnp.ravel(end) for end in ends])
 
     axes = range(dimension)
-    parity = tuple(tuple(1 - 2 * (field == axis) for axis in axes) for field in (-1, *axes))
     return Structure(
         name=f"shallow_water_{dimension}d",
         grid=grid,
@@ -131,7 +130,7 @@ def shallow_water_structure(
         constrain=constrain,
         weights=weights,
         boundary=boundary,
-        parity=tuple(one for (one,) in parity) if dimension == 1 else parity,
+        parity=tuple(tuple(1 - 2 * (field == axis) for axis in axes) for field in (-1, *axes)),
     )
 
 

@@ -106,7 +106,7 @@ def string_structure(
         constrain=lambda state: state.at[jnp.array([0, -1]), 0].set(0.0),
         weights=weights,
         boundary=lambda state: state[jnp.array([0, -1]), 0],
-        parity=(-1, 1),
+        parity=((-1,), (1,)),
     )
 
 

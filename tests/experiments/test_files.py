@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -195,6 +196,29 @@ def test_non_finite_values_are_located(tmp_path, value):
     state = changed(np.zeros((3, 5, 9, 2)), (2, 3, 7, 1), value)
     place = "sample 2, time index 3, grid index 7, field strain"
     refused(tmp_path, f"state holds {value} at {place}", "1 of 270", state=state)
+
+
+def test_hostile_headers_and_archives_that_would_fill_the_memory(tmp_path, monkeypatch):
+    path = tmp_path / "trajectories.npz"
+
+    def with_header(header):
+        np.savez(path, **string_arrays(state=None))
+        body = b"\x93NUMPY\x01\x00" + len(header).to_bytes(2, "little") + header
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("state.npy", body)
+        with pytest.raises(InputError) as caught:
+            read_trajectories(path, STRING)
+        assert str(caught.value).startswith(f"{path}: state ") and "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert "cannot be read" in with_header(b"{'descr': '<f8', 'shape': ((((3,), \n")
+    huge = b"{'descr': '<f8', 'fortran_order': False, 'shape': (100000000000000000000000,), }\n"
+    assert "takes more than" in with_header(huge)
+    # small on the disk, large in memory: refused by what its header announces
+    monkeypatch.setattr("experiments.files.LARGEST_ARRAY", 8e5)
+    np.savez_compressed(path, **string_arrays(state=np.zeros((10, 100, 101, 2), np.uint8)))
+    with pytest.raises(InputError, match=r"state takes more than .* keep fewer trajectories"):
+        read_trajectories(path, STRING)
 
 
 def test_state_round_trip_and_defects(tmp_path):

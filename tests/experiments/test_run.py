@@ -131,7 +131,7 @@ def test_defaults_and_arguments_reach_the_study(tmp_path, monkeypatch):
     ("argument", "place", "value"),
     [
         ("model.width=1e3", "width", 1000),
-        ("model.width=-3", "width", -3),
+        ("model.width=3", "width", 3),
         ("model.rate=5e-4", "rate", 5e-4),
         ("model.name=fno", "name", "fno"),
         ("model.name=a=b", "name", "a=b"),

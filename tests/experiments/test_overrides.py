@@ -1,0 +1,36 @@
+"""Numbers with which a run would fail late, or learn nothing, are refused before it begins."""
+
+import pytest
+
+from experiments.configs.fit import get_config
+from experiments.files import InputError
+from experiments.overrides import apply_overrides
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "part"),
+    [
+        ("sampling.num_samples", "0", "at least 1, got 0"),
+        ("sampling.num_steps", "0", "at least 1, got 0"),
+        ("rollouts.count", "1", "at least 2, got 1"),
+        ("prior.time_tests", "0", "at least 1, got 0"),
+        ("prior.margin", "0.5", "at least 1.0, got 0.5"),
+        ("training.residual_stage", "0,16,1e-3", "positive numbers, got [0, 16, 0.001]"),
+        ("training.propagator_stages", "((1,100,-4,1e-3))", "positive numbers, got [[1, 100, -4, 0.001]]"),
+    ],
+)
+def test_out_of_range(key, text, part):
+    config = get_config("smoke")
+    config.lock()
+    before = config.to_dict()
+    with pytest.raises(InputError, match=f"--config.{key} expects") as caught:
+        apply_overrides(config, {key: text})
+    assert part in str(caught.value)
+    assert config.to_dict() == before
+
+
+def test_the_least_values_themselves_are_taken():
+    config = get_config("smoke")
+    config.lock()
+    apply_overrides(config, {"sampling.num_samples": "1", "prior.margin": "1.0", "training.residual_stage": "1,1,1e-9"})
+    assert config.sampling.num_samples == 1 and config.prior.margin == 1.0
