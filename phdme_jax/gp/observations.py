@@ -40,8 +40,8 @@ class Observations(NamedTuple):
 
 
 def _operator_blocks(
-    flow: Flow, parameters: tuple[str, ...], features: Float[Array, "grid field feature"]
-) -> Float[Array, "block grid field feature"]:
+    flow: Flow, parameters: tuple[str, ...], features: Float[Array, "*grid field feature"]
+) -> Float[Array, "block *grid field feature"]:
     """The operator's part for theta = 0 and its derivative in each parameter, applied to all features."""
     apply = jax.vmap(flow, in_axes=(-1, None), out_axes=-1)
     zero = jnp.zeros((), features.dtype)
@@ -97,14 +97,15 @@ def integral_rows(
     box: Box,
     flow: Flow,
     parameters: tuple[str, ...],
-    states: Float[Array, "time grid field"],
+    states: Float[Array, "time *grid field"],
     times: tuple[float, ...],
     time_tests: int = 64,
     space_tests: int = 32,
+    supplied: Float[Array, "time *grid field"] | None = None,
 ) -> Observations:
     """Weak-form rows in time: differences of states against the integrated operator, no differentiation.
 
-        x(t_{k+1}) - x(t_k) = int_{t_k}^{t_{k+1}} (J - R) grad h(x) dt,
+        x(t_{k+1}) - x(t_k) = int_{t_k}^{t_{k+1}} (J - R) grad h(x) + G u dt,
 
     tested with orthonormal cosines over the grid and with the sines in time that make the noise of neighbouring
     differences independent: time test j has variance sigma_state^2 (2 - 2 cos(j pi / T)) plus an error of the
@@ -120,26 +121,33 @@ def integral_rows(
       states: observed states at all grid points.
       times: observation times, increasing, static.
       time_tests: number of test functions in time.
-      space_tests: number of test functions over the grid.
+      space_tests: number of test functions along each axis of the grid.
+      supplied: rates G u at the observation times, None where nothing is put in.
     Returns:
       time test x space test x field rows, states' noise uncorrelated between rows.
     """
-    num_times, num_points, num_fields = states.shape
+    num_times, grid, num_fields = states.shape[0], states.shape[1:-1], states.shape[-1]
     count = min(time_tests, num_times - 1)
     index = np.arange(1, num_times)
     rotation = np.sqrt(2 / num_times) * np.sin(np.pi * np.outer(index[:count], index) / num_times)
     variance = 2 - 2 * np.cos(np.pi * index[:count] / num_times)
     integral = jnp.asarray(rotation @ interval_weights(times), states.dtype)
-    cosines = jnp.asarray(cosine_tests(num_points, space_tests), states.dtype)
+    cosines = jnp.asarray(grid_tests(grid, space_tests), states.dtype)
+
+    def tested(values: Array) -> Array:
+        """Space tests of values (batch, *grid, field, ...)."""
+        flat = jnp.reshape(values, (values.shape[0], -1, *values.shape[1 + len(grid) :]))
+        return jnp.moveaxis(jnp.tensordot(cosines, flat, axes=[[1], [1]]), 0, 1)
 
     def frame(state: Array) -> Array:
-        blocks = _operator_blocks(flow, parameters, feature_efforts(basis, box, state))
-        return jnp.einsum("sg,bgfm->bsfm", cosines, blocks)
+        return tested(_operator_blocks(flow, parameters, feature_efforts(basis, box, state)))
 
     design = jnp.tensordot(integral, jax.lax.map(frame, states), axes=1)
     design = jnp.reshape(jnp.moveaxis(design, 1, 0), (design.shape[1], -1, design.shape[-1]))
-    change = jnp.einsum("sg,tgf->tsf", cosines, jnp.diff(states, axis=0))
-    target = jnp.reshape(jnp.tensordot(jnp.asarray(rotation, states.dtype), change, axes=1), -1)
+    target = jnp.tensordot(jnp.asarray(rotation, states.dtype), tested(jnp.diff(states, axis=0)), axes=1)
+    if supplied is not None:
+        target = target - jnp.tensordot(integral, tested(supplied), axes=1)
+    target = jnp.reshape(target, -1)
     rows_per_test = cosines.shape[0] * num_fields
     step = (times[-1] - times[0]) / (num_times - 1)
     return _rows(
@@ -223,6 +231,15 @@ def cosine_tests(num_points: int, count: int) -> np.ndarray:
     index = np.arange(num_points)
     rows = np.cos(np.pi * np.outer(np.arange(min(count, num_points)), index + 0.5) / num_points)
     return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def grid_tests(grid: tuple[int, ...], count: int) -> np.ndarray:
+    """Products of `cosine_tests` over the axes of a grid, flattened, shape (test, points); one without axes."""
+    tests = np.ones((1, 1))
+    for num_points in grid:
+        line = cosine_tests(num_points, count)
+        tests = np.einsum("ap,bq->abpq", tests, line).reshape(len(tests) * len(line), -1)
+    return tests
 
 
 def anchor_rows(

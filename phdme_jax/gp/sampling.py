@@ -1,7 +1,6 @@
 """Pathwise samples of the energy and their rollouts: each sample is a whole port-Hamiltonian system."""
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,7 +9,8 @@ from jaxtyping import Array, Bool, Float
 
 from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts
 from phdme_jax.gp.fit import EnergyPosterior
-from phdme_jax.numerics.stepping import relaxation_rk4_step, rollout
+from phdme_jax.numerics.interpolation import interpolate
+from phdme_jax.numerics.stepping import forced_relaxation_rk4_step, rollout
 
 Flow = Callable[[Array, dict[str, Array]], Array]
 
@@ -19,12 +19,13 @@ class Rollout(NamedTuple):
     """A rolled-out energy.
 
     Attributes:
-      trajectory: states at the output times, shape (time, grid, field).
+      trajectory: states at the output times, shape (time, *grid, field).
       energy: total energy at the output times, shape (time,).
-      ok: finite, inside the region where the energy is known, and with an energy that did not increase.
+      ok: finite, inside the region where the energy is known, and with an energy that did not increase by more than
+        was put in.
     """
 
-    trajectory: Float[Array, "time grid field"]
+    trajectory: Float[Array, "time *grid field"]
     energy: Float[Array, "time"]
     ok: Bool[Array, ""]
 
@@ -54,12 +55,13 @@ def inside_box(box: Box, trajectory: Float[Array, "*points field"]) -> Bool[Arra
 def roll_out(
     basis: Basis,
     flow: Flow,
-    weights: Float[Array, "grid"],
+    weights: Float[Array, "*grid"],
     energy: Energy,
     parameters: dict[str, Array],
-    state: Float[Array, "grid field"],
+    state: Float[Array, "*grid field"],
     times: Float[Array, "time"],
     substeps: int = 4,
+    supplied: Float[Array, "time *grid field"] | None = None,
 ) -> Rollout:
     """Roll one energy out from one initial state, with an energy balance that closes in every step.
 
@@ -72,6 +74,7 @@ def roll_out(
       state: initial state, boundary values imposed.
       times: output times, the first one included.
       substeps: steps between output times.
+      supplied: rates G u at the output times, interpolated between them; None where nothing is put in.
     Returns:
       trajectory, energy and the `ok` mask.
     """
@@ -84,26 +87,34 @@ def roll_out(
     def first(x: Array) -> Array:
         return jnp.moveaxis(x, -1, 0)
 
+    measure = jnp.ravel(weights)
+
     def total(x: Array) -> Array:
-        return density(basis, energy, last(x)) @ weights
+        return jnp.ravel(density(basis, energy, last(x))) @ measure
 
     def pairing(left: Array, right: Array) -> Array:
-        return jnp.sum((left * right) @ weights)
+        return jnp.sum(jnp.reshape(left * right, (left.shape[0], -1)) @ measure)
 
-    step = partial(
-        relaxation_rk4_step,
+    pieces = (
         lambda x: first(efforts(basis, energy, last(x))),
         lambda e: first(flow(last(e), parameters)),
         total,
         pairing,
     )
-    path = rollout(step, first(state), times, substeps)
+
+    def step(carry: tuple[Array, Array, Array], dt: Array) -> tuple[tuple[Array, Array, Array], Array]:
+        x, time, work = carry
+        supply = None if supplied is None else lambda since: first(interpolate(times, supplied, time + since))
+        x, advanced, more = forced_relaxation_rk4_step(*pieces, supply, x, dt)
+        return (x, time + advanced, work + more), advanced
+
+    path, _, work = rollout(step, (first(state), times[0], jnp.zeros_like(times[0])), times, substeps)
     levels, trajectory = jax.vmap(total)(path), jnp.moveaxis(path, 1, -1)
-    rounding = 100 * substeps * jnp.finfo(state.dtype).eps * jnp.max(jnp.abs(levels))
+    rounding = 100 * substeps * jnp.finfo(state.dtype).eps * jnp.max(jnp.abs(levels) + jnp.abs(work))
     ok = (
         jnp.all(jnp.isfinite(trajectory))
         & inside_box(energy.box, trajectory)
-        & jnp.all(jnp.diff(levels) <= rounding)
+        & jnp.all(jnp.diff(levels - work) <= rounding)
     )
     return Rollout(trajectory, levels, ok)
 
@@ -111,12 +122,13 @@ def roll_out(
 def sample_rollout(
     basis: Basis,
     flow: Flow,
-    weights: Float[Array, "grid"],
+    weights: Float[Array, "*grid"],
     posterior: EnergyPosterior,
-    state: Float[Array, "grid field"],
+    state: Float[Array, "*grid field"],
     times: Float[Array, "time"],
     key: Array,
     substeps: int = 4,
+    supplied: Float[Array, "time *grid field"] | None = None,
 ) -> Rollout:
     """Draw one energy and roll it out; vmap over states and keys for a batch, one energy a trajectory.
 
@@ -129,8 +141,9 @@ def sample_rollout(
       times: output times, the first one included.
       key: random key.
       substeps: steps between output times.
+      supplied: rates G u at the output times, None where nothing is put in.
     Returns:
       the sample's rollout.
     """
     energy = sample_energy(posterior, key)
-    return roll_out(basis, flow, weights, energy, posterior.parameters, state, times, substeps)
+    return roll_out(basis, flow, weights, energy, posterior.parameters, state, times, substeps, supplied)
