@@ -1,10 +1,12 @@
 """Shallow water in a closed basin as a distributed port-Hamiltonian system, in one and two dimensions.
 
-    eta_t = -div e_v,   v_t = -grad e_eta + viscosity lap e_v,   e = grad h,   e_v . n = 0 at the walls
-    h(eta, v) = eta |v|^2 / 2 + g eta^2 / 2,   e_eta = |v|^2 / 2 + g eta,   e_v = eta v
+    z_t = -div e_v,   v_t = -grad e_z + viscosity lap e_v,   e = grad h,   e_v . n = 0 at the walls
+    h(z, v) = (D + z) |v|^2 / 2 + g z^2 / 2,   e_z = |v|^2 / 2 + g z,   e_v = (D + z) v
 
-with depth eta and velocity v of an irrotational flow: in two dimensions the vorticity term omega/eta of J is left out,
-which is exact while curl v = 0. Viscosity acts on the discharge, R = -viscosity lap on e_v, and takes energy out.
+with elevation z of the surface above rest, depth at rest D, and velocity v of an irrotational flow: in two dimensions
+the vorticity term omega/(D + z) of J is left out, which is exact while curl v = 0. Viscosity acts on the discharge,
+R = -viscosity lap on e_v, and takes energy out. Counted from the water at rest, state and efforts vanish at rest; the
+energy differs from that of the depth by a multiple of the mass, which the basin keeps.
 Source: van der Schaft and Maschke (2002), J. Geom. Phys. 42, 166-194, section 4.2 (structure); Ranocha et al. (2020),
 SIAM J. Sci. Comput. 42, A612 (entropy as energy); Svaerd and Nordstroem (2014), J. Comput. Phys. 268, 17-38 (weak
 walls).
@@ -23,17 +25,12 @@ from phdme_jax.numerics.grid import Grid
 from phdme_jax.systems.base import Parameters, Structure, System
 
 VISCOSITY = "viscosity"
-REST_DEPTH = 1.0
 
 
-def water_density(state: Float[Array, "field"], gravity: float = 1.0) -> Float[Array, ""]:
-    """Energy density eta |v|^2/2 + g (eta - eta_0)^2/2 above water at rest.
-
-    It differs from eta |v|^2/2 + g eta^2/2 by g eta_0 eta and a constant: by mass, which the basin keeps. The efforts
-    differ by the constant g eta_0, which the operators do not see.
-    """
-    depth, velocity = state[0], state[1:]
-    return 0.5 * depth * jnp.sum(velocity**2) + 0.5 * gravity * (depth - REST_DEPTH) ** 2
+def water_density(state: Float[Array, "field"], gravity: float = 1.0, depth: float = 1.0) -> Float[Array, ""]:
+    """Energy density (D + z) |v|^2/2 + g z^2/2 above water at rest."""
+    elevation, velocity = state[0], state[1:]
+    return 0.5 * (depth + elevation) * jnp.sum(velocity**2) + 0.5 * gravity * elevation**2
 
 
 def _along(axis: int, function: Callable[[Array], Array], field: Array) -> Array:
@@ -90,10 +87,10 @@ def shallow_water_structure(
       num_points: grid points along each axis, walls included; one axis or two.
       lengths: of the basin.
       order: of the spatial stencils; 2, 4, 6, 8 with the mirror closure, 2 or 4 with the sbp closure.
-      closure: "mirror" (depth even and normal velocity odd about the walls), or in one dimension "sbp" (one-sided
+      closure: "mirror" (elevation even and normal velocity odd about the walls), or in one dimension "sbp" (one-sided
         closures, walls imposed weakly by a simultaneous approximation term).
     Returns:
-      the structure; fields are depth and the components of the velocity.
+      the structure; fields are elevation and the components of the velocity.
     Raises:
       ValueError: unknown closure, more than two axes, or the sbp closure in two dimensions.
     """
@@ -123,7 +120,7 @@ def shallow_water_structure(
     return Structure(
         name=f"shallow_water_{dimension}d",
         grid=grid,
-        fields=("depth", "velocity") if dimension == 1 else ("depth", "velocity_x", "velocity_y"),
+        fields=("elevation", "velocity") if dimension == 1 else ("elevation", "velocity_x", "velocity_y"),
         units=("m",) + ("m/s",) * dimension,
         parameters=(VISCOSITY,),
         flow=flow,
@@ -147,7 +144,7 @@ def bump_state(
         images = [2 * shift * length + sign * centre[axis] for shift in (-1, 0, 1) for sign in (-1, 1)]
         profile = sum(jnp.exp(-0.5 * ((line - image) / width) ** 2) for image in images)
         rise = rise[..., None] * profile
-    return jnp.stack([REST_DEPTH + rise, *(jnp.zeros_like(rise) for _ in lengths)], axis=-1)
+    return jnp.stack([rise, *(jnp.zeros_like(rise) for _ in lengths)], axis=-1)
 
 
 def _draw_bump(key: Array, grid: Grid) -> Array:
@@ -161,8 +158,8 @@ def _draw_bump(key: Array, grid: Grid) -> Array:
 
 
 def _draw_smooth(key: Array, grid: Grid, num_modes: int = 4) -> Array:
-    """Random cosines of the depth, and a velocity that is the gradient of random cosines: no vorticity."""
-    depth_key, velocity_key, size_key = jax.random.split(key, 3)
+    """Random cosines of the elevation, and a velocity that is the gradient of random cosines: no vorticity."""
+    elevation_key, velocity_key, size_key = jax.random.split(key, 3)
     axes = range(len(grid.points))
     lines = [jnp.asarray(grid.coordinates(axis)) for axis in axes]
     orders = np.meshgrid(*[np.arange(num_modes + 1)] * len(lines), indexing="ij")
@@ -180,23 +177,24 @@ def _draw_smooth(key: Array, grid: Grid, num_modes: int = 4) -> Array:
             coefficients = jnp.tensordot(coefficients, wave.T, axes=[[0], [0]])
         return coefficients
 
-    depth = combine(jax.random.normal(depth_key, fall.shape, fall.dtype) * fall)
+    elevation = combine(jax.random.normal(elevation_key, fall.shape, fall.dtype) * fall)
     potential = jax.random.normal(velocity_key, fall.shape, fall.dtype) * fall
     potential = potential / (np.pi * jnp.sqrt(jnp.maximum(jnp.asarray(square, fall.dtype), 1.0)))
     velocity = [combine(potential, axis) for axis in axes]
     size = jax.random.uniform(size_key, (), fall.dtype, 0.02, 0.1)
-    change = jnp.stack([depth, *velocity], axis=-1)
-    return (change * size / jnp.max(jnp.abs(change))).at[..., 0].add(REST_DEPTH)
+    state = jnp.stack([elevation, *velocity], axis=-1)
+    return state * size / jnp.max(jnp.abs(state))
 
 
 def make_shallow_water(
-    dimension: int, gravity: float = 1.0, viscosity: float = 2e-3, **structure: object
+    dimension: int, gravity: float = 1.0, depth: float = 1.0, viscosity: float = 2e-3, **structure: object
 ) -> System:
     """Shallow water of the study.
 
     Args:
       dimension: 1 or 2.
       gravity: g.
+      depth: of the water at rest.
       viscosity: value of the viscosity.
       **structure: keyword arguments of `shallow_water_structure`.
     Returns:
@@ -208,7 +206,7 @@ def make_shallow_water(
     families = (("bump", _draw_bump), ("random_smooth", _draw_smooth))
     return System(
         structure=operators,
-        density=partial(water_density, gravity=gravity),
+        density=partial(water_density, gravity=gravity, depth=depth),
         values=((VISCOSITY, viscosity),),
         initial_states=tuple((name, partial(draw, grid=operators.grid)) for name, draw in families),
     )

@@ -60,8 +60,7 @@ def test_rows_of_a_driven_oscillator_hold_for_its_energy_only_with_what_was_put_
 
 def test_rows_on_a_plane_hold_for_the_energy_of_small_waves():
     system = make_system("shallow_water_2d", num_points=(17, 20), gravity=1.7, viscosity=0.01, order=4)
-    rest = jnp.array([1.0, 0.0, 0.0])
-    state = rest + 1e-6 * (system.initial_state("random_smooth")(jax.random.key(0)) - rest)
+    state = 1e-6 * system.initial_state("random_smooth")(jax.random.key(0))
     times = np.linspace(0.0, 1.0, 33)
     values = parameter_values(system, jnp.float64)
 
@@ -70,7 +69,7 @@ def test_rows_on_a_plane_hold_for_the_energy_of_small_waves():
 
     path, ok = solve_reference(field, state, jnp.asarray(times), values, rtol=1e-10, atol=1e-16)
     assert ok
-    box, basis = Box(rest, jnp.full(3, 1e-5)), Basis(3, 4, 2)
+    box, basis = Box(jnp.zeros(3), jnp.full(3, 1e-5)), Basis(3, 4, 2)
     rows = jax.jit(
         lambda x: integral_rows(
             basis, box, system.structure.flow, ("viscosity",), x, tuple(times.tolist()), 12, 5
