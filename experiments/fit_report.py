@@ -9,12 +9,12 @@ import numpy as np
 from experiments import evaluation, figures, priors
 from experiments.drawing import Curve, EffortSlice, Labels
 from experiments.evaluation import Forecasts
+from experiments.field_figures import LEVELS, effort_slices
 from experiments.fit_inputs import STRUCTURES, FitInputs
 from experiments.forecast import half_width
 from experiments.report import Picture, Section
 from experiments.results import Measurement, ResultsWriter
 from experiments.saved import Forecaster, is_calibrated
-from experiments.string_figures import LEVELS, effort_slices
 from phdme_jax.calibration import coverage_curve
 
 

@@ -18,11 +18,12 @@ import numpy as np
 from experiments import evaluation, figures, priors
 from experiments.configs.string_prior import get_config
 from experiments.drawing import Labels
+from experiments.field_figures import effort_slices
 from experiments.files import RunFailed
 from experiments.report import Picture
 from experiments.results import Measurement
 from experiments.run import RunContext, Section, Study, main
-from experiments.string_figures import FIELDS, effort_slices
+from experiments.vibrating_string import PROBLEM
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import independent
@@ -233,7 +234,7 @@ def _sample_rows(context: RunContext, seed: int, prior: priors.Prior) -> None:
 
 
 def _draw(context: RunContext, system: System, prior: priors.Prior, observed: np.ndarray) -> None:
-    slices = effort_slices(prior, system.density, observed, FIELDS)
+    slices = effort_slices(prior, system.density, observed, PROBLEM.labels.fields)
     figures.effort_learned_vs_true(context.figure_path("efforts"), slices, Labels())
     times = tuple(np.linspace(0.0, context.config.duration, context.config.num_frames).tolist())
     sine = np.asarray(published_states(system)[1])
@@ -241,7 +242,7 @@ def _draw(context: RunContext, system: System, prior: priors.Prior, observed: np
     exact = evaluation.true_rollout(system, sine[None], times, context.config.substeps)[0]
     figures.space_time_panel(
         context.figure_path("sine"), exact, rolled, np.asarray(times), system.structure.grid.coordinates(),
-        Labels(title="unseen sine", x="time [s]", y="position [m]", panels=FIELDS),
+        Labels(title="unseen sine", x="time [s]", y="position [m]", panels=PROBLEM.labels.fields),
     )  # fmt: skip
 
 

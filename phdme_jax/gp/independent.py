@@ -1,8 +1,9 @@
-"""Baseline: one independent Gaussian process per effort of a string, as in the code published with GP-dPHS.
+"""Baseline: one independent Gaussian process per effort of a field on a line, as in the code published with GP-dPHS.
 
-The operator J = [[0, d_z], [d_z, 0]] is inverted by integrating measured rates over z, dissipation ignored; each
-effort is then a plain regression on the state (p, q). Nothing makes the two efforts the gradient of one energy, so
-rollouts have no energy to conserve: they are integrated by the classical Runge-Kutta method.
+The operator J = s [[0, d_z], [d_z, 0]] is inverted by integrating measured rates over z, dissipation ignored; each
+effort is then a plain regression on the state (p, q), for a string momentum and strain, with s = 1. Nothing makes the
+two efforts the gradient of one energy, so rollouts have no energy to conserve: they are integrated by the classical
+Runge-Kutta method.
 Source: Tan et al. (2024), arXiv 2406.11809, and the code published with it.
 """
 
@@ -21,6 +22,21 @@ from phdme_jax.numerics.minimise import minimise
 from phdme_jax.numerics.stepping import rk4_step, rollout
 
 Flow = Callable[[Array, dict[str, Array]], Array]
+
+
+class Inversion(NamedTuple):
+    """Which field is which in J = s [[0, d_z], [d_z, 0]].
+
+    Attributes:
+      odd: index of the field p that vanishes at the ends; the other one is q.
+      sign: s.
+    """
+
+    odd: int
+    sign: float
+
+
+STRING = Inversion(odd=0, sign=1.0)
 
 
 class IndependentEfforts(NamedTuple):
@@ -46,24 +62,30 @@ class IndependentEfforts(NamedTuple):
 
 
 def invert_operator(
-    states: Float[Array, "frame grid field"], rates: Float[Array, "frame grid field"], spacing: float
+    states: Float[Array, "frame grid field"],
+    rates: Float[Array, "frame grid field"],
+    spacing: float,
+    inversion: Inversion = STRING,
 ) -> Float[Array, "frame grid field"]:
-    """Efforts of a string from its rates, dissipation ignored, by the trapezoid rule.
+    """Efforts of two fields from their rates, dissipation ignored, by the trapezoid rule.
 
-        e_p(z) = int_0^z q_t dz,   e_q(z) = int_0^z p_t dz minus its value where |q| is smallest
+        e_p(z) = s int_0^z q_t dz,   e_q(z) = s int_0^z p_t dz minus its value where |q| is smallest
 
     Args:
-      states: momentum and strain.
+      states: the two fields.
       rates: their time derivatives.
       spacing: distance between grid points.
+      inversion: which field is p, and s.
     Returns:
-      efforts; e_p vanishes at the left end (fixed), e_q where the strain is smallest (the gauge e_q(q = 0) = 0).
+      efforts; e_p vanishes at the left end (fixed), e_q where |q| is smallest (the gauge e_q(q = 0) = 0).
     """
+    odd, even = inversion.odd, 1 - inversion.odd
     steps = 0.5 * spacing * (rates[:, 1:] + rates[:, :-1])
     integral = jnp.pad(jnp.cumsum(steps, axis=1), ((0, 0), (1, 0), (0, 0)))
-    rest = jnp.argmin(jnp.abs(states[..., 1]), axis=1)
-    stress = integral[..., 0] - jnp.take_along_axis(integral[..., 0], rest[:, None], axis=1)
-    return jnp.stack([integral[..., 1], stress], axis=-1)
+    rest = jnp.argmin(jnp.abs(states[..., even]), axis=1)
+    stress = integral[..., odd] - jnp.take_along_axis(integral[..., odd], rest[:, None], axis=1)
+    efforts = jnp.zeros_like(states).at[..., odd].set(integral[..., even]).at[..., even].set(stress)
+    return inversion.sign * efforts
 
 
 def published_sites(num_frames: int, num_points: int, columns: int = 20, count: int = 81) -> Int[Array, "site index"]:
@@ -144,23 +166,25 @@ def fit_independent(
     rates: Float[Array, "frame grid field"],
     sites: Int[Array, "site index"],
     spacing: float,
+    inversion: Inversion = STRING,
     noise_floor: float = 1e-3,
     max_iterations: int = 150,
 ) -> IndependentEfforts:
     """Fit both efforts by marginal likelihood, isotropic squared-exponential kernels, constant means.
 
     Args:
-      states: observed momentum and strain.
+      states: the two observed fields.
       rates: their time derivatives (exact, or of `local_polynomial_rates`).
       sites: (frame, grid) indices of the training points (`published_sites`), shape (site, 2).
       spacing: distance between grid points.
+      inversion: which field is which.
       noise_floor: smallest noise, as a fraction of the efforts' standard deviation, for well-conditioned matrices.
       max_iterations: at the most, on the three logarithms of each effort.
     Returns:
       the fitted efforts; float64 is recommended.
     """
     inputs = states[sites[:, 0], sites[:, 1]]
-    targets = invert_operator(states, rates, spacing)[sites[:, 0], sites[:, 1]]
+    targets = invert_operator(states, rates, spacing, inversion)[sites[:, 0], sites[:, 1]]
     spread = jnp.sqrt(jnp.mean(jnp.var(inputs, axis=0)))
 
     def regress(values: Array) -> tuple[Array, Array, Array]:

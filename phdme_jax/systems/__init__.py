@@ -12,7 +12,7 @@ from phdme_jax.systems.vibrating_string import make_string
 SYSTEMS: dict[str, Callable[..., System]] = {
     "vibrating_string": make_string,
     "shallow_water_1d": partial(make_shallow_water, 1),
-    "shallow_water_2d": partial(make_shallow_water, 2),
+    "shallow_water_2d": partial(make_shallow_water, 2, num_points=32),
     "mass_spring": make_mass_spring,
     "driven_pendulum": make_driven_pendulum,
 }

@@ -187,7 +187,13 @@ def _draw_smooth(key: Array, grid: Grid, num_modes: int = 4) -> Array:
 
 
 def make_shallow_water(
-    dimension: int, gravity: float = 1.0, depth: float = 1.0, viscosity: float = 2e-3, **structure: object
+    dimension: int,
+    gravity: float = 1.0,
+    depth: float = 1.0,
+    viscosity: float = 2e-3,
+    num_points: int | tuple[int, ...] = 64,
+    lengths: tuple[float, ...] = (),
+    **structure: object,
 ) -> System:
     """Shallow water of the study.
 
@@ -196,13 +202,14 @@ def make_shallow_water(
       gravity: g.
       depth: of the water at rest.
       viscosity: value of the viscosity.
-      **structure: keyword arguments of `shallow_water_structure`.
+      num_points: along each axis, or one number for all.
+      lengths: of the basin; one along every axis where empty.
+      **structure: other keyword arguments of `shallow_water_structure`.
     Returns:
       the system, with the initial-state families bump (a Gaussian at rest) and random_smooth.
     """
-    defaults: dict[str, object] = {"num_points": (64,)} if dimension == 1 else {"num_points": (32, 32)}
-    options: dict[str, object] = {**defaults, "lengths": (1.0,) * dimension, **structure}
-    operators = shallow_water_structure(**options)  # type: ignore[arg-type]
+    points = (num_points,) * dimension if isinstance(num_points, int) else num_points
+    operators = shallow_water_structure(points, lengths or (1.0,) * dimension, **structure)  # type: ignore[arg-type]
     families = (("bump", _draw_bump), ("random_smooth", _draw_smooth))
     return System(
         structure=operators,

@@ -21,10 +21,10 @@ TINY = [
 ]  # fmt: skip
 
 
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
+@pytest.fixture(scope="module", params=[vibrating_string.STUDY, shallow_water_1d.STUDY], ids=lambda study: study.name)
+def rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("study")
-    assert main(vibrating_string.STUDY, [*TINY, "--workdir", str(folder)]) == 0
+    assert main(request.param, [*TINY, "--workdir", str(folder)]) == 0
     page = (folder / "report.html").read_text()
     assert all(name in page for name in METHODS)
     assert list((folder / "figures").glob("*.png"))

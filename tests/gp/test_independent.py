@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 from phdme_jax.gp.independent import (
+    Inversion,
     fit_independent,
     independent_efforts,
     invert_operator,
@@ -43,6 +44,14 @@ def test_inversion_integrates_the_rates_with_the_stated_gauge():
         return max(np.abs(found[..., 0] - velocity).max(), np.abs(found[..., 1] - (stress - shift)).max())
 
     assert abs(np.log2(error(41) / error(81)) - 2) < 0.2
+
+
+def test_inversion_of_a_basin_turns_the_sign_and_the_fields():
+    # z_t = -d e_v, v_t = -d e_z: the string's with its fields exchanged and the rates negated
+    states, rates = np.random.default_rng(0).standard_normal((2, 3, 9, 2))
+    basin = invert_operator(jnp.asarray(states), jnp.asarray(rates), 0.3, Inversion(odd=1, sign=-1.0))
+    string = invert_operator(jnp.asarray(states[..., ::-1]), jnp.asarray(-rates[..., ::-1]), 0.3)
+    np.testing.assert_allclose(basin, string[..., ::-1], atol=1e-14)
 
 
 def test_published_sites_are_the_81_of_the_study():

@@ -1,4 +1,4 @@
-"""Trajectories of the string study, all from a finer grid than any learner sees."""
+"""Trajectories of a study of fields on a line, all from a finer grid than any learner sees."""
 
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from phdme_jax.systems import make_system
 from phdme_jax.systems.base import System, parameter_values, vector_field
 
 
-class StringData(NamedTuple):
+class FieldData(NamedTuple):
     """Trajectories in physical units, (sample, time, grid, field), float64, on the learner's grid.
 
     Attributes:
@@ -65,10 +65,11 @@ def reference_trajectories(fine: System, family: str, times: Times, stride: int,
     return trajectories
 
 
-def load_or_make(config: Any, seed: int, workdir: Path) -> StringData:
+def load_or_make(system: str, config: Any, seed: int, workdir: Path) -> FieldData:
     """The study's trajectories; calibration, test and shifted sets are the same for every seed.
 
     Args:
+      system: name of the system.
       config: the study's configuration.
       seed: draws the observed trajectories and their noise.
       workdir: run folder, where the trajectories are kept.
@@ -78,9 +79,8 @@ def load_or_make(config: Any, seed: int, workdir: Path) -> StringData:
     data = config.data
     times = frame_times(data)
     stride = data.truth_refinement
-    fine = make_system(
-        "vibrating_string", **config.system, num_points=(data.num_points - 1) * stride + 1, order=6, closure="mirror"
-    )
+    num_points = (data.num_points - 1) * stride + 1
+    fine = make_system(system, **config.system, num_points=num_points, order=6, closure="mirror")
     root = jax.random.key(20260121)
 
     def cached(name: str, family: str, count: int, key: Any) -> np.ndarray:
@@ -95,7 +95,7 @@ def load_or_make(config: Any, seed: int, workdir: Path) -> StringData:
     clean = cached(f"observed_{seed}", data.family, data.num_observed, seed_key)
     noise = jax.random.normal(jax.random.fold_in(seed_key, 1), clean.shape, clean.dtype)
     deviation = clean.std(axis=(0, 1, 2))
-    return StringData(
+    return FieldData(
         observed=clean + data.noise * deviation * np.asarray(noise),
         observed_clean=clean,
         calibration=cached("calibration", data.family, data.num_calibration, jax.random.fold_in(root, 1)),

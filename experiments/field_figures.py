@@ -1,5 +1,6 @@
-"""Pictures and sections of the string study's report."""
+"""Pictures and sections of the report of a study of fields on a line."""
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -15,8 +16,26 @@ from phdme_jax.calibration import coverage_curve
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.systems.base import total_energy
 
-FIELDS = ("momentum [m/s]", "strain")
 LEVELS = np.linspace(0.1, 0.95, 18)
+
+
+@dataclasses.dataclass(frozen=True)
+class FieldLabels:
+    """How the axes of the pictures are called.
+
+    Attributes:
+      fields: each field with its unit.
+      shown: index of the field that is drawn over time.
+      position: of the grid.
+      time: of the frames.
+      energy: of the whole line.
+    """
+
+    fields: tuple[str, ...]
+    shown: int
+    position: str = "position [m]"
+    time: str = "time [s]"
+    energy: str = "energy [J]"
 
 
 def effort_slices(prior: Prior, density: Any, states: np.ndarray, labels: tuple[str, ...]) -> list[EffortSlice]:
@@ -55,22 +74,24 @@ def _forecast_pictures(context: RunContext, run: Any, name: str, kept: dict[str,
     truth, times = run.data.test[0], np.asarray(run.times)
     grid = run.structure.grid.coordinates()
     lower, upper = evaluation.forecast_band(forecasts, kept["calibration"])
-    labels = Labels(title=f"{name}: one unseen initial state", x="time [s]", y="position [m]", panels=FIELDS)
+    words, shown = run.problem.labels, run.problem.labels.shown
+    labels = Labels(f"{name}: one unseen initial state", x=words.time, y=words.position, panels=words.fields)
     first = figures.space_time_panel(
         context.figure_path(f"space_time_{name}"), truth, forecasts.mean[0], times, grid, labels,
         (upper - lower)[0] / 2,
     )  # fmt: skip
     sites = np.linspace(0, grid.size - 1, 5).astype(int)[1:-1]
-    samples = None if forecasts.samples is None else forecasts.samples[0][..., sites, 1]
-    curve = Curve(name, forecasts.mean[0][:, sites, 1], lower[0][:, sites, 1], upper[0][:, sites, 1], samples)
+    samples = None if forecasts.samples is None else forecasts.samples[0][..., sites, shown]
+    mean, low, high = (edge[0][:, sites, shown] for edge in (forecasts.mean, lower, upper))
+    curve = Curve(name, mean, low, high, samples)
     second = figures.forecast_lines(
-        context.figure_path(f"lines_{name}"), times, truth[:, sites, 1], curve,
-        Labels(x="time [s]", y="strain", panels=tuple(f"z = {grid[i]:.2f} m" for i in sites)),
+        context.figure_path(f"lines_{name}"), times, truth[:, sites, shown], curve,
+        Labels(x=words.time, y=words.fields[shown], panels=tuple(f"z = {grid[i]:.2f} m" for i in sites)),
     )  # fmt: skip
     level = f"{100 * run.config.level:.0f} %"
     return [
         (str(first), f"{name}: truth, forecast mean, error, and half width of the {level} band"),
-        (str(second), f"{name}: strain at three sites with the calibrated {level} band"),
+        (str(second), f"{name}: {words.fields[shown]} at three sites with the calibrated {level} band"),
     ]
 
 
@@ -85,9 +106,8 @@ def draw_all(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> 
       sections of the report.
     """
     prior = run.prior()
-    path = figures.effort_learned_vs_true(
-        context.figure_path("efforts"), effort_slices(prior, run.system.density, run.data.observed, FIELDS), Labels()
-    )
+    slices = effort_slices(prior, run.system.density, run.data.observed, run.problem.labels.fields)
+    path = figures.effort_learned_vs_true(context.figure_path("efforts"), slices, Labels())
     law = Picture(path, "Learned energy gradient against the true one; shaded: range of the observed states")
     pictures = [
         Picture(file, caption)
@@ -155,7 +175,7 @@ def _physics_section(context: RunContext, run: Any, kept: dict[str, dict[str, An
         curves.append(Curve(name, _energies(run, forecasts.mean[0]), *edges))
     energy = figures.energy_over_time(
         context.figure_path("energy"), np.asarray(run.times), curves, _energies(run, run.data.test[0]),
-        Labels(x="time [s]", y="energy [J]"),
+        Labels(x=run.problem.labels.time, y=run.problem.labels.energy),
     )  # fmt: skip
     return Section(
         "Physics",

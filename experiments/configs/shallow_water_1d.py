@@ -1,0 +1,32 @@
+"""Configuration of the shallow water study: `python -m experiments.shallow_water_1d --size SIZE`.
+
+smoke: under a minute on 2 cores, everything tiny. laptop: a converged study on 2 cores. accelerator: larger networks.
+What is not set here is as in the string study.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.configs.vibrating_string import get_config as string_config
+
+SIZES = ("smoke", "laptop", "accelerator")
+
+
+def get_config(size: str) -> ConfigDict:
+    """Configuration of one size.
+
+    Args:
+      size: smoke, laptop or accelerator.
+    Returns:
+      the configuration; its groups are keyword arguments of the factories.
+    """
+    base: dict[str, Any] = string_config(size).to_dict()
+    base["system"] = {"gravity": 1.0, "depth": 1.0, "viscosity": 2e-3}
+    base["data"] |= {"duration": 2.0, "shifted_family": "bump"}
+    # kinetic energy couples elevation and velocity
+    base["prior"] |= {"main": 24, "pair": 8, "margin": 2.0}
+    if size == "smoke":
+        base["data"]["duration"] = 0.6
+        base["prior"] |= {"main": 8, "pair": 4}
+    return ConfigDict(base)
