@@ -138,15 +138,18 @@ def physics(system: System, other: System, mean: np.ndarray, times: tuple[float,
       mean: forecasts, (n, time, grid, field).
       times: times of the frames.
     Returns:
-      energy_drift (relative to the initial energy), residual_rms and residual_rms_unseen.
+      energy_drift (relative to the initial energy), residual_rms, residual_rms_unseen, and for each invariant of the
+      system its largest relative change, such as mass_drift.
     """
     one = _physics(system, other, times)
     values = [one(jnp.asarray(trajectory, float)) for trajectory in mean]
-    rises, seen, unseen = (np.array(column, float) for column in zip(*values, strict=True))
+    rises, seen, unseen, *changes = (np.array(column, float) for column in zip(*values, strict=True))
+    drifts = {f"{name}_drift": change for (name, _), change in zip(system.invariants, changes, strict=True)}
     return {
         "energy_drift": _mean_and_error(rises),
         "residual_rms": _mean_and_error(seen, "1/s"),
         "residual_rms_unseen": _mean_and_error(unseen, "1/s"),
+        **{name: _mean_and_error(change) for name, change in drifts.items()},
     }
 
 
@@ -160,7 +163,9 @@ def _physics(system: System, other: System, times: tuple[float, ...]) -> Callabl
             values = parameter_values(which, trajectory.dtype)
             rate = partial(vector_field, which.structure, which.density, parameters=values)
             residuals.append(jnp.sqrt(jnp.mean(dynamics_residual(rate, trajectory, times) ** 2)))
-        return metrics.energy_increase(energy) / energy[0], *residuals
+        kept = [jax.vmap(function)(trajectory) for _, function in system.invariants]
+        drifts = [jnp.max(jnp.abs(values - values[0])) / jnp.abs(values[0]) for values in kept]
+        return metrics.energy_increase(energy) / energy[0], *residuals, *drifts
 
     return one
 

@@ -181,5 +181,5 @@ def _physics_section(context: RunContext, run: Any, kept: dict[str, dict[str, An
         "Physics",
         "Residual of the true dynamics, with the learner's stencil and with one that no method has seen.",
         (Picture(energy, "True energy along the forecasts of one test trajectory; bands span the samples"),),
-        ("energy_drift", "residual_rms"),
+        ("energy_drift", "residual_rms", *(f"{name}_drift" for name, _ in run.system.invariants)),
     )

@@ -33,6 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 SIZES = ("smoke", "laptop", "accelerator")
+ONE_SEED = ("smoke", "demo")  # sizes to try a study with, where no spread is asked for
 DATA_DIR_VARIABLE = "PHDME_DATA_DIR"
 
 
@@ -77,7 +78,7 @@ class Study:
       methods: the methods it knows.
       sizes: the sizes it has.
       default_size: size of a bare command.
-      num_seeds: seeds of a bare command.
+      num_seeds: seeds of a bare command, but one at the sizes that only try the study.
       check: called before the run folder is made, to refuse wrong input; raises InputError or ValueError.
     """
 
@@ -185,7 +186,7 @@ def _parse(study: Study, arguments: Sequence[str]) -> RunContext:
         size=options.size,
         workdir=workdir,
         config=config,
-        seeds=tuple(range(_seed_count(options.seeds))),
+        seeds=tuple(range(_seed_count(options.seeds or str(1 if options.size in ONE_SEED else study.num_seeds)))),
         methods=_methods(study, options.methods),
         data_dir=_data_dir(options.data_dir),
         results=ResultsWriter(workdir / "results.jsonl", study.name),
@@ -200,7 +201,8 @@ def _make_parser(study: Study) -> CommandParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--size", default=study.default_size, help=f"{', '.join(study.sizes)} (%(default)s)")
-    parser.add_argument("--seeds", default=str(study.num_seeds), help="number of seeds (%(default)s)")
+    few = ", ".join(ONE_SEED)
+    parser.add_argument("--seeds", default="", help=f"number of seeds ({study.num_seeds}; 1 at the sizes {few})")
     parser.add_argument("--methods", default="", help=f"some of {','.join(study.methods)} (all)")
     parser.add_argument("--workdir", default="", help=f"run folder (runs/{study.name}_SIZE)")
     parser.add_argument("--data_dir", default="", help=f"folder of measured data (${DATA_DIR_VARIABLE})")

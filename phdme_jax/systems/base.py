@@ -68,12 +68,21 @@ def line_parity(structure: Structure) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class System:
-    """A structure with its true energy density, parameter values and families of initial states."""
+    """A structure with its true energy density, parameter values and families of initial states.
+
+    Attributes:
+      structure: operators.
+      density: energy density of one point's state.
+      values: dissipation parameters.
+      initial_states: families, key -> state.
+      invariants: what the dynamics keep beside the energy, with dissipation too, such as the mass: state -> scalar.
+    """
 
     structure: Structure
     density: Density
     values: tuple[tuple[str, float], ...]
     initial_states: tuple[tuple[str, Callable[[Array], Array]], ...]
+    invariants: tuple[tuple[str, Callable[[Array], Array]], ...] = ()
 
     def initial_state(self, family: str) -> Callable[[Array], Array]:
         """The drawing function `key -> state` of one family.

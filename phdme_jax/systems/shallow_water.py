@@ -186,6 +186,11 @@ def _draw_smooth(key: Array, grid: Grid, num_modes: int = 4) -> Array:
     return state * size / jnp.max(jnp.abs(state))
 
 
+def _mass(structure: Structure, depth: float, state: Array) -> Array:
+    """Volume of the water, which is its mass at density one."""
+    return jnp.sum(jnp.asarray(structure.weights(), state.dtype) * (depth + state[..., 0]))
+
+
 def make_shallow_water(
     dimension: int,
     gravity: float = 1.0,
@@ -216,4 +221,5 @@ def make_shallow_water(
         density=partial(water_density, gravity=gravity, depth=depth),
         values=((VISCOSITY, viscosity),),
         initial_states=tuple((name, partial(draw, grid=operators.grid)) for name, draw in families),
+        invariants=(("mass", partial(_mass, operators, depth)),),
     )

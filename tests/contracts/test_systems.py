@@ -52,6 +52,7 @@ class Measured(NamedTuple):
     affinity: jax.Array
     balance: jax.Array
     boundary_rates: jax.Array
+    invariant_rates: tuple[jax.Array, ...]
 
 
 def measure(system, state, efforts, direction):
@@ -84,6 +85,7 @@ def measure(system, state, efforts, direction):
         affinity=jnp.max(jnp.abs(structure.flow(efforts, half) - middle)) / jnp.max(jnp.abs(middle)),
         balance=(change + dissipated_power(structure, gradient, values)) / jnp.max(jnp.abs(rates)),
         boundary_rates=structure.boundary(rates),
+        invariant_rates=tuple(jax.jvp(function, (state,), (rates,))[1] for _, function in system.invariants),
     )
 
 
@@ -123,6 +125,10 @@ def test_energy_balance_closes_along_the_vector_field_and_boundary_values_stay(s
     name, options = request.node.callspec.params["system"]
     if (name, options.get("closure")) != WEAK_WALLS:
         np.testing.assert_allclose(measured.boundary_rates, 0.0, atol=1e-14)
+
+
+def test_invariants_are_kept_with_dissipation(measured):
+    np.testing.assert_allclose(np.array(measured.invariant_rates), 0.0, atol=1e-11)
 
 
 def test_dtype_follows_and_batches_are_loops(system):

@@ -115,8 +115,11 @@ def test_defaults_and_arguments_reach_the_study(tmp_path, monkeypatch):
     monkeypatch.delenv("PHDME_DATA_DIR", raising=False)
     code, (context,) = contexts([])
     assert code == 0
-    assert (context.size, context.seeds, context.methods) == ("smoke", (0, 1, 2), ("phdme", "diffusion"))
+    assert (context.size, context.seeds, context.methods) == ("smoke", (0,), ("phdme", "diffusion"))
     assert str(context.workdir) == "runs/toy_smoke" and context.data_dir is None
+
+    _, (context,) = contexts(["--size", "laptop"])
+    assert context.seeds == (0, 1, 2)
 
     monkeypatch.setenv("PHDME_DATA_DIR", str(tmp_path))
     arguments = ["--size", "laptop", "--seeds=5", "--methods", "diffusion", "--workdir", "elsewhere"]
