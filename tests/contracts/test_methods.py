@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from experiments import vibrating_string
+from experiments import shallow_water_1d, vibrating_string
 from experiments.run import main
 from phdme_jax.methods import METHODS
 

@@ -1,0 +1,294 @@
+"""The driven reference case: energy, damping and noise from one noisy trajectory, forecast of the free motion.
+
+    python -m experiments.driven_pendulum --size laptop --seeds 5
+
+H = x1^2/2 + 2 cos x1 + x2^2/2 - 1, damping 0.1, driven by 0.1 sin t from (5, 0) for 50 s, 501 frames with noise 0.15;
+the test is the undriven motion from (-3, 0) over 100 s, which passes over the hump and settles in one of two wells.
+Source: Beckers, Seidman, Perdikaris, Pappas (2022), arXiv 2305.09017, and the toolbox published with it.
+"""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import figures, priors
+from experiments.configs.driven_pendulum import get_config
+from experiments.drawing import Curve, Labels
+from experiments.field_figures import effort_slices
+from experiments.files import RunFailed
+from experiments.report import Picture
+from experiments.results import Measurement
+from experiments.run import RunContext, Section, Study, main
+from phdme_jax.gp import basis as gp_basis
+from phdme_jax.gp import fit as gp_fit
+from phdme_jax.gp import observations as gp_rows
+from phdme_jax.gp import sampling as gp_sampling
+from phdme_jax.methods.neural_dynamics import HamiltonianField, NeuralField, solve_field, window_loss
+from phdme_jax.numerics import solve_reference
+from phdme_jax.systems import make_system
+from phdme_jax.systems.base import System, injected, parameter_values, vector_field
+
+SYSTEM = "driven_pendulum"
+FIELDS = ("position", "momentum")
+
+
+class Data(NamedTuple):
+    """One noisy driven trajectory and the undriven test.
+
+    Attributes:
+      states: observed, (time, field), noise included.
+      times: evenly spaced.
+      inputs: force at these times, (time, port).
+      test: the truth, (time, field).
+      test_times: evenly spaced.
+    """
+
+    states: np.ndarray
+    times: np.ndarray
+    inputs: np.ndarray
+    test: np.ndarray
+    test_times: np.ndarray
+
+
+class Forecast(NamedTuple):
+    """What a method says of the test: its mean, samples or None, seconds of learning, and rows of its own."""
+
+    mean: np.ndarray
+    samples: np.ndarray | None
+    seconds: float
+    rows: dict[str, Measurement]
+
+
+@lru_cache
+def pendulum(damping: float) -> System:
+    """The system; the same record for the same damping."""
+    return make_system(SYSTEM, damping=damping)
+
+
+def solve(system: System, start: tuple[float, ...], times: np.ndarray, force: float) -> np.ndarray:
+    """Reference trajectory under the force `force` sin t, by diffrax at 1e-9 / 1e-10; time is a third field."""
+    values = parameter_values(system, jnp.float64)
+
+    def field(extended: Any, _: Any) -> Any:
+        inputs = force * jnp.sin(extended[2:])
+        return jnp.append(vector_field(system.structure, system.density, extended[:2], values, inputs), 1.0)
+
+    path, ok = jax.jit(partial(solve_reference, field))(jnp.array([*start, 0.0]), jnp.asarray(times), None)
+    if not bool(ok):
+        raise RunFailed("the reference solution of the pendulum failed; try a shorter duration")
+    return np.asarray(path[:, :2])
+
+
+def make_data(config: Any, seed: int) -> Data:
+    """The published protocol; the seed draws the noise."""
+    data, system = config.data, pendulum(config.system.damping)
+    times = np.linspace(0.0, data.duration, data.num_frames)
+    test_times = np.linspace(0.0, data.test_duration, data.test_frames)
+    clean = solve(system, data.start, times, data.force)
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(5), seed), clean.shape, jnp.float64)
+    inputs = data.force * np.sin(times)[:, None]
+    test = solve(system, data.test_start, test_times, 0.0)
+    return Data(clean + data.noise * np.asarray(noise), times, inputs, test, test_times)
+
+
+def learn_energy(config: Any, data: Data, main: int) -> priors.Prior:
+    """Energy, damping and noise by weak-form rows of the driven trajectory; `main` = 0 leaves the quadratic energy."""
+    structure = pendulum(config.system.damping).structure
+    shapes = ("free", "free") if main else ("quadratic", "quadratic")
+    basis = gp_basis.Basis(2, max(main, 1), 0, shapes)
+    states = jnp.asarray(data.states)
+    box = gp_basis.make_box(states, jnp.zeros(2), config.prior.margin)
+    times = tuple(data.times.tolist())
+
+    @jax.jit
+    def build(states: Any, inputs: Any) -> gp_rows.Observations:
+        supplied = jax.vmap(partial(injected, structure))(inputs)
+        rows = gp_rows.integral_rows(
+            basis, box, structure.flow, structure.parameters, states, times, config.prior.time_tests, 1, supplied
+        )
+        return gp_rows.concatenate([rows, gp_rows.anchor_rows(basis, box, len(structure.parameters))])
+
+    rows = build(states, jnp.asarray(data.inputs))
+    start = gp_fit.initial_hyperparameters(basis, box, len(structure.parameters))
+    learn = jax.jit(lambda rows, start: gp_fit.fit(basis, box, rows, start, structure.parameters))
+    compiled = learn.lower(rows, start).compile()
+    began = time.perf_counter()
+    posterior = jax.block_until_ready(compiled(rows, start))
+    return priors.Prior(structure, basis, posterior, config.substeps, time.perf_counter() - began)
+
+
+def forecast_energy(context: RunContext, data: Data, seed: int, main: int) -> Forecast:
+    """Roll the mean energy and posterior samples out on the test."""
+    config, prior = context.config, learn_energy(context.config, data, main)
+    structure, times = prior.structure, jnp.asarray(data.test_times)
+
+    def roll(energy: gp_basis.Energy) -> gp_sampling.Rollout:
+        start = jnp.asarray(config.data.test_start, jnp.float64)
+        return gp_sampling.roll_out(
+            prior.basis, structure.flow, jnp.ones(()), energy, prior.posterior.parameters, start, times, prior.substeps
+        )
+
+    keys = jax.random.split(jax.random.fold_in(jax.random.key(6), seed), config.prior.draws)
+    mean = jax.jit(roll)(prior.posterior.mean)
+    drawn = jax.jit(jax.vmap(lambda key: roll(gp_sampling.sample_energy(prior.posterior, key))))(keys)
+    (name, learned), *_ = prior.posterior.parameters.items()
+    rows = {
+        "parameter_error": Measurement(abs(float(learned) / dict(pendulum(config.system.damping).values)[name] - 1)),
+        "rejection_rate": Measurement(float(1 - np.mean(np.asarray(drawn.ok)))),
+    }
+    if main and seed == context.seeds[0]:
+        _draw_energy(context, data, prior)
+    return Forecast(np.asarray(mean.trajectory), np.asarray(drawn.trajectory), prior.seconds, rows)
+
+
+def _draw_energy(context: RunContext, data: Data, prior: priors.Prior) -> None:
+    density = pendulum(context.config.system.damping).density
+    slices = effort_slices(prior, density, data.states, FIELDS)
+    figures.effort_learned_vs_true(context.figure_path("efforts"), slices, Labels())
+
+
+def forecast_network(context: RunContext, data: Data, seed: int, make: Callable[[Any, Any], Any]) -> Forecast:
+    """Train a network on windows of each length; keep the one with the smallest error on the last fifth.
+
+    The last fifth is forecast as a whole from its first observed state. The chosen length is then trained anew on all
+    observations.
+    """
+    training, key = context.config.training, jax.random.fold_in(jax.random.key(8), seed)
+    cut = 4 * len(data.times) // 5
+    began = time.perf_counter()
+    parts = [jnp.asarray(array) for array in (data.states, data.times, data.inputs)]
+    early, late = [part[:cut] for part in parts], [part[cut:] for part in parts]
+    errors = []
+    for window in training.windows:
+        field = train_network(make, early, window, training, key)
+        forecast = solve_field(field, late[0][0], late[1], late[2])
+        errors.append(float(jnp.nan_to_num(jnp.mean((forecast - late[0]) ** 2), nan=jnp.inf)))
+    field = train_network(make, parts, training.windows[int(np.argmin(errors))], training, key)
+    seconds = time.perf_counter() - began
+    test_times = jnp.asarray(data.test_times)
+    still = jnp.zeros((len(test_times), data.inputs.shape[1]))
+    start = jnp.asarray(context.config.data.test_start, jnp.float64)
+    mean = np.asarray(jax.jit(partial(solve_field, field))(start, test_times, still))
+    rows: dict[str, Measurement] = {}
+    if isinstance(field, HamiltonianField):
+        true = context.config.system.damping
+        rows["parameter_error"] = Measurement(abs(float(field.parameters()["viscous_damping"]) / true - 1))
+    return Forecast(mean, None, seconds, rows)
+
+
+def train_network(make: Callable[[Any, Any], Any], parts: list[Any], window: int, training: Any, key: Any) -> Any:
+    """Adam with a cosine schedule on random windows.
+
+    Args:
+      make: (scale, key) -> untrained field.
+      parts: observed states, times and inputs.
+      window: frames of a window.
+      training: numbers of the training group.
+      key: random key.
+    Returns:
+      the trained field.
+    """
+    states, times, inputs = parts
+    scale = jnp.std(states, axis=0)
+    field = make(scale, jax.random.fold_in(key, 0))
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(training.rate, training.steps, 0.01))
+    )
+    params, static = eqx.partition(field, eqx.is_inexact_array)
+
+    def loss(params: Any, key: Any) -> Any:
+        one = partial(window_loss, eqx.combine(params, static), states, times, inputs, scale, window)
+        return jnp.mean(jax.vmap(one)(jax.random.split(key, training.batch)))
+
+    def step(carry: tuple[Any, Any], index: Any) -> tuple[tuple[Any, Any], Any]:
+        params, state = carry
+        value, slope = jax.value_and_grad(loss)(params, jax.random.fold_in(key, 1 + index))
+        updates, state = optimizer.update(slope, state, params)
+        return (optax.apply_updates(params, updates), state), value
+
+    run = jax.jit(lambda params, state: jax.lax.scan(step, (params, state), jnp.arange(training.steps)))
+    (params, _), _ = run(params, optimizer.init(params))
+    return eqx.combine(params, static)
+
+
+def _hamiltonian(context: RunContext) -> Callable[[Any, Any], Any]:
+    structure = pendulum(context.config.system.damping).structure
+    return lambda scale, key: HamiltonianField(structure, scale, **context.config.network, key=key)
+
+
+def _neural(context: RunContext) -> Callable[[Any, Any], Any]:
+    return lambda scale, key: NeuralField(scale, 1, **context.config.network, key=key)
+
+
+# A method is one line: how it learns from the observed trajectory and forecasts the test.
+FORECASTERS: dict[str, Callable[[RunContext, Data, int], Forecast]] = {
+    "gp_rollout": lambda context, data, seed: forecast_energy(context, data, seed, context.config.prior.main),
+    "quadratic_hamiltonian": lambda context, data, seed: forecast_energy(context, data, seed, 0),
+    "hnn": lambda context, data, seed: forecast_network(context, data, seed, _hamiltonian(context)),
+    "neural_ode": lambda context, data, seed: forecast_network(context, data, seed, _neural(context)),
+}
+
+
+def evaluate(context: RunContext, data: Data, seed: int, name: str) -> Forecast:
+    """Learn, forecast, write the rows."""
+    forecast = FORECASTERS[name](context, data, seed)
+    error = float(np.mean((forecast.mean - data.test) ** 2))
+    share = float(np.mean(np.mean((forecast.mean - data.test) ** 2, axis=0) / data.test.var(axis=0)))
+    rows = {"mse": Measurement(error), "nmse": Measurement(share), **forecast.rows}
+    context.results.record(SYSTEM, name, seed, "test", rows, 1)
+    seconds = {"fit_seconds": Measurement(forecast.seconds, "s")}
+    context.results.record(SYSTEM, name, seed, "train", seconds, 1)
+    return forecast
+
+
+def run_study(context: RunContext) -> list[Section]:
+    """Every seed and method, rows and figures."""
+    pictures = []
+    for seed in context.seeds:
+        data = make_data(context.config, seed)
+        for name in context.methods:
+            forecast = evaluate(context, data, seed, name)
+            print(f"seed {seed}: {name} done", flush=True)
+            if seed == context.seeds[0]:
+                pictures.append(_draw_forecast(context, data, name, forecast))
+    if "gp_rollout" in context.methods:
+        pictures.insert(0, Picture(context.figure_path("efforts"), "Learned energy gradient against the true one"))
+    data = context.config.data
+    words = (
+        f"One trajectory of {data.num_frames} frames with noise {data.noise:g}, driven by {data.force:g} sin t; the "
+        f"test is the undriven motion from {tuple(data.test_start)} over {data.test_duration:g} s. Networks choose the "
+        "length of their training windows by the error on the last fifth of the observations."
+    )
+    metrics = ("mse", "nmse", "parameter_error", "fit_seconds", "rejection_rate")
+    return [Section("Forecast of the free motion", words, tuple(pictures), metrics)]
+
+
+def _draw_forecast(context: RunContext, data: Data, name: str, forecast: Forecast) -> Picture:
+    curve = Curve(name, forecast.mean, samples=forecast.samples)
+    path = figures.forecast_lines(
+        context.figure_path(f"lines_{name}"), data.test_times, data.test, curve,
+        Labels(x="time [s]", y="state", panels=FIELDS),
+    )  # fmt: skip
+    return Picture(path, f"{name}: forecast of the test, first seed")
+
+
+STUDY = Study(
+    name=SYSTEM,
+    title="The driven pendulum: learned from one noisy trajectory",
+    get_config=get_config,
+    run=run_study,
+    methods=tuple(FORECASTERS),
+    sizes=("smoke", "laptop"),
+    num_seeds=5,
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))
