@@ -123,6 +123,15 @@ def draw_all(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> 
     ]
 
 
+_STARTS = {
+    "family": "The rollouts that train phdme, phdme_rollout and diffusion_augmented start in states drawn from the "
+    "family that test and calibration states come from; diffusion knows the initial states of the observed "
+    "trajectories alone.",
+    "observed": "The rollouts that train phdme, phdme_rollout and diffusion_augmented start in states made of the "
+    "observed frames.",
+}
+
+
 def accuracy_section(context: RunContext) -> Section:
     """The section on accuracy, with a picture of all seeds."""
     rows = [row for row in context.results.rows() if row.metric == "nmse" and row.split == "test"]
@@ -135,11 +144,11 @@ def accuracy_section(context: RunContext) -> Section:
     return Section(
         "Accuracy on unseen initial states",
         f"Every method saw {data.num_observed} trajectories of {data.num_frames} frames at {data.num_points} "
-        f"points with {100 * data.noise:g} % noise. The reference row is the true energy integrated on the "
-        "learner's grid: the floor that the learner's own discretisation leaves. All generators have the same "
-        "networks. What suits clean rollouts does not suit four noisy trajectories, so that the conditional mean "
-        "of diffusion is trained on windows of its own (training.observed_stages), the best of sixteen settings "
-        "tried, judged by its test error.",
+        f"points with {100 * data.noise:g} % noise. {_STARTS[context.config.rollouts.initial]} The reference row is the "
+        "true energy integrated on the learner's grid: the floor that the learner's own discretisation leaves. All "
+        "generators have the same networks. What suits clean rollouts does not suit four noisy trajectories, so that "
+        "the conditional mean of diffusion is trained on windows of its own (training.observed_stages), on the string "
+        "the best of sixteen settings tried, judged by its test error.",
         (Picture(bars, "One dot a seed; the line is the floor of the learner's grid"),),
         ("nmse", "mse", "crps", "energy_score"),
     )

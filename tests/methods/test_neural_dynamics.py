@@ -1,4 +1,4 @@
-"""Learned fields through the solver: closed forms, the loss of the truth, the energy balance of a Hamiltonian network."""
+"""Learned fields through the solver: closed forms, the loss of the truth, the balance of a Hamiltonian network."""
 
 from functools import partial
 
