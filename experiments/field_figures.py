@@ -144,8 +144,8 @@ def accuracy_section(context: RunContext) -> Section:
     return Section(
         "Accuracy on unseen initial states",
         f"Every method saw {data.num_observed} trajectories of {data.num_frames} frames at {data.num_points} "
-        f"points with {100 * data.noise:g} % noise. {_STARTS[context.config.rollouts.initial]} The reference row is the "
-        "true energy integrated on the learner's grid: the floor that the learner's own discretisation leaves. All "
+        f"points with {100 * data.noise:g} % noise. {_STARTS[context.config.rollouts.initial]} The reference row is "
+        "the true energy integrated on the learner's grid: the floor that the learner's own discretisation leaves. All "
         "generators have the same networks. What suits clean rollouts does not suit four noisy trajectories, so that "
         "the conditional mean of diffusion is trained on windows of its own (training.observed_stages), on the string "
         "the best of sixteen settings tried, judged by its test error.",
