@@ -23,7 +23,7 @@ from phdme_jax.diffusion.unet import make_unet
 from phdme_jax.methods.base import Method, Normaliser
 from phdme_jax.methods.forecaster import Example, PhysicsTerms, generate, propagator_loss, residual_loss
 from phdme_jax.methods.physics import learned_rate
-from phdme_jax.systems.base import Structure, line_parity
+from phdme_jax.systems.base import Structure
 from phdme_jax.training import MixedData, make_optimizer
 
 
@@ -97,7 +97,7 @@ def make_generator(
         dynamics = dynamics_of(prior, times)
     schedule = schedules.CosineSchedule(-8.0, 8.0)
     denoiser = precondition(make_unet(**network["unet"]), schedule, "v")
-    propagator = Propagator(line_parity(structure), **network["propagator"])
+    propagator = Propagator(structure.parity, **network["propagator"])
     return Generator(method, prior, dynamics, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
 
 
@@ -232,11 +232,13 @@ def conditional_mean(generator: Generator, initial: np.ndarray) -> np.ndarray:
 
 
 def known_values(structure: Structure, times: Times) -> np.ndarray:
-    """One where a forecast equals the conditional mean: the first frame, and fields held at the ends."""
-    size = structure.grid.coordinates().shape[0]
-    known = np.zeros((len(times), size, len(structure.fields)), np.float32)
+    """One where a forecast equals the conditional mean: the first frame, and fields held at the ends of the grid."""
+    known = np.zeros((len(times), *structure.grid.points, len(structure.fields)), np.float32)
     known[0] = 1.0
-    known[:, [0, -1]] = np.asarray(line_parity(structure)) < 0
+    for field, parities in enumerate(structure.parity):
+        for axis, parity in enumerate(parities):
+            if parity < 0:
+                np.moveaxis(known[..., field], 1 + axis, 0)[[0, -1]] = 1.0
     return known
 
 

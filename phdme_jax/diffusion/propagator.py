@@ -3,10 +3,12 @@
     x_{k+1} = x_k + A u_k + MLP(u_k),   u_k = the states within `radius` grid points of each point
 
 The same small network acts at every point and every frame, which is how waves behave; one linear part A carries the
-linear part of the dynamics. Past the ends of the grid the fields are continued by their parity.
+linear part of the dynamics. Past the ends of the grid the fields are continued by their parity. A grid without axes is
+a single point: the network acts on the whole state.
 """
 
 import dataclasses
+from itertools import product
 from typing import Any
 
 import flax.linen as nn
@@ -22,24 +24,39 @@ class Propagator:
     """Sizes of the propagator, and its functions through `init_propagator` and `propagate`.
 
     Attributes:
-      parity: per field, -1 (odd about the ends, zero there) or +1 (even).
+      parity: per field and grid axis, -1 (odd about the ends, zero there) or +1 (even).
       radius: reach of one step in grid points; waves must not travel farther between two frames.
       width: hidden units at each point.
       depth: hidden layers.
     """
 
-    parity: tuple[int, ...]
+    parity: tuple[tuple[int, ...], ...]
     radius: int = 6
     width: int = 64
     depth: int = 2
 
 
 def _neighbourhood(state: Array, parity: Array, radius: int) -> Array:
-    """States within the radius of every point side by side, shape (grid, (2 radius + 1) field)."""
-    left, right = state[1 : radius + 1][::-1], state[-radius - 1 : -1][::-1]
-    padded = jnp.concatenate([parity * left, state, parity * right])
-    size = state.shape[0]
-    return jnp.concatenate([padded[shift : shift + size] for shift in range(2 * radius + 1)], axis=-1)
+    """States within the radius of every point side by side, shape (*grid, (2 radius + 1)^axes field)."""
+    grid, padded = state.shape[:-1], state
+    for axis in range(len(grid)):
+        line, sign = jnp.moveaxis(padded, axis, 0), parity[:, axis]
+        left, right = line[1 : radius + 1][::-1], line[-radius - 1 : -1][::-1]
+        padded = jnp.moveaxis(jnp.concatenate([sign * left, line, sign * right]), 0, axis)
+    windows = [
+        padded[tuple(slice(start, start + size) for start, size in zip(shift, grid, strict=True))]
+        for shift in product(range(2 * radius + 1), repeat=len(grid))
+    ]
+    return jnp.concatenate(windows, axis=-1)
+
+
+def _inside(state: Array, parity: Array) -> Array:
+    """Zero where a field is odd about an end of the grid, one elsewhere, shape of the state."""
+    mask = jnp.ones_like(state)
+    for axis in range(state.ndim - 1):
+        ends = jnp.where(parity[:, axis] < 0, 0.0, 1.0).astype(state.dtype)
+        mask = jnp.moveaxis(jnp.moveaxis(mask, axis, 0).at[jnp.array([0, -1])].multiply(ends), 0, axis)
+    return mask
 
 
 class _Step(nn.Module):
@@ -47,8 +64,8 @@ class _Step(nn.Module):
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, state: Float[Array, "grid field"]) -> Float[Array, "grid field"]:
-        parity = jnp.asarray(self.config.parity, state.dtype)
+    def __call__(self, state: Float[Array, "*grid field"]) -> Float[Array, "*grid field"]:
+        parity = jnp.reshape(jnp.asarray(self.config.parity, state.dtype), (state.shape[-1], state.ndim - 1))
         around = _neighbourhood(state, parity, self.config.radius)
         hidden = around
         for _ in range(self.config.depth):
@@ -56,12 +73,10 @@ class _Step(nn.Module):
         num_fields = state.shape[-1]
         change = Linear(num_fields, self.param_dtype, zero=True, use_bias=False)(around)
         change = change + Linear(num_fields, self.param_dtype, zero=True)(hidden)
-        ends = jnp.where(parity < 0, 0.0, 1.0).astype(state.dtype)
-        mask = jnp.ones_like(state).at[jnp.array([0, -1])].set(ends)
-        return (state + change) * mask
+        return (state + change) * _inside(state, parity)
 
 
-def init_propagator(config: Propagator, state: Float[Array, "grid field"], key: PRNGKeyArray) -> Any:
+def init_propagator(config: Propagator, state: Float[Array, "*grid field"], key: PRNGKeyArray) -> Any:
     """Parameters of the propagator, which starts as the identity.
 
     Args:
@@ -77,8 +92,8 @@ def init_propagator(config: Propagator, state: Float[Array, "grid field"], key: 
 
 
 def propagate(
-    config: Propagator, params: Any, initial: Float[Array, "grid field"], num_frames: int
-) -> Float[Array, "time grid field"]:
+    config: Propagator, params: Any, initial: Float[Array, "*grid field"], num_frames: int
+) -> Float[Array, "time *grid field"]:
     """Repeat the learned step from an initial state.
 
     Args:

@@ -20,7 +20,7 @@ from phdme_jax.methods.forecaster import (
 
 SCHEDULE = CosineSchedule(-8.0, 8.0)
 TIMES = tuple(np.linspace(0.0, 3.0, 7).tolist())
-CONFIG = Propagator(parity=(-1, 1), radius=2, width=8, depth=1)
+CONFIG = Propagator(parity=((-1,), (1,)), radius=2, width=8, depth=1)
 NO_PHYSICS = PhysicsTerms(None, lambda x: x[jnp.array([0, -1]), 0], 0.0, 0.0)
 
 

@@ -1,0 +1,52 @@
+"""A learned step on a point, a line and a plane: what it reaches, how it meets the ends, which symmetries it has."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phdme_jax.diffusion.propagator import Propagator, init_propagator, propagate
+
+PLANE = Propagator(parity=((1, 1), (-1, 1), (1, -1)), radius=2, width=8, depth=1)
+
+
+def with_all_weights(config, state, key):
+    """Parameters none of which is zero, as after training."""
+    params = init_propagator(config, state, key)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(key, len(leaves))
+    return jax.tree.unflatten(
+        tree, [0.2 * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
+    )
+
+
+@pytest.mark.parametrize("shape", [(2,), (11, 2), (11, 9, 3)])
+def test_a_step_changes_what_lies_within_its_radius_and_nothing_else(shape):
+    axes = len(shape) - 1
+    config = Propagator(parity=((1,) * axes,) * shape[-1], radius=2, width=8, depth=1)
+    state = jax.random.normal(jax.random.key(0), shape)
+    params = with_all_weights(config, state, jax.random.key(1))
+    middle = tuple(size // 2 for size in shape[:-1])
+    slope = jax.jit(jax.jacobian(lambda x: propagate(config, params, x, 2)[1][middle]))(state)
+    reached = np.abs(np.asarray(slope)).max(axis=(0, -1)) > 0
+    expected = np.zeros(shape[:-1], bool)
+    expected[tuple(slice(m - 2, m + 3) for m in middle)] = True
+    np.testing.assert_array_equal(reached, expected)
+
+
+def test_odd_fields_vanish_at_their_own_ends_only():
+    state = jax.random.normal(jax.random.key(0), (8, 7, 3))
+    new = propagate(PLANE, with_all_weights(PLANE, state, jax.random.key(1)), state, 2)[1]
+    np.testing.assert_array_equal(new[[0, -1], :, 1], 0.0)
+    np.testing.assert_array_equal(new[:, [0, -1], 2], 0.0)
+    assert np.all(np.abs(np.asarray(new[1:-1, [0, -1], 1])) > 0) and np.all(np.abs(np.asarray(new[..., 0])) > 0)
+
+
+def test_mirroring_past_the_walls_is_what_a_doubled_basin_would_do():
+    """A state and its continuation by parity on twice the grid: the step inside the first half is the same."""
+    state = jax.random.normal(jax.random.key(0), (8, 7, 3)).at[jnp.array([0, -1]), :, 1].set(0.0)
+    signs = jnp.array([1.0, -1.0, 1.0])
+    doubled = jnp.concatenate([state, signs * state[-2::-1]])
+    params = with_all_weights(PLANE, state, jax.random.key(1))
+    one, two = (propagate(PLANE, params, x, 2)[1] for x in (state, doubled))
+    np.testing.assert_allclose(two[:7], one[:7], atol=1e-6)
