@@ -22,8 +22,8 @@ class Forecasts(NamedTuple):
     """Forecasts of one method on one split, physical units.
 
     Attributes:
-      mean: forecast mean, (n, time, grid, field).
-      samples: (n, sample, time, grid, field), or None for a method that has no distribution.
+      mean: forecast mean, (n, time, *grid, field).
+      samples: (n, sample, time, *grid, field), or None for a method that has no distribution.
       ok: per trajectory, whether the method gave a finite forecast.
       seconds: wall time per sampled trajectory.
     """
@@ -41,6 +41,11 @@ class Calibration(NamedTuple):
     quantile: float
     radius: float
     num_calibration: int
+
+
+def all_finite(values: Any) -> np.ndarray:
+    """Per trajectory (first axis), whether every value is finite."""
+    return np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
 
 
 def spread(forecasts: Forecasts) -> np.ndarray:
@@ -75,7 +80,7 @@ def calibrate(truth: np.ndarray, forecasts: Forecasts, floor: np.ndarray, level:
 
 
 def forecast_band(forecasts: Forecasts, calibration: Calibration) -> tuple[np.ndarray, np.ndarray]:
-    """Lower and upper edge of the simultaneous band, (n, time, grid, field)."""
+    """Lower and upper edge of the simultaneous band, (n, time, *grid, field)."""
     scale = spread(forecasts) + calibration.floor
     lower, upper = band(jnp.asarray(forecasts.mean), jnp.asarray(scale), calibration.quantile)
     return np.asarray(lower), np.asarray(upper)
@@ -94,7 +99,7 @@ def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -
     A failed forecast stays in every mean, as infinite.
     """
     variance = np.asarray(metrics.reference_variance(jnp.asarray(truth)))
-    error = np.mean((truth - forecasts.mean) ** 2, axis=(1, 2))
+    error = np.mean((truth - forecasts.mean) ** 2, axis=tuple(range(1, truth.ndim - 1)))
     error[~forecasts.ok] = np.inf
     result = {
         "nmse": _mean_and_error(np.mean(error / variance, axis=-1)),
@@ -125,7 +130,7 @@ def coverage(
     covered = np.asarray(is_covered(jnp.asarray(scores), calibration.quantile), float)
     lower, upper = forecast_band(forecasts, calibration)
     deviation = np.sqrt(np.asarray(metrics.reference_variance(jnp.asarray(truth))))
-    width = np.mean((upper - lower) / deviation, axis=(1, 2, 3))
+    width = np.mean((upper - lower) / deviation, axis=tuple(range(1, truth.ndim)))
     return {"coverage": _mean_and_error(covered), "band_width": _mean_and_error(width)}, scores
 
 
@@ -135,7 +140,7 @@ def physics(system: System, other: System, mean: np.ndarray, times: tuple[float,
     Args:
       system: the true energy on the learner's grid with the learner's stencil.
       other: the same with a stencil that no method has seen.
-      mean: forecasts, (n, time, grid, field).
+      mean: forecasts, (n, time, *grid, field).
       times: times of the frames.
     Returns:
       energy_drift (relative to the initial energy), residual_rms, residual_rms_unseen, and for each invariant of the

@@ -201,7 +201,7 @@ def forecast_by_rollout(run: SeedRun, method: Method, initial: np.ndarray, key: 
     sampled = priors.sampled_rollouts(prior, repeated, run.times, key)
     seconds = (time.perf_counter() - began) / repeated.shape[0]
     samples = sampled.trajectory.reshape(initial.shape[0], count, *mean.trajectory.shape[1:])
-    finite = np.isfinite(mean.trajectory).all(axis=(1, 2, 3)) & np.isfinite(samples).all(axis=(1, 2, 3, 4))
+    finite = evaluation.all_finite(mean.trajectory) & evaluation.all_finite(samples)
     return Forecasts(np.nan_to_num(mean.trajectory), np.nan_to_num(samples), finite, seconds)
 
 
@@ -214,7 +214,7 @@ def forecast_by_generator(
     known = generators.known_values(run.structure, run.times)
     samples = generators.sample_forecasts(generator, known, initial, count, key)
     seconds = (time.perf_counter() - began) / (initial.shape[0] * count)
-    finite = np.isfinite(samples).all(axis=(1, 2, 3, 4))
+    finite = evaluation.all_finite(samples)
     samples = np.nan_to_num(samples.astype(np.float64))
     return Forecasts(samples.mean(axis=1), samples, finite, seconds)
 

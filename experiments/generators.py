@@ -205,9 +205,10 @@ def _with_means(generator: Generator, example: Example) -> Example:
 
 
 def _residual_scale(example: Example) -> np.ndarray:
-    """Root mean square of what the mean leaves, per frame and field, (time, 1, field), float32."""
+    """Root mean square of what the mean leaves, per frame and field, (time, *ones, field), float32."""
     error = np.asarray(example.state - example.mean)
-    scale = np.sqrt(np.mean(error**2, axis=(0, 2)))[:, None, :]
+    others = (0, *range(2, error.ndim - 1))
+    scale = np.sqrt(np.mean(error**2, axis=others, keepdims=True))[0]
     return np.maximum(scale, 1e-3 * scale.max()).astype(np.float32)
 
 

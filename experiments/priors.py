@@ -213,16 +213,17 @@ def residual_weight(spread: np.ndarray, states: np.ndarray, times: Times) -> np.
     """Weights of the squared residual in normalised units, from its posterior variance.
 
     Args:
-      spread: posterior variance of the residual, (n, time - 1, grid, field).
-      states: trajectories it belongs to, (n, time, grid, field).
+      spread: posterior variance of the residual, (n, time - 1, *grid, field).
+      states: trajectories it belongs to, (n, time, *grid, field).
       times: times of the frames.
     Returns:
       weights, float32, shape of the variance.
     """
-    rate = np.sqrt(np.mean(np.diff(states, axis=1) ** 2, axis=(0, 1, 2))) / np.mean(np.diff(times))
+    everywhere = tuple(range(states.ndim - 1))
+    rate = np.sqrt(np.mean(np.diff(states, axis=1) ** 2, axis=everywhere)) / np.mean(np.diff(times))
     # a field whose part of the dynamics is known for sure has no variance, and even weights
-    floor = np.maximum(np.median(spread, axis=(0, 1, 2)), 1e-12 * rate**2)
-    scale = np.sqrt(np.mean(states**2, axis=(0, 1, 2)))
+    floor = np.maximum(np.median(spread, axis=everywhere), 1e-12 * rate**2)
+    scale = np.sqrt(np.mean(states**2, axis=everywhere))
     each_field = jax.vmap(residual_weights, in_axes=(-1, 0), out_axes=-1)
     weights = np.asarray(each_field(jnp.asarray(spread), jnp.asarray(floor)))
     return (weights * (scale / rate) ** 2).astype(np.float32)

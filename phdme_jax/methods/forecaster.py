@@ -30,15 +30,15 @@ class Example(NamedTuple):
     """One training trajectory, normalised units.
 
     Attributes:
-      state: trajectory, shape (time, grid, field).
-      weight: weight of the squared residual, mean about one, shape (time - 1, grid, field).
+      state: trajectory, shape (time, *grid, field).
+      weight: weight of the squared residual, mean about one, shape (time - 1, *grid, field).
       mean: the conditional mean mu, its first frame the initial state that the generator is told, shape
-        (time, grid, field).
+        (time, *grid, field).
     """
 
-    state: Float[Array, "time grid field"]
-    weight: Float[Array, "interval grid field"]
-    mean: Float[Array, "time grid field"]
+    state: Float[Array, "time *grid field"]
+    weight: Float[Array, "interval *grid field"]
+    mean: Float[Array, "time *grid field"]
 
 
 class PhysicsTerms(NamedTuple):
@@ -140,12 +140,12 @@ def generate(
     denoiser: Network,
     schedule: Schedule,
     params: Any,
-    mean: Float[Array, "time grid field"],
+    mean: Float[Array, "time *grid field"],
     scale: Float[Array, "..."],
-    known: Float[Array, "time grid field"],
+    known: Float[Array, "time *grid field"],
     key: PRNGKeyArray,
     num_steps: int = 12,
-) -> Float[Array, "time grid field"]:
+) -> Float[Array, "time *grid field"]:
     """Draw one trajectory, normalised units.
 
     Args:

@@ -18,8 +18,8 @@ Flow = Callable[[Array, dict[str, Array]], Array]
 
 
 def dynamics_residual(
-    rate: Callable[[Array], Array], trajectory: Float[Array, "time grid field"], times: tuple[float, ...]
-) -> Float[Array, "interval grid field"]:
+    rate: Callable[[Array], Array], trajectory: Float[Array, "time *grid field"], times: tuple[float, ...]
+) -> Float[Array, "interval *grid field"]:
     """Mean rate over each interval between frames, minus what the dynamics say it is.
 
         r_k = [x(t_{k+1}) - x(t_k)] / dt_k - (1/dt_k) int_{t_k}^{t_{k+1}} f(x) dt
@@ -27,16 +27,16 @@ def dynamics_residual(
     The integral interpolates f through the eight nearest frames, so that frames may be far apart.
 
     Args:
-      rate: f, maps a state (grid, field) to its rate.
+      rate: f, maps a state (*grid, field) to its rate.
       trajectory: states in physical units.
       times: times of the frames, static.
     Returns:
-      residual, shape (time - 1, grid, field), in units of the rate.
+      residual, shape (time - 1, *grid, field), in units of the rate.
     """
     durations = jnp.asarray(np.diff(times), trajectory.dtype)
     weights = jnp.asarray(interval_weights(times), trajectory.dtype)
     integral = jnp.tensordot(weights, jax.vmap(rate)(trajectory), axes=1)
-    return (jnp.diff(trajectory, axis=0) - integral) / durations[:, None, None]
+    return (jnp.diff(trajectory, axis=0) - integral) / jnp.reshape(durations, (-1,) + (1,) * (trajectory.ndim - 1))
 
 
 def learned_rate(
@@ -50,9 +50,9 @@ def residual_variance(
     basis: Basis,
     flow: Flow,
     posterior: EnergyPosterior,
-    trajectory: Float[Array, "time grid field"],
+    trajectory: Float[Array, "time *grid field"],
     times: tuple[float, ...],
-) -> Float[Array, "interval grid field"]:
+) -> Float[Array, "interval *grid field"]:
     """Posterior variance of the residual, all cross-covariances between stencil points and frames included.
 
         sigma_r^2 = || F^T psi ||^2,   psi = the residual's operator applied to the basis functions,  F F^T = Cov[w]
@@ -64,7 +64,7 @@ def residual_variance(
       trajectory: states in physical units.
       times: times of the frames, static.
     Returns:
-      variance, shape (time - 1, grid, field), squared units of the rate.
+      variance, shape (time - 1, *grid, field), squared units of the rate.
     """
     durations = jnp.asarray(np.diff(times), trajectory.dtype)
     weights = jnp.asarray(interval_weights(times), trajectory.dtype) / durations[:, None]
