@@ -1,4 +1,4 @@
-"""Trajectories of a study of fields on a line, all from a finer grid than any learner sees."""
+"""Trajectories of a study of fields on a grid, all from a finer grid than any learner sees."""
 
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ from phdme_jax.systems.base import System, parameter_values, vector_field
 
 
 class FieldData(NamedTuple):
-    """Trajectories in physical units, (sample, time, grid, field), float64, on the learner's grid.
+    """Trajectories in physical units, (sample, time, *grid, field), float64, on the learner's grid.
 
     Attributes:
       observed: what a method may learn from, noise included.
@@ -39,7 +39,7 @@ def frame_times(data: Any) -> Times:
 
 
 def reference_trajectories(fine: System, family: str, times: Times, stride: int, keys: Any) -> np.ndarray:
-    """Reference solutions from drawn initial states, every `stride`-th grid point kept.
+    """Reference solutions from drawn initial states, every `stride`-th grid point along each axis kept.
 
     Solved by diffrax Dopri8 at relative and absolute tolerance 1e-8 / 1e-9 on the fine grid.
 
@@ -47,6 +47,7 @@ def reference_trajectories(fine: System, family: str, times: Times, stride: int,
       RunFailed: a reference solution failed.
     """
     draw = fine.initial_state(family)
+    kept = (slice(None), *(slice(None, None, stride) for _ in fine.structure.grid.points))
 
     @jax.jit
     def solve(keys: Any) -> Any:
@@ -55,7 +56,7 @@ def reference_trajectories(fine: System, family: str, times: Times, stride: int,
             field = partial(vector_field, fine.structure, fine.density)
             state = fine.structure.constrain(draw(key))
             trajectory, ok = solve_reference(field, state, jnp.asarray(times), values, rtol=1e-8, atol=1e-9)
-            return trajectory[:, ::stride], ok
+            return trajectory[kept], ok
 
         return jax.vmap(one)(keys)
 
@@ -94,7 +95,7 @@ def load_or_make(system: str, config: Any, seed: int, workdir: Path) -> FieldDat
     seed_key = jax.random.fold_in(root, 1000 + seed)
     clean = cached(f"observed_{seed}", data.family, data.num_observed, seed_key)
     noise = jax.random.normal(jax.random.fold_in(seed_key, 1), clean.shape, clean.dtype)
-    deviation = clean.std(axis=(0, 1, 2))
+    deviation = clean.std(axis=tuple(range(clean.ndim - 1)))
     return FieldData(
         observed=clean + data.noise * deviation * np.asarray(noise),
         observed_clean=clean,

@@ -1,4 +1,4 @@
-"""Pictures and sections of the report of a study of fields on a line."""
+"""Pictures and sections of the report of a study of fields on a line or a plane."""
 
 import dataclasses
 from typing import Any
@@ -28,7 +28,7 @@ class FieldLabels:
       shown: index of the field that is drawn over time.
       position: of the grid.
       time: of the frames.
-      energy: of the whole line.
+      energy: of the whole field.
     """
 
     fields: tuple[str, ...]
@@ -65,8 +65,9 @@ def effort_slices(prior: Prior, density: Any, states: np.ndarray, labels: tuple[
 
 def _energies(run: Any, trajectories: np.ndarray) -> np.ndarray:
     one = jax.jit(jax.vmap(lambda x: total_energy(run.structure, run.system.density, x)))
-    flat = trajectories.reshape(-1, *trajectories.shape[-2:])
-    return np.asarray(one(jnp.asarray(flat, float))).reshape(trajectories.shape[:-2])
+    state = len(run.structure.grid.points) + 1
+    flat = trajectories.reshape(-1, *trajectories.shape[-state:])
+    return np.asarray(one(jnp.asarray(flat, float))).reshape(trajectories.shape[:-state])
 
 
 def _forecast_pictures(context: RunContext, run: Any, name: str, kept: dict[str, Any]) -> list[tuple[str, str]]:
@@ -75,6 +76,14 @@ def _forecast_pictures(context: RunContext, run: Any, name: str, kept: dict[str,
     grid = run.structure.grid.coordinates()
     lower, upper = evaluation.forecast_band(forecasts, kept["calibration"])
     words, shown = run.problem.labels, run.problem.labels.shown
+    if len(run.structure.grid.points) == 2:
+        frames = np.linspace(0, len(times) - 1, 5).astype(int)
+        picture = figures.snapshot_panel(
+            context.figure_path(f"snapshots_{name}"), truth[frames, ..., shown], forecasts.mean[0][frames, ..., shown],
+            np.round(times[frames], 2).tolist(),
+            Labels(f"{name}: one unseen initial state", x="x", y="y", panels=(words.fields[shown],)),
+        )  # fmt: skip
+        return [(str(picture), f"{name}: truth, forecast mean and error of the {words.fields[shown]}")]
     labels = Labels(f"{name}: one unseen initial state", x=words.time, y=words.position, panels=words.fields)
     first = figures.space_time_panel(
         context.figure_path(f"space_time_{name}"), truth, forecasts.mean[0], times, grid, labels,

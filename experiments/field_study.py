@@ -1,4 +1,4 @@
-"""The study of a field on a line: PHDME from a few observed trajectories to calibrated forecasts, and its baselines.
+"""The study of fields on a line or a plane: PHDME from few observed trajectories to calibrated forecasts.
 
 A system is one module with a `Problem` and a configuration; see `experiments.vibrating_string`.
 """
@@ -39,13 +39,13 @@ class Problem:
       system: name in the registry and in results.
       title: of the report.
       labels: how axes are called.
-      inversion: how the two-process baseline inverts the operator.
+      inversion: how the two-process baseline inverts the operator; None leaves that method out.
     """
 
     system: str
     title: str
     labels: field_figures.FieldLabels
-    inversion: independent.Inversion
+    inversion: independent.Inversion | None
 
 
 def learner_system(problem: Problem, config: Any, **changes: Any) -> System:
@@ -110,6 +110,7 @@ class SeedRun:
         each = np.asarray(independent.published_sites(frames, points))
         sites = np.concatenate([each + np.array([frames * index, 0]) for index in range(num)])
         spacing, inversion = self.structure.grid.spacing[0], self.problem.inversion
+        assert inversion is not None
         learn = jax.jit(lambda x, r, s: independent.fit_independent(x, r, s, spacing, inversion))
         fitted = learn(*flat, jnp.asarray(sites))
         values = parameter_values(self.system, jnp.float64)
@@ -307,7 +308,7 @@ def make_study(problem: Problem, get_config: Callable[[str], Any], sizes: tuple[
         title=problem.title,
         get_config=get_config,
         run=partial(run_study, problem),
-        methods=tuple(METHODS),
+        methods=tuple(name for name, one in METHODS.items() if problem.inversion or one.energy != "independent"),
         sizes=sizes,
         check=check,
     )

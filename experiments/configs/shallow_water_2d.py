@@ -1,0 +1,55 @@
+"""Configuration of the study of shallow water on a plane: `python -m experiments.shallow_water_2d --size SIZE`.
+
+smoke: everything tiny. laptop: for 2 CPU cores. accelerator: larger networks and more rollouts.
+What is not set here is as in one dimension.
+"""
+
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.configs.shallow_water_1d import get_config as line_config
+
+_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
+    "smoke": {
+        "data": {"num_frames": 10, "num_points": 17, "duration": 0.5, "num_calibration": 9, "num_test": 4},
+        "prior": {"main": 6, "pair": 3, "time_tests": 8, "space_tests": 4},
+        "rollouts": {"count": 16},
+        "training": {"propagator_stages": ((1, 60, 8, 1e-2),), "observed_stages": ((4, 30, 4, 5e-3),)},
+    },
+    "laptop": {
+        "data": {"num_frames": 32, "num_points": 32, "num_calibration": 48, "num_test": 64},
+        "prior": {"main": 16, "pair": 6, "time_tests": 31, "space_tests": 6},
+        "rollouts": {"count": 512},
+        "sampling": {"num_steps": 6, "num_samples": 4},
+        "training": {
+            "propagator_stages": ((1, 6000, 8, 1e-2), (8, 100, 4, 1e-3)),
+            "observed_stages": ((4, 1000, 8, 5e-3), (16, 200, 4, 1e-3)),
+            "residual_stage": (150, 4, 1e-3),
+        },
+    },
+    "accelerator": {
+        "data": {"num_frames": 64, "num_points": 32, "num_calibration": 256, "num_test": 256},
+        "prior": {"main": 24, "pair": 8, "time_tests": 48, "space_tests": 8},
+        "rollouts": {"count": 4096},
+    },
+}  # fmt: skip
+
+
+def get_config(size: str) -> ConfigDict:
+    """Configuration of one size.
+
+    Args:
+      size: smoke, laptop or accelerator.
+    Returns:
+      the configuration; its groups are keyword arguments of the factories.
+    """
+    base: dict[str, Any] = line_config(size).to_dict()
+    base["data"] |= {"truth_refinement": 2, "num_observed": 8}
+    base["prior"] |= {"centre": (0.0, 0.0, 0.0)}
+    # waves cross about two grid points between frames
+    base["network"]["propagator"]["radius"] = 3
+    base["network"]["unet"] |= {"channels": 8, "heads": 0} if size != "accelerator" else {}
+    for group, values in _CHANGES[size].items():
+        base[group] |= values
+    return ConfigDict(base)
