@@ -12,13 +12,11 @@ from collections.abc import Callable
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
-from experiments import figures, priors
+from experiments import figures, network_training, priors
 from experiments.configs.driven_pendulum import get_config
 from experiments.drawing import Curve, Labels
 from experiments.field_figures import effort_slices
@@ -30,7 +28,7 @@ from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import observations as gp_rows
 from phdme_jax.gp import sampling as gp_sampling
-from phdme_jax.methods.neural_dynamics import HamiltonianField, NeuralField, solve_field, window_loss
+from phdme_jax.methods.neural_dynamics import HamiltonianField, NeuralField, solve_field
 from phdme_jax.numerics import solve_reference
 from phdme_jax.systems import make_system
 from phdme_jax.systems.base import System, injected, parameter_values, vector_field
@@ -155,23 +153,11 @@ def _draw_energy(context: RunContext, data: Data, prior: priors.Prior) -> None:
 
 
 def forecast_network(context: RunContext, data: Data, seed: int, make: Callable[[Any, Any], Any]) -> Forecast:
-    """Train a network on windows of each length; keep the one with the smallest error on the last fifth.
-
-    The last fifth is forecast as a whole from its first observed state. The chosen length is then trained anew on all
-    observations.
-    """
-    training, key = context.config.training, jax.random.fold_in(jax.random.key(8), seed)
-    cut = 4 * len(data.times) // 5
-    began = time.perf_counter()
-    parts = [jnp.asarray(array) for array in (data.states, data.times, data.inputs)]
-    early, late = [part[:cut] for part in parts], [part[cut:] for part in parts]
-    errors = []
-    for window in training.windows:
-        field = train_network(make, early, window, training, key)
-        forecast = solve_field(field, late[0][0], late[1], late[2])
-        errors.append(float(jnp.nan_to_num(jnp.mean((forecast - late[0]) ** 2), nan=jnp.inf)))
-    field = train_network(make, parts, training.windows[int(np.argmin(errors))], training, key)
-    seconds = time.perf_counter() - began
+    """Train a network and solve it on the test."""
+    key = jax.random.fold_in(jax.random.key(8), seed)
+    field, seconds = network_training.train(
+        make, (data.states, data.times, data.inputs), context.config.training, key
+    )
     test_times = jnp.asarray(data.test_times)
     still = jnp.zeros((len(test_times), data.inputs.shape[1]))
     start = jnp.asarray(context.config.data.test_start, jnp.float64)
@@ -181,41 +167,6 @@ def forecast_network(context: RunContext, data: Data, seed: int, make: Callable[
         true = context.config.system.damping
         rows["parameter_error"] = Measurement(abs(float(field.parameters()["viscous_damping"]) / true - 1))
     return Forecast(mean, None, seconds, rows)
-
-
-def train_network(make: Callable[[Any, Any], Any], parts: list[Any], window: int, training: Any, key: Any) -> Any:
-    """Adam with a cosine schedule on random windows.
-
-    Args:
-      make: (scale, key) -> untrained field.
-      parts: observed states, times and inputs.
-      window: frames of a window.
-      training: numbers of the training group.
-      key: random key.
-    Returns:
-      the trained field.
-    """
-    states, times, inputs = parts
-    scale = jnp.std(states, axis=0)
-    field = make(scale, jax.random.fold_in(key, 0))
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(training.rate, training.steps, 0.01))
-    )
-    params, static = eqx.partition(field, eqx.is_inexact_array)
-
-    def loss(params: Any, key: Any) -> Any:
-        one = partial(window_loss, eqx.combine(params, static), states, times, inputs, scale, window)
-        return jnp.mean(jax.vmap(one)(jax.random.split(key, training.batch)))
-
-    def step(carry: tuple[Any, Any], index: Any) -> tuple[tuple[Any, Any], Any]:
-        params, state = carry
-        value, slope = jax.value_and_grad(loss)(params, jax.random.fold_in(key, 1 + index))
-        updates, state = optimizer.update(slope, state, params)
-        return (optax.apply_updates(params, updates), state), value
-
-    run = jax.jit(lambda params, state: jax.lax.scan(step, (params, state), jnp.arange(training.steps)))
-    (params, _), _ = run(params, optimizer.init(params))
-    return eqx.combine(params, static)
 
 
 def _hamiltonian(context: RunContext) -> Callable[[Any, Any], Any]:

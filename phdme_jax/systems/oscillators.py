@@ -1,13 +1,14 @@
-"""Port-Hamiltonian systems of finite dimension: a mass on a spring, and the driven pendulum of the literature.
+"""Port-Hamiltonian systems of finite dimension: masses on springs, and the driven pendulum of the literature.
 
-    x_t = (J - R) grad H(x) + G u,   J = [[0, 1], [-1, 0]],   R = diag(0, viscous_damping),   G = (0, 1)
+    x_t = (J - R) grad H(x) + G u,   J = [[0, 1], [-1, 0]],   R = diag(0, viscous damping),   G = (0, 1)
 
-with position and momentum.
+with positions, then momenta, each block of the size of the degrees of freedom.
 Source: Beckers, Seidman, Perdikaris, Pappas (2022), arXiv 2305.09017, section 4 (pendulum); Greydanus, Dzamba, Yosinski
 (2019), arXiv 1906.01563, section 3 (mass and spring).
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -20,39 +21,49 @@ from phdme_jax.systems.base import Parameters, Structure, System
 VISCOUS = "viscous_damping"
 
 
-def _flow(efforts: Array, parameters: Parameters) -> Array:
-    position, momentum = efforts
-    rate = -position
-    if VISCOUS in parameters:
-        rate = rate - parameters[VISCOUS] * momentum
-    return jnp.stack([momentum, rate])
+def _flow(efforts: Array, parameters: Parameters, *, damping: tuple[str, ...]) -> Array:
+    forces, velocities = jnp.split(efforts, 2)
+    rate = -forces
+    if damping:
+        rate = rate - jnp.stack([parameters[name] for name in damping]) * velocities
+    return jnp.concatenate([velocities, rate])
 
 
 def oscillator_structure(
-    name: str = "mass_spring", damped: bool = True, driven: bool = False, units: tuple[str, str] = ("m", "kg m/s")
+    name: str = "mass_spring",
+    damped: bool = True,
+    driven: bool = False,
+    units: tuple[str, str] = ("m", "kg m/s"),
+    degrees: int = 1,
 ) -> Structure:
-    """Operators of one degree of freedom.
+    """Operators of a few degrees of freedom; how they are coupled is the energy's affair.
 
     Args:
       name: name used in results.
-      damped: whether viscous damping exists.
-      driven: whether a force is an input.
-      units: of position and momentum.
+      damped: whether each degree of freedom has viscous damping.
+      driven: whether each has a force as input.
+      units: of positions and momenta.
+      degrees: degrees of freedom.
     Returns:
-      the structure; fields are position and momentum, the grid has no axes.
+      the structure; fields are the positions, then the momenta, the grid has no axes.
     """
+
+    def each(word: str) -> tuple[str, ...]:
+        return (word,) if degrees == 1 else tuple(f"{word}_{index + 1}" for index in range(degrees))
+
+    damping = each(VISCOUS) if damped else ()
     return Structure(
         name=name,
         grid=Grid((), ()),
-        fields=("position", "momentum"),
-        units=units,
-        parameters=(VISCOUS,) if damped else (),
-        flow=_flow,
+        fields=(*each("position"), *each("momentum")),
+        units=(units[0],) * degrees + (units[1],) * degrees,
+        parameters=damping,
+        flow=partial(_flow, damping=damping),
         constrain=lambda state: state,
         weights=lambda: np.ones(()),
         boundary=lambda state: state[:0],
-        parity=((), ()),
-        ports=("force",) if driven else (),
+        parity=((),) * (2 * degrees),
+        ports=each("force") if driven else (),
         inject=(lambda inputs: jnp.concatenate([jnp.zeros_like(inputs), inputs])) if driven else None,
     )
 
