@@ -62,8 +62,13 @@ def _system(name: str, options: tuple[tuple[str, Any], ...]) -> System:
     return make_system(name, **dict(options))
 
 
-def check(context: RunContext) -> None:
-    """Refuse a configuration that cannot be calibrated before anything is written."""
+def check(problem: Problem, context: RunContext) -> None:
+    """Refuse a configuration that cannot be built or calibrated before anything is written."""
+    generators.check_options(context.config.network.to_dict(), context.config.training.to_dict())
+    for changes in ({}, {"order": 4}):
+        system = learner_system(problem, context.config, **changes)
+        state = jnp.zeros((*system.structure.grid.points, len(system.structure.fields)))
+        jax.eval_shape(system.structure.flow, state, parameter_values(system, state.dtype))
     least = minimum_calibration_size(context.config.level)
     given = context.config.data.num_calibration
     if given < least:
@@ -310,5 +315,5 @@ def make_study(problem: Problem, get_config: Callable[[str], Any], sizes: tuple[
         run=partial(run_study, problem),
         methods=tuple(name for name, one in METHODS.items() if problem.inversion or one.energy != "independent"),
         sizes=sizes,
-        check=check,
+        check=partial(check, problem),
     )

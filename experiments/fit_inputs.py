@@ -177,7 +177,10 @@ def read_inputs(name: str, data: Path, calibration: Path | None, method: str, st
     options = structure | {"num_points": int(grid.size), "length": INTERNAL_LENGTH}
     options["order"] = stencil_order(structure["order"], structure["closure"], grid.size, known.orders)
     if options["order"] < structure["order"]:
-        notes.append(f"{grid.size} grid points allow stencils of order {options['order']}, not {structure['order']}")
+        notes.append(
+            f"{grid.size} grid points allow stencils of order {options['order']} among those that the closure "
+            f"{structure['closure']} has, {known.orders[structure['closure']]}; {structure['order']} was asked for"
+        )
     physical = known.build(**(options | {"length": length}))
     with np.errstate(over="ignore"):
         scale = np.sqrt(np.mean(observed.state**2, axis=(0, 1, 2)))
@@ -291,6 +294,15 @@ def mode_matrix(parity: int, num_points: int, count: int) -> np.ndarray:
     return matrix
 
 
+def smoothest_part(structure: Structure, state: np.ndarray, modes: int) -> np.ndarray:
+    """States (..., grid, field) projected on the leading `modes` sines or cosines of each field, by least squares."""
+    smooth = np.empty_like(state)
+    for field, parity in enumerate(line_parity(structure)):
+        matrix = mode_matrix(parity, state.shape[-2], modes)
+        smooth[..., field] = state[..., field] @ (matrix @ np.linalg.pinv(matrix)).T
+    return smooth
+
+
 def rest_stiffness(
     structure: Structure, state: np.ndarray, time: np.ndarray, modes: int = 12
 ) -> tuple[np.ndarray, float]:
@@ -307,11 +319,7 @@ def rest_stiffness(
       kappa, shape (field,), negative where the data do not move as the structure says; and the share of the motion's
       variance that it explains.
     """
-    count = state.shape[-1]
-    smooth = np.empty_like(state)
-    for field, parity in enumerate(line_parity(structure)):
-        matrix = mode_matrix(parity, state.shape[2], modes)
-        smooth[..., field] = state[..., field] @ (matrix @ np.linalg.pinv(matrix)).T
+    count, smooth = state.shape[-1], smoothest_part(structure, state, modes)
     parameters = zero_parameters(structure, jnp.float64)
     apply = jax.vmap(jax.vmap(lambda efforts: structure.flow(efforts, parameters)))
     weights = interval_weights(tuple((time - time[0]).tolist()))

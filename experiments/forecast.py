@@ -25,7 +25,7 @@ from tqdm import tqdm
 from experiments import evaluation, generators
 from experiments.evaluation import Forecasts
 from experiments.files import Forecast, InitialState, InputError, read_state, write_forecast
-from experiments.fit_inputs import check_ends
+from experiments.fit_inputs import check_ends, smoothest_part
 from experiments.run import CommandParser, command_line, run_main, use_double_precision
 from experiments.saved import Forecaster, is_calibrated, load_forecaster
 from phdme_jax.systems.base import line_parity
@@ -39,6 +39,9 @@ FAR_STATE = 1.25
 def draw(forecaster: Forecaster, initial: np.ndarray, num_samples: int, key: Any, show: bool = False) -> np.ndarray:
     """Draw trajectories from initial states; the first samples are the same however many are drawn.
 
+    A learned time step is told the part of an initial state in the modes that it was trained on: what is left is
+    measurement noise or shorter waves, of which it knows nothing. A rollout is told the whole state.
+
     Args:
       forecaster: fitted.
       initial: initial states, physical units, boundary values imposed, (n, grid, field).
@@ -50,12 +53,15 @@ def draw(forecaster: Forecaster, initial: np.ndarray, num_samples: int, key: Any
     """
     units = np.asarray(forecaster.units.fields)
     known = generators.known_values(forecaster.structure, forecaster.generator.times)
+    told = initial
+    if forecaster.generator.method.mean == "propagator":
+        told = smoothest_part(forecaster.structure, initial, forecaster.modes)
     size = min(BLOCK, forecaster.num_samples)
     blocks = []
     for block in tqdm(range(math.ceil(num_samples / size)), desc="samples", unit="block", disable=not show):
         block_key = jax.random.fold_in(key, block)
         chunk = size * min(2, len(initial))
-        drawn = generators.sample_forecasts(forecaster.generator, known, initial / units, size, block_key, chunk)
+        drawn = generators.sample_forecasts(forecaster.generator, known, told / units, size, block_key, chunk)
         blocks.append(drawn)
     samples = np.concatenate(blocks, axis=1)[:, :num_samples].astype(np.float64) * units
     samples[:, :, 0] = initial[:, None]

@@ -101,6 +101,16 @@ def make_generator(
     return Generator(method, prior, dynamics, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
 
 
+def check_options(network: dict, training: dict) -> None:
+    """Refuse sizes of networks and numbers of the training that cannot be, before anything is written.
+
+    Raises:
+      ValueError: what is wrong.
+    """
+    make_unet(**network["unet"])
+    LoopOptions(1, 1, "", ema_decay=training["ema_decay"], real_fraction=training["real_fraction"])
+
+
 def with_arrays(generator: Generator, **arrays: Any) -> Generator:
     """The generator with more arrays."""
     return replace(generator, arrays={**generator.arrays, **arrays})

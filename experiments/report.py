@@ -157,8 +157,8 @@ def _relative(folder: Path, pictures: Iterable[Picture]) -> tuple[Picture, ...]:
     """Pictures with paths relative to the run folder, so that the folder may be moved."""
     relative = []
     for picture in pictures:
-        for path in (folder / picture.file, Path(picture.file)):
-            if path.resolve().is_relative_to(folder.resolve()):
+        for path in (Path(picture.file), folder / picture.file):
+            if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
                 picture = dataclasses.replace(picture, file=path.resolve().relative_to(folder.resolve()).as_posix())
                 break
         relative.append(dataclasses.replace(picture, file=str(picture.file)))

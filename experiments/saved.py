@@ -25,7 +25,7 @@ from phdme_jax.methods import make_method
 from phdme_jax.methods.base import Normaliser
 from phdme_jax.systems.base import Structure
 
-FORMAT = 1
+FORMAT = 2
 FOLDER, ARRAYS, RECORD = "forecaster", "arrays.npz", "forecaster.json"
 NETWORKS = ("propagator", "denoiser")
 
@@ -43,6 +43,7 @@ class Forecaster:
       generator: the trained generator with its prior, internal units.
       network: sizes of the networks.
       num_samples: samples behind the mean and the band, the same in calibration and forecast.
+      modes: modes in space of the initial states that trained the generator.
       scale: root mean square of each field over the observed trajectories, physical.
       excursion: largest absolute value of each field there, physical.
       level: of the band.
@@ -58,6 +59,7 @@ class Forecaster:
     generator: generators.Generator
     network: dict[str, Any]
     num_samples: int
+    modes: int
     scale: np.ndarray
     excursion: np.ndarray
     level: float
@@ -118,6 +120,7 @@ def save_forecaster(run: Path, forecaster: Forecaster) -> Path:
         "network": forecaster.network,
         "sampling": {"num_steps": generator.sampler_steps},
         "num_samples": forecaster.num_samples,
+        "modes": forecaster.modes,
         "level": forecaster.level,
         "calibration": calibration,
         "fit_digest": forecaster.digest,
@@ -199,6 +202,7 @@ def _build(record: dict[str, Any], arrays: dict[str, Any]) -> Forecaster:
         generator=generator,
         network=network,
         num_samples=record["num_samples"],
+        modes=record["modes"],
         scale=arrays["field_scale"],
         excursion=arrays["field_excursion"],
         level=record["level"],

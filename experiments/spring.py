@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import evaluation, spring_figures
+from experiments import evaluation, generators, spring_figures
 from experiments.configs.spring import get_config
 from experiments.evaluation import Forecasts
 from experiments.files import InputError
@@ -272,6 +272,7 @@ def load_recordings(context: RunContext) -> tuple[SpringRecording, SpringRecordi
 def check(context: RunContext) -> None:
     """Refuse data and windows that cannot be used before anything is written."""
     config = context.config
+    generators.check_options(config.network.to_dict(), config.training.to_dict())
     train, test = load_recordings(context)
     first, last, step = config.starts
     if config.forecast.start_frame not in range(first, last + 1, step):

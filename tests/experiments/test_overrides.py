@@ -5,6 +5,8 @@ import pytest
 from experiments.configs.fit import get_config
 from experiments.files import InputError
 from experiments.overrides import apply_overrides
+from experiments.run import main
+from experiments.vibrating_string import STUDY
 
 
 @pytest.mark.parametrize(
@@ -34,3 +36,18 @@ def test_the_least_values_themselves_are_taken():
     config.lock()
     apply_overrides(config, {"sampling.num_samples": "1", "prior.margin": "1.0", "training.residual_stage": "1,1,1e-9"})
     assert config.sampling.num_samples == 1 and config.prior.margin == 1.0
+
+
+@pytest.mark.parametrize(
+    "argument",
+    [
+        "network.unet.channels=12", "network.unet.channels=0", "training.ema_decay=2", "data.num_points=4",
+        "system.stress=foo", "structure.order=3",
+    ],
+)  # fmt: skip
+def test_what_cannot_be_built_is_refused_before_a_folder_is_made(argument, tmp_path, capsys):
+    folder = tmp_path / "run"
+    code = main(STUDY, ["--size", "smoke", f"--config.{argument}", "--workdir", str(folder)])
+    error = capsys.readouterr().err
+    assert code == 2 and not folder.exists()
+    assert error.startswith("error: ") and error.count("\n") == 1

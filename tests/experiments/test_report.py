@@ -5,6 +5,7 @@ import dataclasses
 import html.parser
 import io
 import json
+import pathlib
 import re
 import shutil
 import subprocess
@@ -223,3 +224,13 @@ def test_the_command(folder, tmp_path, capsys):
     )
     assert done.returncode == 2 and done.stdout == ""
     assert re.fullmatch(r"error: .*none: holds no results\.jsonl; [^\n]*\n", done.stderr)
+
+
+def test_pictures_of_a_relative_run_folder_are_in_the_page_and_stay_when_it_moves(folder, monkeypatch):
+    monkeypatch.chdir(folder.parent)
+    relative = pathlib.Path("run")
+    sections = [Section("Energy", "", (Picture(relative / "figures" / "energy_a.png", "The energy."),))]
+    page = build_report(relative, "Demo", sections).read_text()
+    assert "missing picture" not in page and page.count("<img") == 1
+    shutil.move(folder, folder.parent / "moved")
+    assert build_report(folder.parent / "moved").read_text().count("<img") == 1
