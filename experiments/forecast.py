@@ -24,8 +24,9 @@ from tqdm import tqdm
 
 from experiments import evaluation, generators
 from experiments.evaluation import Forecasts
-from experiments.files import Forecast, InitialState, InputError, read_state, write_forecast
+from experiments.files import InitialState, InputError, read_state
 from experiments.fit_inputs import check_ends, smoothest_part
+from experiments.forecast_file import Forecast, write_forecast
 from experiments.run import CommandParser, command_line, run_main, use_double_precision
 from experiments.saved import Forecaster, is_calibrated, load_forecaster
 from phdme_jax.systems.base import line_parity

@@ -9,14 +9,13 @@ import pytest
 
 from experiments.files import (
     FileLayout,
-    Forecast,
     InputError,
     atomic_write,
     file_digest,
     read_state,
     read_trajectories,
-    write_forecast,
 )  # fmt: skip
+from experiments.forecast_file import Forecast, write_forecast
 
 STRING = FileLayout("vibrating_string", ("momentum", "strain"), num_grid_axes=1, num_ports=1)
 PENDULUM = FileLayout("driven_pendulum", ("angle", "momentum"), num_grid_axes=0)
