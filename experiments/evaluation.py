@@ -88,7 +88,8 @@ def forecast_band(forecasts: Forecasts, calibration: Calibration) -> tuple[np.nd
 
 def _mean_and_error(values: np.ndarray, unit: str = "1") -> Measurement:
     values = np.asarray(values, float)
-    error = float(values.std(ddof=1) / np.sqrt(values.size)) if values.size > 1 else None
+    spread_known = values.size > 1 and bool(np.isfinite(values).all())
+    error = float(values.std(ddof=1) / np.sqrt(values.size)) if spread_known else None
     return Measurement(float(values.mean()), unit, error)
 
 

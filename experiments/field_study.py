@@ -140,16 +140,12 @@ class SeedRun:
 
     def rollouts(self) -> priors.Rollouts:
         """Posterior rollouts from drawn initial states, cached in the run folder."""
+        path = self.context.workdir / "data" / f"rollouts_{self.seed}.npz"
+        self._rollouts = self._rollouts or priors.load_rollouts(path)
         if self._rollouts is None:
-            path = self.context.workdir / "data" / f"rollouts_{self.seed}.npz"
-            kept = priors.load_arrays(path)
-            if kept is not None:
-                self._rollouts = priors.Rollouts(**kept)  # type: ignore[arg-type]
-            else:
-                initial = self.rollout_starts(jax.random.fold_in(self.key, 1))
-                rolled = priors.make_rollouts(self.prior(), initial, self.times, jax.random.fold_in(self.key, 2))
-                priors.save_arrays(path, rolled._asdict())
-                self._rollouts = rolled
+            initial = self.rollout_starts(jax.random.fold_in(self.key, 1))
+            self._rollouts = priors.make_rollouts(self.prior(), initial, self.times, jax.random.fold_in(self.key, 2))
+            priors.save_arrays(path, self._rollouts._asdict())
         return self._rollouts
 
     def example(self, states: np.ndarray, weights: Any, means: Any) -> Example:

@@ -255,9 +255,9 @@ def _rollouts(
     request: Request, prior: priors.Prior, states: np.ndarray, times: priors.Times, key: Any
 ) -> priors.Rollouts:
     path = request.workdir / "data" / "rollouts.npz"
-    kept = priors.load_arrays(path)
+    kept = priors.load_rollouts(path)
     if kept is not None:
-        return priors.Rollouts(**kept)  # type: ignore[arg-type]
+        return kept
     initial = draw_initial_states(
         prior.structure, states, request.config.rollouts.count, jax.random.fold_in(key, 1),
         **request.config.initial.to_dict(),

@@ -124,10 +124,16 @@ def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
     if not path.exists():
         return None
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error):
         return None
+
+
+def load_rollouts(path: Path) -> Rollouts | None:
+    """Rollouts kept by `save_arrays(path, rollouts._asdict())`, or None."""
+    kept = load_arrays(path)
+    return None if kept is None else Rollouts(kept["states"], kept["means"], kept["weights"], float(kept["rejected"]))
 
 
 def save_arrays(path: Path, arrays: dict[str, Any]) -> None:

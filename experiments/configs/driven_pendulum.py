@@ -1,6 +1,6 @@
 """Configuration of the driven reference case: `python -m experiments.driven_pendulum --size SIZE`.
 
-smoke: under a minute, networks hardly trained. laptop: the published protocol, five seeds, minutes on 2 cores.
+smoke: networks hardly trained. laptop: the published protocol.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Configuration of the study of measured oscillators: `python -m experiments.oscillators --data_dir DIR --size SIZE`.
 
-smoke: under a minute, networks hardly trained. laptop: minutes on 2 cores.
+smoke: networks hardly trained. laptop: networks trained for thousands of steps.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """Configuration of the shallow water study: `python -m experiments.shallow_water_1d --size SIZE`.
 
-smoke: under a minute on 2 cores, everything tiny. laptop: a converged study on 2 cores. accelerator: larger networks.
+smoke: about a minute on 2 cores, everything tiny. laptop: sizes of the string study. accelerator: larger networks.
 What is not set here is as in the string study.
 """
 

@@ -1,6 +1,6 @@
 """Configuration of the study of shallow water on a plane: `python -m experiments.shallow_water_2d --size SIZE`.
 
-smoke: everything tiny. laptop: for 2 CPU cores. accelerator: larger networks and more rollouts.
+smoke: everything tiny, minutes on 2 cores. laptop: meant for 2 cores. accelerator: larger networks, more rollouts.
 What is not set here is as in one dimension.
 """
 

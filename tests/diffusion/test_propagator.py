@@ -46,7 +46,9 @@ def test_mirroring_past_the_walls_is_what_a_doubled_basin_would_do():
     """A state and its continuation by parity on twice the grid: the step inside the first half is the same."""
     state = jax.random.normal(jax.random.key(0), (8, 7, 3)).at[jnp.array([0, -1]), :, 1].set(0.0)
     signs = jnp.array([1.0, -1.0, 1.0])
-    doubled = jnp.concatenate([state, signs * state[-2::-1]])
+    mirrored = signs * state[::-1]
     params = with_all_weights(PLANE, state, jax.random.key(1))
-    one, two = (propagate(PLANE, params, x, 2)[1] for x in (state, doubled))
-    np.testing.assert_allclose(two[:7], one[:7], atol=1e-6)
+    beyond_right, beyond_left = jnp.concatenate([state, mirrored[1:]]), jnp.concatenate([mirrored[:-1], state])
+    one, right, left = (propagate(PLANE, params, x, 2)[1] for x in (state, beyond_right, beyond_left))
+    np.testing.assert_allclose(right[:7], one[:7], atol=1e-6)
+    np.testing.assert_allclose(left[8:], one[1:], atol=1e-6)

@@ -97,6 +97,24 @@ def test_propagator_loss_vanishes_on_its_own_trajectories_and_windows_start_anyw
     assert float(loss(other, example, jax.random.key(0))[0]) > 1e-6
 
 
+def test_noise_on_the_start_costs_an_identity_its_variance_and_is_fresh_for_every_key() -> None:
+    """On a state that does not change, the untrained step (the identity) errs by the noise and by nothing else."""
+    still = jnp.broadcast_to(jnp.ones((9, 2)).at[jnp.array([0, -1]), 0].set(0.0), (7, 9, 2))
+    example = Example(still, jnp.ones((6, 9, 2)), still)
+    params = init_propagator(CONFIG, still[0], jax.random.key(0))
+    keys = jax.random.split(jax.random.key(1), 4000)
+
+    def losses(noise: float) -> jax.Array:
+        loss = propagator_loss(CONFIG, NO_PHYSICS, TIMES, 1, noise)
+        return jax.jit(jax.vmap(lambda key: loss(params, example, key)[0]))(keys)
+
+    np.testing.assert_array_equal(losses(0.0), 0.0)
+    noisy = losses(0.1)
+    # one of two frames carries the noise, at 16 of its 18 entries: the fixed ends are set back in the next frame only
+    expected = 0.01 * (18 + 16) / 36
+    assert abs(float(noisy.mean()) / expected - 1) < 0.02 and float(noisy.std()) > 0
+
+
 def test_physics_penalty_adds_weighted_residual_and_boundary() -> None:
     trajectory = a_mean()
     terms = PhysicsTerms(jnp.zeros_like, NO_PHYSICS.boundary, 2.0, 3.0)
