@@ -3,63 +3,28 @@
 A system is one module with a `Problem` and a configuration; see `experiments.vibrating_string`.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import evaluation, field_figures, generators, priors
-from experiments.configs.fit import STARTS_FROM_FRAMES
+from experiments import evaluation, field_figures, field_networks, generators, priors
 from experiments.evaluation import Forecasts
-from experiments.field_data import FieldData, frame_times, load_or_make
-from experiments.fit_inputs import draw_initial_states
 from experiments.results import Measurement
-from experiments.run import RunContext, Section, Study, config_digest
+from experiments.run import RunContext, Section, Study
+from experiments.seed_run import Problem, SeedRun, learner_system
 from phdme_jax.calibration import minimum_calibration_size
-from phdme_jax.gp import independent
 from phdme_jax.methods import METHODS, make_method
-from phdme_jax.methods.base import Method, fit_normaliser
-from phdme_jax.methods.forecaster import Example
-from phdme_jax.systems import make_system
-from phdme_jax.systems.base import System, parameter_values
+from phdme_jax.methods.base import Method
+from phdme_jax.systems.base import parameter_values
+
+__all__ = ["Problem", "SeedRun", "evaluate", "learner_system", "make_study", "reference_rows", "run_study"]
 
 SPLITS = ("test", "shifted")
-
-
-@dataclasses.dataclass(frozen=True)
-class Problem:
-    """A system as its study sees it.
-
-    Attributes:
-      system: name in the registry and in results.
-      title: of the report.
-      labels: how axes are called.
-      inversion: how the two-process baseline inverts the operator; None leaves that method out.
-    """
-
-    system: str
-    title: str
-    labels: field_figures.FieldLabels
-    inversion: independent.Inversion | None
-
-
-def learner_system(problem: Problem, config: Any, **changes: Any) -> System:
-    """The true energy on the learner's grid, of which learners use the structure only.
-
-    The same record for the same arguments, so that compiled functions are found again.
-    """
-    options = {**config.system, "num_points": config.data.num_points, **config.structure, **changes}
-    return _system(problem.system, tuple(sorted(options.items())))
-
-
-@lru_cache
-def _system(name: str, options: tuple[tuple[str, Any], ...]) -> System:
-    return make_system(name, **dict(options))
 
 
 def check(problem: Problem, context: RunContext) -> None:
@@ -78,115 +43,6 @@ def check(problem: Problem, context: RunContext) -> None:
         )
     if context.config.rollouts.initial not in ("family", "observed"):
         raise ValueError(f"expected rollouts.initial family or observed, got {context.config.rollouts.initial!r}")
-
-
-class SeedRun:
-    """Everything one seed shares between methods, made when first asked for."""
-
-    def __init__(self, problem: Problem, context: RunContext, seed: int) -> None:
-        self.problem, self.context, self.seed, self.config = problem, context, seed, context.config
-        self.times = frame_times(self.config.data)
-        self.system = learner_system(problem, self.config)
-        self.structure = self.system.structure
-        self.data: FieldData = load_or_make(problem.system, self.config, seed, context.workdir)
-        self.key = jax.random.fold_in(jax.random.key(7), seed)
-        self.normaliser = fit_normaliser(jnp.asarray(self.data.observed, jnp.float32))
-        self._priors: dict[str, priors.Prior] = {}
-        self._rollouts: priors.Rollouts | None = None
-
-    def prior(self, energy: str = "posterior") -> priors.Prior:
-        """The fitted energy, general or quadratic."""
-        if energy not in self._priors:
-            options = dict(self.config.prior)
-            if energy == "quadratic":
-                options |= {"shapes": ("quadratic",) * len(self.structure.fields), "pair": 0}
-            self._priors[energy] = priors.fit_prior(self.structure, self.data.observed, self.times, **options)
-        return self._priors[energy]
-
-    def independent_rollouts(self, initial: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Rollouts of the two-process baseline: rates by local polynomials, damping known.
-
-        The published study has 81 sites on its one trajectory, spread over all frames; so has each trajectory here.
-        """
-        observed = jnp.asarray(self.data.observed)
-        smoothed, rates = jax.vmap(lambda x: independent.local_polynomial_rates(x, self.times))(observed)
-        num, frames, points, fields = observed.shape
-        flat = [jnp.reshape(array, (num * frames, points, fields)) for array in (smoothed, rates)]
-        each = np.asarray(independent.published_sites(frames, points))
-        sites = np.concatenate([each + np.array([frames * index, 0]) for index in range(num)])
-        spacing, inversion = self.structure.grid.spacing[0], self.problem.inversion
-        assert inversion is not None
-        learn = jax.jit(lambda x, r, s: independent.fit_independent(x, r, s, spacing, inversion))
-        fitted = learn(*flat, jnp.asarray(sites))
-        values = parameter_values(self.system, jnp.float64)
-        flow, substeps = self.structure.flow, self.config.prior.substeps
-
-        @jax.jit
-        @jax.vmap
-        def roll(state: Any) -> Any:
-            return independent.roll_out_independent(flow, fitted, values, state, jnp.asarray(self.times), substeps)
-
-        return priors.in_chunks(roll, 32, np.asarray(initial, np.float64))
-
-    def rollout_starts(self, key: Any) -> np.ndarray:
-        """Initial states of the rollouts: from the family that test states come from, or from the observed frames."""
-        options = self.config.rollouts
-        if options.initial == "observed":
-            return draw_initial_states(
-                self.structure, self.data.observed, options.count, key, **STARTS_FROM_FRAMES
-            )
-        keys = jax.random.split(key, options.count)
-        return np.asarray(jax.jit(jax.vmap(self.system.initial_state(self.config.data.family)))(keys))
-
-    def rollouts(self) -> priors.Rollouts:
-        """Posterior rollouts from drawn initial states, cached in the run folder."""
-        path = self.context.workdir / "data" / f"rollouts_{self.seed}.npz"
-        self._rollouts = self._rollouts or priors.load_rollouts(path)
-        if self._rollouts is None:
-            initial = self.rollout_starts(jax.random.fold_in(self.key, 1))
-            self._rollouts = priors.make_rollouts(self.prior(), initial, self.times, jax.random.fold_in(self.key, 2))
-            priors.save_arrays(path, self._rollouts._asdict())
-        return self._rollouts
-
-    def example(self, states: np.ndarray, weights: Any, means: Any) -> Example:
-        """Normalised training arrays."""
-        scale = np.asarray(self.normaliser.scale)
-        state: Any = (states / scale).astype(np.float32)
-        if weights is None:
-            weights = np.ones((state.shape[0], state.shape[1] - 1, *state.shape[2:]), np.float32)
-        mean: Any = np.repeat(state[:, :1], state.shape[1], axis=1) if means is None else means / scale
-        return Example(state, weights, mean.astype(np.float32))
-
-    def generator(self, method: Method) -> generators.Generator:
-        """The method's trained generator."""
-        config = self.config
-        prior = self.prior() if method.data == "rollouts" or method.mean == "rollout" else None
-        empty = generators.make_generator(
-            method, prior, self.structure, self.times, config.network.to_dict(), config.sampling.to_dict()
-        )
-        observed = self.example(self.data.observed, None, None)
-        if method.data == "rollouts":
-            rolled = self.rollouts()
-            synthetic = self.example(rolled.states, rolled.weights, rolled.means)
-            if method.mean == "rollout":
-                means: Any = generators.conditional_mean(
-                    generators.with_arrays(empty, normaliser=self.normaliser), self.data.observed[:, 0]
-                )
-                observed = observed._replace(mean=means)
-        else:
-            synthetic = observed
-        return generators.train_generator(
-            empty,
-            self.structure,
-            synthetic,
-            observed if method.data == "rollouts" else None,
-            self.normaliser,
-            training=config.training.to_dict(),
-            physics=config.physics.to_dict(),
-            key=jax.random.fold_in(self.key, 100 + sorted(METHODS).index(method.name)),
-            digest=config_digest(config.to_dict()),
-            workdir=self.context.workdir / "training" / f"{method.name}_{self.seed}",
-        )
 
 
 def forecast_by_rollout(run: SeedRun, method: Method, initial: np.ndarray, key: Any) -> Forecasts:
@@ -221,26 +77,79 @@ def forecast_by_generator(
     return Forecasts(samples.mean(axis=1), samples, finite, seconds)
 
 
-def evaluate(run: SeedRun, method: Method) -> dict[str, Any]:
-    """Forecast every split, calibrate, write the rows; returns what the figures need."""
+def forecast_by_network(run: SeedRun, network: field_networks.FieldNetwork, initial: np.ndarray) -> Forecasts:
+    """Forecasts of a network without a distribution."""
+    began = time.perf_counter()
+    trajectories = field_networks.network_forecasts(network, run.normaliser, initial, len(run.times))
+    seconds = (time.perf_counter() - began) / len(initial)
+    return Forecasts(np.nan_to_num(trajectories), None, evaluation.all_finite(trajectories), seconds)
+
+
+class Forecaster(NamedTuple):
+    """A method that has learned: forecasts from initial states, the floor of its spread, what it cost to learn."""
+
+    forecast: Callable[[np.ndarray, Any], Forecasts]
+    floor: np.ndarray
+    seconds: dict[str, Measurement]
+
+
+def learn(run: SeedRun, method: Method) -> tuple[Forecaster, generators.Generator | None]:
+    """Train or fit a method on the seed's data."""
+    floor = 0.01 * np.asarray(run.normaliser.scale, np.float64)
+    seconds = {}
+    if method.energy in ("posterior", "quadratic") and (method.kind == "rollout" or method.data == "rollouts"):
+        seconds["fit_seconds"] = Measurement(run.prior(method.energy).seconds, "s")
+    if method.kind == "rollout":
+        return Forecaster(lambda initial, key: forecast_by_rollout(run, method, initial, key), floor, seconds), None
+    if method.kind == "network":
+        network = run.network(method)
+        seconds["train_seconds"] = Measurement(sum(network.seconds.values()), "s")
+        return Forecaster(lambda initial, key: forecast_by_network(run, network, initial), floor, seconds), None
+    generator = run.generator(method)
+    seconds["train_seconds"] = Measurement(sum(generator.seconds.values()), "s")
+    return generator_forecaster(run, generator, seconds), generator
+
+
+def generator_forecaster(
+    run: SeedRun, generator: generators.Generator, seconds: dict[str, Measurement]
+) -> Forecaster:
+    """The forecaster of a trained generator; the floor of its spread is the size of what its mean leaves."""
+    floor = np.sqrt(np.mean(np.asarray(generator.arrays["scale"]) ** 2)) * np.asarray(run.normaliser.scale)
+    return Forecaster(lambda initial, key: forecast_by_generator(run, generator, initial, key), floor, seconds)
+
+
+def evaluate(run: SeedRun, method: Method, name: str | None = None) -> dict[str, Any]:
+    """Learn, forecast every split, calibrate, write the rows; returns what the figures need.
+
+    Args:
+      run: the seed.
+      method: the method.
+      name: of the method in the rows, where it is not its own.
+    Returns:
+      forecasts and scores by split, the calibration, and the generator of a generative method.
+    """
+    forecaster, generator = learn(run, method)
+    kept = evaluate_forecaster(run, forecaster, name or method.name)
+    if forecaster.seconds:
+        run.context.results.record(
+            run.problem.system, name or method.name, run.seed, "train", forecaster.seconds, len(run.data.observed)
+        )
+    return {**kept, "generator": generator}
+
+
+def evaluate_forecaster(run: SeedRun, forecaster: Forecaster, name: str) -> dict[str, Any]:
+    """Forecast every split, calibrate, write the rows under a name."""
     data, fields = run.data, run.structure.fields
-    writer = run.context.results
-    generator = run.generator(method) if method.kind == "generative" else None
 
     def forecast(split: str, initial: np.ndarray) -> Forecasts:
         # the splits share no draws, as exchangeable scores must not
         key = jax.random.fold_in(jax.random.fold_in(run.key, 3), ("calibration", *SPLITS).index(split))
-        if generator is None:
-            return forecast_by_rollout(run, method, initial, key)
-        return forecast_by_generator(run, generator, initial, key)
+        return forecaster.forecast(initial, key)
 
     calibration_forecasts = forecast("calibration", data.calibration[:, 0])
-    floor = 0.01 * np.asarray(run.normaliser.scale, np.float64)
-    if generator is not None:
-        floor = np.sqrt(np.mean(np.asarray(generator.arrays["scale"]) ** 2)) * np.asarray(run.normaliser.scale)
-    calibration = evaluation.calibrate(data.calibration, calibration_forecasts, floor, run.config.level)
-    kept: dict[str, Any] = {"calibration": calibration, "generator": generator}
-    kept["calibration_scores"] = evaluation.band_scores(data.calibration, calibration_forecasts, floor)
+    calibration = evaluation.calibrate(data.calibration, calibration_forecasts, forecaster.floor, run.config.level)
+    kept: dict[str, Any] = {"calibration": calibration}
+    kept["calibration_scores"] = evaluation.band_scores(data.calibration, calibration_forecasts, forecaster.floor)
     unseen = learner_system(run.problem, run.config, order=4)
     for split in SPLITS:
         truth = getattr(data, split)
@@ -249,15 +158,8 @@ def evaluate(run: SeedRun, method: Method) -> dict[str, Any]:
         covered, scores = evaluation.coverage(truth, forecasts, calibration)
         rows |= covered | evaluation.physics(run.system, unseen, forecasts.mean, run.times)
         rows["seconds_per_sample"] = Measurement(forecasts.seconds, "s")
-        writer.record(run.problem.system, method.name, run.seed, split, rows, truth.shape[0])
+        run.context.results.record(run.problem.system, name, run.seed, split, rows, truth.shape[0])
         kept[split] = (forecasts, scores)
-    seconds: dict[str, Measurement] = {}
-    if method.data == "rollouts" and method.energy != "independent":
-        seconds["fit_seconds"] = Measurement(run.prior(method.energy).seconds, "s")
-    if generator is not None:
-        seconds["train_seconds"] = Measurement(sum(generator.seconds.values()), "s")
-    if seconds:
-        writer.record(run.problem.system, method.name, run.seed, "train", seconds, data.observed.shape[0])
     return kept
 
 

@@ -21,7 +21,7 @@ from phdme_jax.diffusion.preconditioning import precondition
 from phdme_jax.diffusion.propagator import Propagator, init_propagator, propagate
 from phdme_jax.diffusion.unet import make_unet
 from phdme_jax.methods.base import Method, Normaliser
-from phdme_jax.methods.forecaster import Example, PhysicsTerms, generate, propagator_loss, residual_loss
+from phdme_jax.methods.forecaster import Example, PhysicsTerms, generate, mean_loss, residual_loss
 from phdme_jax.methods.physics import learned_rate
 from phdme_jax.systems.base import Structure
 from phdme_jax.training import MixedData, make_optimizer
@@ -150,14 +150,15 @@ def train_generator(
     terms = physics_terms(generator.dynamics if method.physics else None, structure, normaliser, physics)
     mean_key, residual_key, init_key = jax.random.split(key, 3)
     fraction = training["real_fraction"] if observed is not None else 0.0
-    trainer = _Trainer(method.name, fraction, training["ema_decay"], digest, workdir)
+    trainer = StageTrainer(method.name, fraction, training["ema_decay"], digest, workdir)
     generator = with_arrays(generator, normaliser=normaliser)
     if method.mean == "propagator":
         # noisy trajectories need longer windows than clean ones
         stages = training["observed_stages" if method.data == "observed" else "propagator_stages"]
         params = init_propagator(generator.propagator, jnp.asarray(synthetic.state[0, 0]), init_key)
         for index, (window, *numbers) in enumerate(stages):
-            loss = propagator_loss(generator.propagator, terms, generator.times, window, training["start_noise"])
+            step = partial(propagate, generator.propagator)
+            loss = mean_loss(step, terms, generator.times, window, training["start_noise"])
             stage_key = jax.random.fold_in(mean_key, index)
             params = trainer.run(f"mean_{window}", loss, params, (synthetic, observed), stage_key, *numbers)
         generator = with_arrays(generator, propagator=params)
@@ -176,12 +177,14 @@ def train_generator(
     return replace(with_arrays(generator, denoiser=params), seconds=trainer.seconds)
 
 
-class _Trainer:
+class StageTrainer:
     """Runs the stages of one training in folders of their own and adds up their time."""
 
-    def __init__(self, name: str, real_fraction: float, ema_decay: float, digest: str, workdir: Path) -> None:
+    def __init__(
+        self, name: str, real_fraction: float, ema_decay: float, digest: str, workdir: Path, matrix_steps: bool = True
+    ) -> None:
         self.name, self.real_fraction, self.ema_decay = name, real_fraction, ema_decay
-        self.digest, self.workdir = digest, workdir
+        self.digest, self.workdir, self.matrix_steps = digest, workdir, matrix_steps
         self.seconds: dict[str, float] = {}
 
     def run(
@@ -190,7 +193,8 @@ class _Trainer:
         """Averaged parameters after training on `data`, synthetic and real."""
         # matrices of the small dense propagator take orthogonalised steps
         optimizer = make_optimizer(
-            rate, min(100, steps // 10), steps, final_fraction=0.01, matrix_steps=stage != "residual"
+            rate, min(100, steps // 10), steps, final_fraction=0.01,
+            matrix_steps=self.matrix_steps and stage != "residual",
         )
         options = LoopOptions(
             batch_size=batch,

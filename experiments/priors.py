@@ -209,10 +209,15 @@ def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> 
             "trajectories, check the units of time and grid, or raise --config.prior.margin"
         )
     states = np.asarray(sampled.trajectory)[ok].astype(np.float32)
+    weights = trajectory_weights(prior, states, times)
+    return Rollouts(states, np.asarray(means.trajectory)[ok].astype(np.float32), weights, float(1 - ok.mean()))
+
+
+def trajectory_weights(prior: Prior, states: np.ndarray, times: Times) -> np.ndarray:
+    """Weights of the squared residual on trajectories (n, time, *grid, field), float32; see `residual_weight`."""
     narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), prior.posterior._replace(ok=jnp.zeros(())))
     spread = in_chunks(partial(_variance(prior.basis, prior.structure, times), narrow), 16, states)
-    weights = residual_weight(spread, states, times)
-    return Rollouts(states, np.asarray(means.trajectory)[ok].astype(np.float32), weights, float(1 - ok.mean()))
+    return residual_weight(spread, states, times)
 
 
 def residual_weight(spread: np.ndarray, states: np.ndarray, times: Times) -> np.ndarray:

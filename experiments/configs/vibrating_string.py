@@ -8,6 +8,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.configs.baselines import baseline_group
 from experiments.configs.generator import generator_groups
 
 
@@ -43,6 +44,7 @@ def get_config(size: str) -> ConfigDict:
         },
         "rollouts": {"count": 4096, "initial": "family"},
         **generator_groups(size, radius=8 if size == "accelerator" else 6),
+        "baselines": baseline_group(size),
         "sampling": {"num_steps": 8, "num_samples": 8},
         "level": 0.9,
     }  # fmt: skip

@@ -8,7 +8,6 @@ a single point: the network acts on the whole state.
 """
 
 import dataclasses
-from itertools import product
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from phdme_jax.diffusion.networks import Linear, draw_params
+from phdme_jax.numerics.parity import Parity, inside, neighbourhood
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,33 +30,10 @@ class Propagator:
       depth: hidden layers.
     """
 
-    parity: tuple[tuple[int, ...], ...]
+    parity: Parity
     radius: int = 6
     width: int = 64
     depth: int = 2
-
-
-def _neighbourhood(state: Array, parity: Array, radius: int) -> Array:
-    """States within the radius of every point side by side, shape (*grid, (2 radius + 1)^axes field)."""
-    grid, padded = state.shape[:-1], state
-    for axis in range(len(grid)):
-        line, sign = jnp.moveaxis(padded, axis, 0), parity[:, axis]
-        left, right = line[1 : radius + 1][::-1], line[-radius - 1 : -1][::-1]
-        padded = jnp.moveaxis(jnp.concatenate([sign * left, line, sign * right]), 0, axis)
-    windows = [
-        padded[tuple(slice(start, start + size) for start, size in zip(shift, grid, strict=True))]
-        for shift in product(range(2 * radius + 1), repeat=len(grid))
-    ]
-    return jnp.concatenate(windows, axis=-1)
-
-
-def _inside(state: Array, parity: Array) -> Array:
-    """Zero where a field is odd about an end of the grid, one elsewhere, shape of the state."""
-    mask = jnp.ones_like(state)
-    for axis in range(state.ndim - 1):
-        ends = jnp.where(parity[:, axis] < 0, 0.0, 1.0).astype(state.dtype)
-        mask = jnp.moveaxis(jnp.moveaxis(mask, axis, 0).at[jnp.array([0, -1])].multiply(ends), 0, axis)
-    return mask
 
 
 class _Step(nn.Module):
@@ -65,15 +42,14 @@ class _Step(nn.Module):
 
     @nn.compact
     def __call__(self, state: Float[Array, "*grid field"]) -> Float[Array, "*grid field"]:
-        parity = jnp.reshape(jnp.asarray(self.config.parity, state.dtype), (state.shape[-1], state.ndim - 1))
-        around = _neighbourhood(state, parity, self.config.radius)
+        around = neighbourhood(state, self.config.parity, self.config.radius)
         hidden = around
         for _ in range(self.config.depth):
             hidden = nn.silu(Linear(self.config.width, self.param_dtype)(hidden))
         num_fields = state.shape[-1]
         change = Linear(num_fields, self.param_dtype, zero=True, use_bias=False)(around)
         change = change + Linear(num_fields, self.param_dtype, zero=True)(hidden)
-        return (state + change) * _inside(state, parity)
+        return (state + change) * inside(state, self.config.parity)
 
 
 def init_propagator(config: Propagator, state: Float[Array, "*grid field"], key: PRNGKeyArray) -> Any:

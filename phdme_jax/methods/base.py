@@ -14,16 +14,20 @@ class Method:
     Attributes:
       name: name in results.
       summary: one line for reports.
-      kind: "generative" (a trained diffusion model), or "rollout" (an energy integrated in time, nothing trained).
+      stream: number of the method's random draws, its own among all methods.
+      kind: "generative" (a trained diffusion model), "rollout" (an energy integrated in time, nothing trained), or
+        "network" (dynamics or a time step learned by a network from the observed trajectories).
       data: "observed" trajectories alone, or "rollouts" of the posterior beside them; for generative methods.
       mean: what the diffusion model is centred on: "propagator" (learned from the initial state) or "rollout" (the
         posterior-mean rollout).
       physics: whether the residual of the learned energy enters the loss.
-      energy: which energy is integrated or sampled: "posterior", "quadratic" or "independent".
+      energy: which energy is integrated or sampled: "posterior", "quadratic", "independent", or "true", which no
+        other method is told.
     """
 
     name: str
     summary: str
+    stream: int
     kind: str = "generative"
     data: str = "rollouts"
     mean: str = "propagator"

@@ -20,7 +20,6 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from phdme_jax.diffusion.loss import denoising_loss, snr_weight
 from phdme_jax.diffusion.networks import Condition, Network
 from phdme_jax.diffusion.preconditioning import bind
-from phdme_jax.diffusion.propagator import Propagator, propagate
 from phdme_jax.diffusion.samplers import sample
 from phdme_jax.diffusion.schedule import Schedule
 from phdme_jax.methods.physics import dynamics_residual
@@ -61,17 +60,22 @@ def physics_penalty(
     terms: PhysicsTerms, trajectory: Array, weight: Array, times: tuple[float, ...], unit: Array | float
 ) -> Float[Array, ""]:
     """lambda_phys mean(W r^2) / unit^2 + lambda_bc mean(boundary^2) / unit^2 of a normalised trajectory."""
-    total = terms.boundary_weight * jnp.mean(jax.vmap(terms.boundary)(trajectory) ** 2)
+    total = jnp.zeros((), trajectory.dtype)
+    if terms.boundary_weight > 0:
+        total = total + terms.boundary_weight * jnp.mean(jax.vmap(terms.boundary)(trajectory) ** 2)
     if terms.rate is not None and terms.residual_weight > 0:
         residual = dynamics_residual(terms.rate, trajectory, times)
         total = total + terms.residual_weight * jnp.mean(weight * residual**2)
     return total / unit**2
 
 
-def propagator_loss(
-    config: Propagator, terms: PhysicsTerms, times: tuple[float, ...], window: int, start_noise: float = 0.0
+Forecast = Callable[[Any, Array, int], Array]
+
+
+def mean_loss(
+    forecast: Forecast, terms: PhysicsTerms, times: tuple[float, ...], window: int, start_noise: float = 0.0
 ) -> Callable[[Any, Example, Array], tuple[Array, dict[str, Array]]]:
-    """Loss of the conditional mean on a random window of a trajectory, started from its first state.
+    """Loss of a network that forecasts by time steps, on a random window of a trajectory, from its first state.
 
         mean |x - mu|^2 + lambda_phys mean(W r(mu)^2) + lambda_bc boundary
 
@@ -79,7 +83,7 @@ def propagator_loss(
     teaches a step to damp what no trajectory has in it, so that repeating it stays stable.
 
     Args:
-      config: sizes of the propagator.
+      forecast: (params, state, number of frames) -> trajectory from that state, normalised units.
       terms: physics.
       times: evenly spaced times of the frames.
       window: frames after the first one.
@@ -99,9 +103,9 @@ def propagator_loss(
         begin = truth[0]
         if start_noise:
             begin = begin + start_noise * jax.random.normal(noise_key, begin.shape, begin.dtype)
-        forecast = propagate(config, params, begin, window + 1)
-        error = jnp.mean((forecast - truth) ** 2)
-        penalty = physics_penalty(terms, forecast, weight, span, 1.0)
+        found = forecast(params, begin, window + 1)
+        error = jnp.mean((found - truth) ** 2)
+        penalty = physics_penalty(terms, found, weight, span, 1.0)
         return error + penalty, {"error": error, "penalty": penalty}
 
     return loss

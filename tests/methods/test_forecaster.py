@@ -1,5 +1,7 @@
 """The generator around a conditional mean: exact pieces, known entries, and the losses' optimum."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,8 +15,8 @@ from phdme_jax.methods.forecaster import (
     Example,
     PhysicsTerms,
     generate,
+    mean_loss,
     physics_penalty,
-    propagator_loss,
     residual_loss,
 )
 
@@ -90,7 +92,7 @@ def test_propagator_loss_vanishes_on_its_own_trajectories_and_windows_start_anyw
     initial = 0.3 * jax.random.normal(jax.random.key(8), (9, 2)).at[jnp.array([0, -1]), 0].set(0.0)
     trajectory = propagate(CONFIG, params, initial, 7)
     example = Example(trajectory, jnp.ones((6, 9, 2)), jnp.zeros_like(trajectory))
-    loss = propagator_loss(CONFIG, NO_PHYSICS, TIMES, 3)
+    loss = mean_loss(partial(propagate, CONFIG), NO_PHYSICS, TIMES, 3)
     for seed in range(5):
         assert float(loss(params, example, jax.random.key(seed))[0]) < 1e-20
     other = jax.tree.map(lambda leaf: leaf + 0.05, params)
@@ -105,7 +107,7 @@ def test_noise_on_the_start_costs_an_identity_its_variance_and_is_fresh_for_ever
     keys = jax.random.split(jax.random.key(1), 4000)
 
     def losses(noise: float) -> jax.Array:
-        loss = propagator_loss(CONFIG, NO_PHYSICS, TIMES, 1, noise)
+        loss = mean_loss(partial(propagate, CONFIG), NO_PHYSICS, TIMES, 1, noise)
         return jax.jit(jax.vmap(lambda key: loss(params, example, key)[0]))(keys)
 
     np.testing.assert_array_equal(losses(0.0), 0.0)
@@ -132,7 +134,7 @@ def test_residual_of_a_window_counts_from_eight_frames_on(window: int, counts: b
     terms = PhysicsTerms(lambda x: jnp.full_like(x, 3.0), lambda x: jnp.zeros(1), 0.5, 0.0)
     state = jnp.broadcast_to(jax.random.normal(jax.random.key(5), (9, 2)).at[jnp.array([0, -1]), 0].set(0.0), (9, 9, 2))
     params = init_propagator(CONFIG, state[0], jax.random.key(6))  # starts as the identity
-    loss, metrics = propagator_loss(CONFIG, terms, times, window)(
+    loss, metrics = mean_loss(partial(propagate, CONFIG), terms, times, window)(
         params, Example(state, jnp.full((8, 9, 2), 2.0), state), jax.random.key(7)
     )
     np.testing.assert_allclose(metrics["error"], 0.0, atol=1e-12)

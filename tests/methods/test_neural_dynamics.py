@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from phdme_jax.methods.neural_dynamics import HamiltonianField, NeuralField, solve_field, window_loss
+from phdme_jax.systems import make_system
 from phdme_jax.systems.oscillators import oscillator_structure
 
 TIMES = jnp.linspace(0.0, 4.0, 41)
@@ -58,3 +59,31 @@ def test_a_network_without_structure_takes_inputs_and_follows_the_scale():
     assert float(jnp.max(jnp.abs(field(state, jnp.ones(1)) - field(state, jnp.zeros(1))))) > 1e-3
     slope = eqx.filter_grad(lambda f: jnp.sum(f(state, jnp.zeros(1))))(field)
     np.testing.assert_array_equal(slope.scale, 0.0)
+
+
+def waves(points, times):
+    """(cos a cos t, sin a sin t), a from 0 to pi: a standing wave of x_t = -v_a, v_t = -x_a between walls."""
+    angle = jnp.pi * jnp.arange(points) / (points - 1)
+    times = times[:, None]
+    return jnp.stack([jnp.cos(angle) * jnp.cos(times), jnp.sin(angle) * jnp.sin(times)], axis=-1)
+
+
+def test_a_hamiltonian_field_on_a_grid_with_the_true_energy_carries_a_wave():
+    """Its quadratic form alone is linear water of unit depth and gravity in a basin of length one."""
+    structure = make_system("shallow_water_1d", num_points=33, viscosity=0.0, order=8).structure
+    field = HamiltonianField(structure, jnp.ones(2), 8, 1, jax.random.key(0))
+    zero = eqx.tree_at(lambda f: f.network, field, jax.tree.map(lambda x: 0 * x if eqx.is_inexact_array(x) else x,
+                                                               field.network))  # fmt: skip
+    zero = eqx.tree_at(lambda f: f.log_parameters, zero, jnp.full_like(zero.log_parameters, -50.0))
+    truth = waves(33, TIMES)
+    found = jax.jit(partial(solve_field, zero))(truth[0], TIMES / np.pi, jnp.zeros((len(TIMES), 0)))
+    np.testing.assert_allclose(found, truth, atol=1e-4)
+
+
+def test_a_neural_field_on_a_grid_sees_its_neighbours_and_holds_odd_ends():
+    field = NeuralField(jnp.array([1.0, 2.0]), 0, 8, 1, jax.random.key(0), parity=((1,), (-1,)), radius=2)
+    state = jax.random.normal(jax.random.key(1), (11, 2))
+    slope = jax.jacobian(lambda x: field(x, jnp.zeros((0,)))[5])(state)
+    reached = np.abs(np.asarray(slope)).max(axis=(0, -1)) > 0
+    np.testing.assert_array_equal(reached, np.abs(np.arange(11) - 5) <= 2)
+    np.testing.assert_array_equal(field(state, jnp.zeros((0,)))[[0, -1], 1], 0.0)
