@@ -97,7 +97,8 @@ def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -
     """Errors of the forecast mean and scores of the samples.
 
     nmse is the mean over fields of MSE / variance of the field over the split; nmse_FIELD is one field's.
-    A failed forecast stays in every mean, as infinite.
+    A failed forecast stays in every mean, as infinite. spread_skill is the spread of the samples over the error of
+    their mean, one where reliable.
     """
     variance = np.asarray(metrics.reference_variance(jnp.asarray(truth)))
     error = np.mean((truth - forecasts.mean) ** 2, axis=tuple(range(1, truth.ndim - 1)))
@@ -115,7 +116,18 @@ def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -
         one = partial(_score, name, fair, scale)
         values = [float(one(jnp.asarray(t), jnp.asarray(s, t.dtype))) for t, s in zip(truth, samples, strict=True)]
         result[name] = _mean_and_error(np.where(forecasts.ok, np.array(values), np.inf))
+    if fair:
+        pairs = zip(truth, samples, strict=True)
+        terms = [_spread_skill(scale, jnp.asarray(t), jnp.asarray(s, t.dtype)) for t, s in pairs]
+        spreads, squares = (jnp.array(column) for column in zip(*terms, strict=True))
+        ratio = float(metrics.spread_skill_ratio(spreads, squares))
+        result["spread_skill"] = Measurement(ratio if forecasts.ok.all() else np.inf)
     return result
+
+
+@jax.jit
+def _spread_skill(scale: Any, truth: Any, samples: Any) -> Any:
+    return metrics.spread_skill(truth, samples, field_scale=scale)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

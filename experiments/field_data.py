@@ -11,6 +11,8 @@ import numpy as np
 from experiments.files import RunFailed
 from experiments.priors import Times, in_chunks, load_arrays, save_arrays
 from phdme_jax.numerics import solve_reference
+from phdme_jax.numerics.parity import Parity
+from phdme_jax.numerics.resampling import resample
 from phdme_jax.systems import make_system
 from phdme_jax.systems.base import System, parameter_values, vector_field
 
@@ -94,12 +96,34 @@ def load_or_make(system: str, config: Any, seed: int, workdir: Path) -> FieldDat
 
     seed_key = jax.random.fold_in(root, 1000 + seed)
     clean = cached(f"observed_{seed}", data.family, data.num_observed, seed_key)
-    noise = jax.random.normal(jax.random.fold_in(seed_key, 1), clean.shape, clean.dtype)
-    deviation = clean.std(axis=tuple(range(clean.ndim - 1)))
     return FieldData(
-        observed=clean + data.noise * deviation * np.asarray(noise),
+        observed=measured(clean, fine.structure.parity, data, jax.random.fold_in(seed_key, 1)),
         observed_clean=clean,
         calibration=cached("calibration", data.family, data.num_calibration, jax.random.fold_in(root, 1)),
         test=cached("test", data.family, data.num_test, jax.random.fold_in(root, 2)),
         shifted=cached("shifted", data.shifted_family, max(8, data.num_test // 4), jax.random.fold_in(root, 3)),
     )
+
+
+def measured(clean: np.ndarray, parity: Parity, data: Any, key: Any) -> np.ndarray:
+    """What is observed of trajectories: white noise at the sites, which may be fewer than the learner's grid points.
+
+    Values between sites are interpolated by sines and cosines.
+
+    Args:
+      clean: trajectories on the learner's grid, (sample, time, *grid, field).
+      parity: of the fields.
+      data: the group of the configuration: noise in units of each field's deviation, num_sites along each axis, 0 for
+        every grid point.
+      key: random key.
+    Returns:
+      observed trajectories on the learner's grid.
+    """
+    deviation = clean.std(axis=tuple(range(clean.ndim - 1)))
+    grid = clean.shape[2]
+    sites = data.num_sites or grid
+    change = jax.jit(jax.vmap(jax.vmap(resample, (0, None, None)), (0, None, None)), static_argnums=(1, 2))
+    at_sites = clean if sites == grid else np.asarray(change(jnp.asarray(clean), parity, sites))
+    noise = np.asarray(jax.random.normal(key, at_sites.shape, at_sites.dtype))
+    noisy = at_sites + data.noise * deviation * noise
+    return noisy if sites == grid else np.asarray(change(jnp.asarray(noisy), parity, grid))

@@ -68,7 +68,8 @@ def make_network(
         field = NeuralField(jnp.ones_like(scale), 0, **sizes, key=key, parity=structure.parity)
         unit, instants = jnp.ones_like(scale), np.arange(len(times), dtype=np.float32)
     elif name == "hnn":
-        field = HamiltonianField(structure, scale, **sizes, key=key)
+        # dissipation starts small: a large one is stiff on a fine grid
+        field = HamiltonianField(structure, scale, **sizes, key=key, dissipation=1e-3)
         unit, instants = scale, np.asarray(times, np.float32)
     else:
         raise ValueError(f"expected a network among neural_ode, hnn, fno, got {name!r}")

@@ -3,17 +3,17 @@
 A system is one module with a `Problem` and a configuration; see `experiments.vibrating_string`.
 """
 
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import evaluation, field_figures, field_networks, generators, priors
+from experiments import evaluation, field_costs, field_figures, generators
 from experiments.evaluation import Forecasts
+from experiments.field_forecasts import Forecaster, learn
 from experiments.results import Measurement
 from experiments.run import RunContext, Section, Study
 from experiments.seed_run import Problem, SeedRun, learner_system
@@ -25,6 +25,7 @@ from phdme_jax.systems.base import parameter_values
 __all__ = ["Problem", "SeedRun", "evaluate", "learner_system", "make_study", "reference_rows", "run_study"]
 
 SPLITS = ("test", "shifted")
+COSTED = ("phdme", "phdme_rollout")
 
 
 def check(problem: Problem, context: RunContext) -> None:
@@ -43,79 +44,6 @@ def check(problem: Problem, context: RunContext) -> None:
         )
     if context.config.rollouts.initial not in ("family", "observed"):
         raise ValueError(f"expected rollouts.initial family or observed, got {context.config.rollouts.initial!r}")
-
-
-def forecast_by_rollout(run: SeedRun, method: Method, initial: np.ndarray, key: Any) -> Forecasts:
-    """Integrate the fitted energy: the mean rollout, and posterior samples where there is a posterior."""
-    if method.energy == "independent":
-        began = time.perf_counter()
-        trajectories, ok = run.independent_rollouts(initial)
-        return Forecasts(np.nan_to_num(trajectories), None, ok, (time.perf_counter() - began) / len(initial))
-    prior = run.prior(method.energy)
-    mean = priors.mean_rollouts(prior, initial, run.times)
-    count = run.config.sampling.num_samples
-    began = time.perf_counter()
-    repeated = np.repeat(initial, count, axis=0)
-    sampled = priors.sampled_rollouts(prior, repeated, run.times, key)
-    seconds = (time.perf_counter() - began) / repeated.shape[0]
-    samples = sampled.trajectory.reshape(initial.shape[0], count, *mean.trajectory.shape[1:])
-    finite = evaluation.all_finite(mean.trajectory) & evaluation.all_finite(samples)
-    return Forecasts(np.nan_to_num(mean.trajectory), np.nan_to_num(samples), finite, seconds)
-
-
-def forecast_by_generator(
-    run: SeedRun, generator: generators.Generator, initial: np.ndarray, key: Any
-) -> Forecasts:
-    """Sample the trained generator; the forecast is the samples' mean."""
-    began = time.perf_counter()
-    count = run.config.sampling.num_samples
-    known = generators.known_values(run.structure, run.times)
-    samples = generators.sample_forecasts(generator, known, initial, count, key)
-    seconds = (time.perf_counter() - began) / (initial.shape[0] * count)
-    finite = evaluation.all_finite(samples)
-    samples = np.nan_to_num(samples.astype(np.float64))
-    return Forecasts(samples.mean(axis=1), samples, finite, seconds)
-
-
-def forecast_by_network(run: SeedRun, network: field_networks.FieldNetwork, initial: np.ndarray) -> Forecasts:
-    """Forecasts of a network without a distribution."""
-    began = time.perf_counter()
-    trajectories = field_networks.network_forecasts(network, run.normaliser, initial, len(run.times))
-    seconds = (time.perf_counter() - began) / len(initial)
-    return Forecasts(np.nan_to_num(trajectories), None, evaluation.all_finite(trajectories), seconds)
-
-
-class Forecaster(NamedTuple):
-    """A method that has learned: forecasts from initial states, the floor of its spread, what it cost to learn."""
-
-    forecast: Callable[[np.ndarray, Any], Forecasts]
-    floor: np.ndarray
-    seconds: dict[str, Measurement]
-
-
-def learn(run: SeedRun, method: Method) -> tuple[Forecaster, generators.Generator | None]:
-    """Train or fit a method on the seed's data."""
-    floor = 0.01 * np.asarray(run.normaliser.scale, np.float64)
-    seconds = {}
-    if method.energy in ("posterior", "quadratic") and (method.kind == "rollout" or method.data == "rollouts"):
-        seconds["fit_seconds"] = Measurement(run.prior(method.energy).seconds, "s")
-    if method.kind == "rollout":
-        return Forecaster(lambda initial, key: forecast_by_rollout(run, method, initial, key), floor, seconds), None
-    if method.kind == "network":
-        network = run.network(method)
-        seconds["train_seconds"] = Measurement(sum(network.seconds.values()), "s")
-        return Forecaster(lambda initial, key: forecast_by_network(run, network, initial), floor, seconds), None
-    generator = run.generator(method)
-    seconds["train_seconds"] = Measurement(sum(generator.seconds.values()), "s")
-    return generator_forecaster(run, generator, seconds), generator
-
-
-def generator_forecaster(
-    run: SeedRun, generator: generators.Generator, seconds: dict[str, Measurement]
-) -> Forecaster:
-    """The forecaster of a trained generator; the floor of its spread is the size of what its mean leaves."""
-    floor = np.sqrt(np.mean(np.asarray(generator.arrays["scale"]) ** 2)) * np.asarray(run.normaliser.scale)
-    return Forecaster(lambda initial, key: forecast_by_generator(run, generator, initial, key), floor, seconds)
 
 
 def evaluate(run: SeedRun, method: Method, name: str | None = None) -> dict[str, Any]:
@@ -191,6 +119,9 @@ def run_study(problem: Problem, context: RunContext) -> list[Section]:
             method = make_method(name)
             kept[name] = evaluate(run, method)
             print(f"seed {seed}: {name} done", flush=True)
+        trained = {name: kept[name]["generator"] for name in COSTED if name in kept}
+        if trained:
+            field_costs.cost_rows(run, trained)
         if seed == context.seeds[0]:
             sections = field_figures.draw_all(context, run, kept)
     return [field_figures.accuracy_section(context), *sections]

@@ -28,16 +28,18 @@ METHOD_NAMES = (
     "pg_diffusion", "cocogen", "pbfm", "eci", "guidance", "projection", "generate_then_solve", "teacher", "student",
 )  # fmt: skip
 METRIC_NAMES = (
-    "mse", "nmse", "rmse", "mae", "crps", "energy_score", "coverage", "band_width", "energy_drift", "energy_error",
-    "mass_drift", "residual_mae", "residual_rms", "resolve_error", "sliced_wasserstein", "spectrum_error",
-    "energy_distance", "compliance_error", "volume_error", "parameter_error", "loss", "negative_log_likelihood",
-    "rejection_rate", "num_parameters", "nfe", "seconds_per_step", "seconds_per_sample", "samples_per_second",
-    "fit_seconds", "train_seconds", "compile_seconds",
+    "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
+    "energy_error", "mass_drift", "residual_mae", "residual_rms", "resolve_error", "sliced_wasserstein",
+    "spectrum_error", "energy_distance", "compliance_error", "volume_error", "parameter_error", "loss",
+    "negative_log_likelihood", "rejection_rate", "num_parameters", "nfe", "seconds_per_step", "seconds_per_sample", "samples_per_second",
+    "seconds_per_forecast", "fit_seconds", "train_seconds", "compile_seconds", "evidence_gain",
 )  # fmt: skip
 SPLIT_NAMES = ("train", "calibration", "test", "shifted")
 
 # Metrics of which no end is "best": a narrow band is no merit without its coverage, and coverage has a target.
-UNRANKED_METRICS = ("coverage", "band_width", "num_parameters", "nfe", "rejection_rate")
+UNRANKED_METRICS = (
+    "coverage", "band_width", "spread_skill", "evidence_gain", "num_parameters", "nfe", "rejection_rate",
+)  # fmt: skip
 HIGHER_IS_BETTER = ("samples_per_second",)
 
 _VOCABULARY = {"system": SYSTEM_NAMES, "method": METHOD_NAMES, "metric": METRIC_NAMES, "split": SPLIT_NAMES}

@@ -49,7 +49,9 @@ def get_config(size: str) -> ConfigDict:
     base["prior"] |= {"centre": (0.0, 0.0, 0.0)}
     # waves cross about two grid points between frames
     base["network"]["propagator"]["radius"] = 3
-    base["network"]["unet"] |= {"channels": 8, "heads": 0} if size != "accelerator" else {}
+    base["network"]["unet"] |= {"flat_time": True}
+    if size == "laptop":
+        base["network"]["unet"] |= {"channels": 48}
     for group, values in _CHANGES[size].items():
         base[group] |= values
     return ConfigDict(base)

@@ -15,8 +15,10 @@ from experiments.configs.generator import generator_groups
 def get_config(size: str) -> ConfigDict:
     """Configuration of one size.
 
-    `rollouts.initial` says where the rollouts that train generators start: in states drawn from the family that test
-    states come from ("family"), or in states made of the observed frames alone ("observed").
+    `data.num_sites` is how many points are observed, 0 for all of the grid. `rollouts.initial` says where the rollouts
+    that train generators start: in states drawn from the family that test states come from ("family"), or in states
+    made of the observed frames alone ("observed"). `costs` are the numbers of network calls, and of test trajectories,
+    in the comparison of accuracy with cost.
 
     Args:
       size: smoke, demo, laptop or accelerator.
@@ -34,6 +36,7 @@ def get_config(size: str) -> ConfigDict:
             "shifted_family": "pulse",
             "num_observed": 4,
             "noise": 0.01,
+            "num_sites": 0,
             "num_calibration": 128,
             "num_test": 128,
         },
@@ -46,6 +49,7 @@ def get_config(size: str) -> ConfigDict:
         **generator_groups(size, radius=8 if size == "accelerator" else 6),
         "baselines": baseline_group(size),
         "sampling": {"num_steps": 8, "num_samples": 8},
+        "costs": {"num_steps": (1, 4) if size == "smoke" else (1, 2, 4, 8, 16, 50), "num_test": 32},
         "level": 0.9,
     }  # fmt: skip
     for group, values in _CHANGES[size].items():

@@ -9,7 +9,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from phdme_jax.diffusion.networks import Condition, Linear, Modulation, Network, NoiseEmbedding, from_module
+from phdme_jax.diffusion.networks import (
+    Condition,
+    Linear,
+    Modulation,
+    Network,
+    NoiseEmbedding,
+    frames_as_channels,
+    from_module,
+)
 
 PADDINGS = {"zero": "constant", "circular": "wrap", "reflect": "reflect", "edge": "edge"}
 
@@ -28,6 +36,7 @@ class UNetConfig:
       groups: groups of the group normalisation.
       padding: "zero", "circular", "reflect" or "edge", one for all axes or one for each.
       embed_initial: whether the initial state also enters as an embedding.
+      flat_time: whether frames are channels, so that the axes are those of the grid alone, see `frames_as_channels`.
       matmul_dtype: type of the convolutions ("bfloat16"), or None for that of the inputs. On a CPU bfloat16 makes
         convolutions slower, unlike plain matrix products.
     """
@@ -40,6 +49,7 @@ class UNetConfig:
     groups: int = 8
     padding: str | tuple[str, ...] = "zero"
     embed_initial: bool = True
+    flat_time: bool = False
     matmul_dtype: str | None = None
 
     def __post_init__(self) -> None:
@@ -87,7 +97,8 @@ def make_unet(**sizes: Any) -> Network:
     Source: Ho et al. (2020), appendix B (architecture); modulation as in Dhariwal and Nichol (2021), section 3.1.
     """
     config = UNetConfig(**sizes)
-    return from_module(lambda param_dtype: _UNet(config, param_dtype))
+    network = from_module(lambda param_dtype: _UNet(config, param_dtype))
+    return frames_as_channels(network) if config.flat_time else network
 
 
 class _UNet(nn.Module):

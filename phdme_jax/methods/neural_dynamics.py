@@ -75,14 +75,16 @@ class HamiltonianField(eqx.Module):
     log_parameters: Float[Array, "parameter"]
     structure: Structure = eqx.field(static=True)
 
-    def __init__(self, structure: Structure, scale: Array, width: int, depth: int, key: PRNGKeyArray) -> None:
+    def __init__(
+        self, structure: Structure, scale: Array, width: int, depth: int, key: PRNGKeyArray, dissipation: float = 0.03
+    ) -> None:
         size = scale.shape[0]
         network = eqx.nn.MLP(size, "scalar", width, depth, jax.nn.tanh, key=key, dtype=scale.dtype)
         # the perceptron starts small beside the quadratic form
         self.network = eqx.tree_at(lambda one: one.layers[-1].weight, network, 0.1 * network.layers[-1].weight)
         self.scale = scale
         self.log_stiffness = jnp.zeros_like(scale)
-        self.log_parameters = jnp.full((len(structure.parameters),), jnp.log(0.03), scale.dtype)
+        self.log_parameters = jnp.full((len(structure.parameters),), jnp.log(dissipation), scale.dtype)
         self.structure = structure
 
     def energy(self, state: Float[Array, "field"]) -> Float[Array, ""]:

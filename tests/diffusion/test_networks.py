@@ -9,7 +9,7 @@ import pytest
 from phdme_jax.diffusion import NETWORKS
 from phdme_jax.diffusion.loss import denoising_loss
 from phdme_jax.diffusion.mlp import make_mlp
-from phdme_jax.diffusion.networks import Condition, draw_params
+from phdme_jax.diffusion.networks import Condition, Network, draw_params, frames_as_channels
 from phdme_jax.diffusion.preconditioning import bind, precondition
 from phdme_jax.diffusion.samplers import sample
 from phdme_jax.diffusion.schedule import CosineSchedule
@@ -223,3 +223,34 @@ def test_mistakes_are_refused():
             BUILD["unet"](**sizes)
     with pytest.raises(TypeError):
         BUILD["mlp"](depth=3)
+
+
+def test_frames_as_channels_lays_out_and_back_again():
+    """A network that adds what the condition's rollout says to its input sees both laid out alike."""
+    seen = {}
+
+    def apply(params, noisy, noise_level, features):
+        seen["noisy"] = noisy
+        return noisy + 2.0 * features.rollout + features.initial.sum()
+
+    inner = Network(
+        init=lambda key, noisy, condition: {}, encode=lambda params, condition: condition, apply=apply
+    )
+    network = frames_as_channels(inner)
+    noisy, rollout, initial = normal(0, 4, 5, 6, 3), normal(1, 4, 5, 6, 3), normal(2, 5, 6, 3)
+    condition = Condition(initial, rollout)
+    answer = network.apply({}, noisy, jnp.zeros(()), network.encode({}, condition))
+    np.testing.assert_allclose(answer, noisy + 2 * rollout + initial.sum(), rtol=1e-5)
+    assert seen["noisy"].shape == (5, 6, 12)
+    np.testing.assert_array_equal(seen["noisy"][2, 3], np.ravel(noisy[:, 2, 3]))
+
+
+def test_a_unet_over_the_grid_alone_couples_frames_and_starts_at_zero():
+    network = make_unet(channels=8, groups=4, multipliers=(1, 2), embedding_size=16, heads=0, flat_time=True)
+    noisy, condition = normal(0, 4, 6, 5, 2), Condition(normal(1, 6, 5, 2), normal(2, 4, 6, 5, 2))
+    params = network.init(jax.random.key(0), noisy, condition)
+    one = quick_jit(lambda p, x: network.apply(p, x, jnp.zeros(()), network.encode(p, condition)))
+    np.testing.assert_array_equal(one(params, noisy), 0.0)
+    params = stir(params)
+    change = one(params, noisy.at[0, 2, 2, 0].add(1.0)) - one(params, noisy)
+    assert np.all(np.abs(np.asarray(change)).max(axis=(1, 2, 3)) > 0)
