@@ -44,6 +44,7 @@ from experiments.saved import (
     save_forecaster,
     unflatten,
 )
+from experiments.structure_check import check_structure
 from experiments.tables import print_table
 from phdme_jax.calibration import minimum_calibration_size
 from phdme_jax.gp.basis import Basis
@@ -51,6 +52,7 @@ from phdme_jax.methods import make_method
 from phdme_jax.methods.base import fit_normaliser
 from phdme_jax.methods.forecaster import Example
 from phdme_jax.methods.physics import learned_rate
+from phdme_jax.systems.base import Structure
 
 METHODS = ("phdme", "phdme_rollout")
 LARGEST_STAGE = 8e9
@@ -127,7 +129,8 @@ def run_fit(request: Request, inputs: FitInputs, digest: str) -> Fitted:
     key = jax.random.fold_in(jax.random.key(11), request.seed)
     scale = np.asarray(units.fields)
     states, times = inputs.observed.state / scale, units.frames(inputs.observed.time)
-    prior, reach = fitted_prior(request, inputs, states, times)
+    prior, reach, warnings = fitted_prior(request, inputs, states, times)
+    inputs = dataclasses.replace(inputs, notes=(*inputs.notes, *warnings))
     rolled = _rollouts(request, prior, states, times, key)
     print(f"prior fitted; {100 * rolled.rejected:.3g} % of the rollouts of its energies were rejected", flush=True)
     network = config.network.to_dict()
@@ -180,7 +183,7 @@ def _compare_with_rollouts(prior: priors.Prior, truth: np.ndarray, mean: np.ndar
 
 def fitted_prior(
     request: Request, inputs: FitInputs, states: np.ndarray, times: priors.Times
-) -> tuple[priors.Prior, float]:
+) -> tuple[priors.Prior, float, tuple[str, ...]]:
     """The energy, kept in the run folder, with as many integration steps between frames as its fastest wave needs.
 
     Args:
@@ -189,7 +192,7 @@ def fitted_prior(
       states: observed trajectories, internal units.
       times: their times, internal units.
     Returns:
-      the prior, and how far its waves travel between frames, in grid points.
+      the prior, how far its waves travel between frames in grid points, and what the data say against the structure.
     Raises:
       RunFailed: the posterior is not finite.
     """
@@ -205,9 +208,18 @@ def fitted_prior(
         chosen = np.unique(np.linspace(0, len(states) - 1, few).astype(int))
         if few < len(states):
             print(f"note: the energy is learned from {few} of the {len(states)} trajectories", flush=True)
-        prior = priors.fit_prior(inputs.structure, states[chosen], times, **options)
+
+        def learn(structure: Structure) -> priors.Prior:
+            return priors.fit_prior(structure, states[chosen], times, **options)
+
+        prior = learn(inputs.structure)
         kept = {"posterior": posterior_arrays(prior.posterior), "seconds": prior.seconds}
+        if request.config.check_structure and bool(prior.posterior.ok):
+            kept["warnings"] = np.array(check_structure(prior, learn).warnings, dtype=str)
         priors.save_arrays(path, flatten(kept))
+    warnings = tuple(str(warning) for warning in kept.get("warnings", ()))
+    for warning in warnings:
+        print(f"warning: {warning}", flush=True)
     if not bool(prior.posterior.ok):
         raise RunFailed("the fitted energy is not finite; give more trajectories or more frames")
     step = float(np.max(np.diff(times)))
@@ -215,7 +227,7 @@ def fitted_prior(
     substeps = max(prior.substeps, math.ceil(fastest * step / STEP))
     if substeps > prior.substeps:
         print(f"note: {substeps} integration steps between frames, as the fastest waves need", flush=True)
-    return dataclasses.replace(prior, substeps=substeps), wave * step
+    return dataclasses.replace(prior, substeps=substeps), wave * step, warnings
 
 
 def fastest_rates(prior: priors.Prior, states: np.ndarray, count: int = 3) -> tuple[float, float]:

@@ -34,5 +34,6 @@ def get_config(size: str) -> ConfigDict:
     config.initial = ConfigDict(STARTS_FROM_FRAMES)
     del config.rollouts["initial"]
     config.prior_trajectories = 16  # at most so many enter the energy; the others still shape the initial states
+    config.check_structure = size != "smoke"  # whether the structure is compared with others, see `structure_check`
     config.sampling.num_samples = {"smoke": 8, "laptop": 32, "accelerator": 64}[size]
     return config

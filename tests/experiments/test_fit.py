@@ -34,8 +34,13 @@ from tests.experiments.string_files import (
 def fitted(files, tmp_path_factory) -> Path:
     """Run folder of a finished, calibrated fit."""
     run = tmp_path_factory.mktemp("runs") / "run"
-    assert fit.main(fit_arguments(files, run, "--calibration", str(files / "calibration.npz"))) == 0
+    extra = ("--calibration", str(files / "calibration.npz"), "--config.check_structure=true")
+    assert fit.main(fit_arguments(files, run, *extra)) == 0
     return run
+
+
+def test_data_of_the_structure_raise_no_doubt_about_it(fitted):
+    assert "the data ask for" not in (fitted / "report.html").read_text()
 
 
 def test_the_run_folder_is_complete(fitted):
@@ -136,7 +141,7 @@ def test_times_between_frames_are_interpolated(fitted, files, tmp_path, capsys):
 
 def test_the_same_command_goes_on_and_others_are_refused(fitted, files, capsys):
     before = (fitted / "results.jsonl").read_bytes(), (fitted / "forecaster" / "forecaster.json").stat().st_mtime_ns
-    calibration = ("--calibration", str(files / "calibration.npz"))
+    calibration = ("--calibration", str(files / "calibration.npz"), "--config.check_structure=true")
     assert fit.main(fit_arguments(files, fitted, *calibration)) == 0
     assert "calibrated: bands of 60 % on 5 trajectories" in capsys.readouterr().out
     after = (fitted / "results.jsonl").read_bytes(), (fitted / "forecaster" / "forecaster.json").stat().st_mtime_ns
