@@ -75,7 +75,7 @@ def load_or_make(system: str, config: Any, seed: int, workdir: Path) -> FieldDat
       system: name of the system.
       config: the study's configuration.
       seed: draws the observed trajectories and their noise.
-      workdir: run folder, where the trajectories are kept.
+      workdir: folder where the trajectories are kept; shared by runs that differ in noise, sites or count.
     Returns:
       the data.
     """
@@ -95,7 +95,7 @@ def load_or_make(system: str, config: Any, seed: int, workdir: Path) -> FieldDat
         return kept["state"]
 
     seed_key = jax.random.fold_in(root, 1000 + seed)
-    clean = cached(f"observed_{seed}", data.family, data.num_observed, seed_key)
+    clean = cached(f"observed_{seed}_{data.num_observed}", data.family, data.num_observed, seed_key)
     return FieldData(
         observed=measured(clean, fine.structure.parity, data, jax.random.fold_in(seed_key, 1)),
         observed_clean=clean,

@@ -23,7 +23,8 @@ SYSTEM_NAMES = (
     "oscillator", "double_oscillator", "circle", "poisson_1d", "darcy_kle", "darcy_nodal", "topology",
 )  # fmt: skip
 METHOD_NAMES = (
-    "reference", "phdme", "phdme_rollout", "phdme_oracle", "diffusion", "diffusion_augmented", "gp_rollout",
+    "reference", "phdme", "phdme_rollout", "phdme_oracle", "diffusion", "diffusion_augmented",
+    "diffusion_physics", "gp_rollout",
     "gp_dphs_independent", "quadratic_hamiltonian", "neural_ode", "hnn", "fno", "pidm_me", "pidm_se", "piddm",
     "pg_diffusion", "cocogen", "pbfm", "eci", "guidance", "projection", "generate_then_solve", "teacher", "student",
 )  # fmt: skip

@@ -55,12 +55,12 @@ def _system(name: str, options: tuple[tuple[str, Any], ...]) -> System:
 class SeedRun:
     """Everything one seed shares between methods, made when first asked for."""
 
-    def __init__(self, problem: Problem, context: RunContext, seed: int) -> None:
+    def __init__(self, problem: Problem, context: RunContext, seed: int, data_folder: Path | None = None) -> None:
         self.problem, self.context, self.seed, self.config = problem, context, seed, context.config
         self.times = frame_times(self.config.data)
         self.system = learner_system(problem, self.config)
         self.structure = self.system.structure
-        self.data: FieldData = load_or_make(problem.system, self.config, seed, context.workdir)
+        self.data: FieldData = load_or_make(problem.system, self.config, seed, data_folder or context.workdir)
         self.key = jax.random.fold_in(jax.random.key(7), seed)
         self.normaliser = fit_normaliser(jnp.asarray(self.data.observed, jnp.float32))
         self._priors: dict[str, priors.Prior] = {}
