@@ -146,6 +146,25 @@ def draw_params(shapes: Any, key: PRNGKeyArray) -> Any:
     return jax.tree.unflatten(tree, params)
 
 
+def init_step(module: nn.Module, state: Float[Array, "*grid field"], key: PRNGKeyArray) -> Any:
+    """Parameters of a module that maps a state to the next, see `draw_params`."""
+    shapes = jax.eval_shape(lambda: module.init(key, state)["params"])
+    return draw_params(shapes, key)
+
+
+def repeat_step(
+    module: nn.Module, params: Any, initial: Float[Array, "*grid field"], num_frames: int
+) -> Float[Array, "time *grid field"]:
+    """Trajectory of `num_frames` states, the initial one first, by a module that maps a state to the next."""
+
+    def frame(state: Array, _: None) -> tuple[Array, Array]:
+        new: Any = module.apply({"params": params}, state)
+        return new, new
+
+    _, later = jax.lax.scan(frame, initial, None, length=num_frames - 1)
+    return jnp.concatenate([initial[None], later])
+
+
 class Linear(nn.Module):
     """Dense layer whose product may run in a narrower type than the rest."""
 

@@ -12,12 +12,11 @@ import math
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from phdme_jax.diffusion.networks import Linear, draw_params
+from phdme_jax.diffusion.networks import Linear, init_step, repeat_step
 from phdme_jax.numerics.parity import Parity, inside, periodic
 
 
@@ -103,9 +102,7 @@ def init_operator(config: FourierOperator, state: Float[Array, "*grid field"], k
     Returns:
       parameters.
     """
-    module = _Step(config, state.dtype)
-    shapes = jax.eval_shape(lambda: module.init(key, state)["params"])
-    return draw_params(shapes, key)
+    return init_step(_Step(config, state.dtype), state, key)
 
 
 def operate(
@@ -121,11 +118,4 @@ def operate(
     Returns:
       trajectory, the initial state first.
     """
-    module = _Step(config, initial.dtype)
-
-    def frame(state: Array, _: None) -> tuple[Array, Array]:
-        new: Any = module.apply({"params": params}, state)
-        return new, new
-
-    _, later = jax.lax.scan(frame, initial, None, length=num_frames - 1)
-    return jnp.concatenate([initial[None], later])
+    return repeat_step(_Step(config, initial.dtype), params, initial, num_frames)
