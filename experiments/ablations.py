@@ -44,7 +44,8 @@ class Variant:
       name: in the rows.
       method: what is trained or integrated.
       changes: values of the configuration by dotted key.
-      weights: of the residual: "uncertainty", "off" (even) or "shuffled" (those of other trajectories).
+      weights: of the residual: "uncertainty", "off" (even) or "shuffled" (those of other
+        places, times and trajectories).
       structure: that the energy is learned with, a key of `STRUCTURES`.
     """
 
@@ -104,7 +105,7 @@ class VariantRun(SeedRun):
 
 
 def changed_weights(weights: np.ndarray, how: str, seed: int) -> np.ndarray:
-    """Weights (n, interval, *grid, field) as they are, even over each field, or those of other places and trajectories.
+    """Weights (n, interval, *grid, field) as they are, even over each field, or shuffled.
 
     Raises:
       ValueError: unknown way.

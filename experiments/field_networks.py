@@ -6,7 +6,6 @@ stages of (window, steps, batch, learning rate) that are kept in the run folder.
 
 from collections.abc import Callable
 from functools import lru_cache, partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -108,19 +107,6 @@ def train_network(
         stage_key = jax.random.fold_in(key, index)
         params = trainer.run(f"window_{window}", loss, params, (observed, None), stage_key, *numbers)
     return FieldNetwork(network.forecast, params, trainer.seconds)
-
-
-def trained_network(
-    name: str, structure: Structure, times: Times, normaliser: Normaliser, observed: Example, options: dict[str, Any],
-    key: Any, digest: str, workdir: Path,
-) -> FieldNetwork:  # fmt: skip
-    """Make and train a network with the group of the baselines; see `make_network` and `train_network`."""
-    init_key, train_key = jax.random.split(key)
-    network = make_network(name, structure, times, normaliser, options, init_key)
-    trainer = StageTrainer(name, 0.0, options["ema_decay"], digest, workdir, matrix_steps=False)
-    return train_network(
-        network, observed, times, options["stages"][name], options["start_noise"], train_key, trainer
-    )
 
 
 def network_forecasts(network: FieldNetwork, normaliser: Normaliser, initial: np.ndarray, frames: int) -> np.ndarray:

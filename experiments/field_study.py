@@ -57,12 +57,11 @@ def evaluate(run: SeedRun, method: Method, name: str | None = None) -> dict[str,
       forecasts and scores by split, the calibration, and the generator of a generative method.
     """
     forecaster, generator = learn(run, method)
-    kept = evaluate_forecaster(run, forecaster, name or method.name)
+    name = name or method.name
     if forecaster.seconds:
-        run.context.results.record(
-            run.problem.system, name or method.name, run.seed, "train", forecaster.seconds, len(run.data.observed)
-        )
-    return {**kept, "generator": generator}
+        count = len(run.data.observed)
+        run.context.results.record(run.problem.system, name, run.seed, "train", forecaster.seconds, count)
+    return {**evaluate_forecaster(run, forecaster, name), "generator": generator}
 
 
 def evaluate_forecaster(run: SeedRun, forecaster: Forecaster, name: str) -> dict[str, Any]:
@@ -137,12 +136,15 @@ def make_study(problem: Problem, get_config: Callable[[str], Any], sizes: tuple[
     Returns:
       what the command line needs.
     """
+    methods = {name: one for name, one in METHODS.items() if problem.inversion or one.energy != "independent"}
     return Study(
         name=problem.system,
         title=problem.title,
         get_config=get_config,
         run=partial(run_study, problem),
-        methods=tuple(name for name, one in METHODS.items() if problem.inversion or one.energy != "independent"),
+        methods=tuple(methods),
+        # a trial leaves out what only a comparison needs
+        trial_methods=tuple(name for name, one in methods.items() if one.kind != "network" and one.energy != "true"),
         sizes=sizes,
         check=partial(check, problem),
     )

@@ -76,6 +76,7 @@ class Study:
       get_config: size -> ConfigDict; its groups are keyword arguments of the factories.
       run: does the study; returns the sections of the report, or None for a report with every picture.
       methods: the methods it knows.
+      trial_methods: those of a bare command at the sizes that only try the study; all where empty.
       sizes: the sizes it has.
       default_size: size of a bare command.
       num_seeds: seeds of a bare command, but one at the sizes that only try the study.
@@ -87,6 +88,7 @@ class Study:
     get_config: Callable[[str], Any]
     run: Callable[[RunContext], Sequence[Section] | None]
     methods: tuple[str, ...]
+    trial_methods: tuple[str, ...] = ()
     sizes: tuple[str, ...] = SIZES
     default_size: str = "laptop"
     num_seeds: int = 3
@@ -187,7 +189,7 @@ def _parse(study: Study, arguments: Sequence[str]) -> RunContext:
         workdir=workdir,
         config=config,
         seeds=tuple(range(_seed_count(options.seeds or str(1 if options.size in ONE_SEED else study.num_seeds)))),
-        methods=_methods(study, options.methods),
+        methods=_methods(study, options.methods, options.size),
         data_dir=_data_dir(options.data_dir),
         results=ResultsWriter(workdir / "results.jsonl", study.name),
     )
@@ -203,7 +205,8 @@ def _make_parser(study: Study) -> CommandParser:
     parser.add_argument("--size", default=study.default_size, help=f"{', '.join(study.sizes)} (%(default)s)")
     few = ", ".join(ONE_SEED)
     parser.add_argument("--seeds", default="", help=f"number of seeds ({study.num_seeds}; 1 at the sizes {few})")
-    parser.add_argument("--methods", default="", help=f"some of {','.join(study.methods)} (all)")
+    usual = f"all; {','.join(study.trial_methods)} at the sizes {few}" if study.trial_methods else "all"
+    parser.add_argument("--methods", default="", help=f"some of {','.join(study.methods)} ({usual})")
     parser.add_argument("--workdir", default="", help=f"run folder (runs/{study.name}_SIZE)")
     parser.add_argument("--data_dir", default="", help=f"folder of measured data (${DATA_DIR_VARIABLE})")
     return parser
@@ -244,12 +247,12 @@ def _seed_count(text: str) -> int:
     return int(text)
 
 
-def _methods(study: Study, text: str) -> tuple[str, ...]:
+def _methods(study: Study, text: str, size: str) -> tuple[str, ...]:
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
     for name in names:
         if name not in study.methods:
             raise InputError(f"unknown method {name!r}; {study.name} has {', '.join(study.methods)}")
-    return names or study.methods
+    return names or (study.trial_methods if size in ONE_SEED else ()) or study.methods
 
 
 def _data_dir(text: str) -> Path | None:

@@ -191,11 +191,16 @@ class SeedRun:
 
     def network(self, method: Method) -> field_networks.FieldNetwork:
         """The method's network, trained on the observed trajectories."""
-        return field_networks.trained_network(
-            method.name, self.structure, self.times, self.normaliser, self.observed_example(method),
-            self.config.baselines.to_dict(), self.method_key(method), config_digest(self.config.to_dict()),
-            self.training_folder(method),
-        )  # fmt: skip
+        options, init_train = self.config.baselines.to_dict(), jax.random.split(self.method_key(method))
+        network = field_networks.make_network(
+            method.name, self.structure, self.times, self.normaliser, options, init_train[0]
+        )
+        digest = config_digest(self.config.to_dict())
+        folder = self.training_folder(method)
+        trainer = generators.StageTrainer(method.name, 0.0, options["ema_decay"], digest, folder, matrix_steps=False)
+        stages, noise = options["stages"][method.name], options["start_noise"]
+        observed = self.observed_example(method)
+        return field_networks.train_network(network, observed, self.times, stages, noise, init_train[1], trainer)
 
     def _true_dynamics(self) -> generators.Dynamics:
         field = partial(vector_field, self.structure, self.system.density)

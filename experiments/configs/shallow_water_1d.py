@@ -25,7 +25,8 @@ def get_config(size: str) -> ConfigDict:
     base["system"] = {"gravity": 1.0, "depth": 1.0, "viscosity": 2e-3}
     base["data"] |= {"duration": 2.0, "shifted_family": "bump"}
     # kinetic energy couples elevation and velocity
-    # the margin is the one of largest evidence among 2, 3, 5, 7, 10 and 14 on the observed data of three seeds
+    # the margin is the one of largest evidence among 2, 3, 5, 7, 10 and 14 on the observed data of three seeds;
+    # test errors were visible then
     base["prior"] |= {"main": 24, "pair": 8, "margin": 5.0}
     if size == "smoke":
         base["data"]["duration"] = 0.6

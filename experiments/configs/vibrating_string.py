@@ -49,7 +49,7 @@ def get_config(size: str) -> ConfigDict:
         **generator_groups(size, radius=8 if size == "accelerator" else 6),
         "baselines": baseline_group(size),
         "sampling": {"num_steps": 8, "num_samples": 8},
-        "costs": {"num_steps": (1, 4) if size == "smoke" else (1, 2, 4, 8, 16, 50), "num_test": 32},
+        "costs": {"num_steps": (1, 2, 4, 8, 16, 50), "num_test": 32},
         "level": 0.9,
     }  # fmt: skip
     for group, values in _CHANGES[size].items():
@@ -66,11 +66,13 @@ _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "prior": {"main": 16, "time_tests": 16, "space_tests": 8},
         "rollouts": {"count": 64},
         "sampling": {"num_steps": 3, "num_samples": 4},
+        "costs": {"num_steps": (3,)},
     },
     "demo": {
         "data": {"num_calibration": 48, "num_test": 32},
         "rollouts": {"count": 512},
         "sampling": {"num_steps": 5, "num_samples": 4},
+        "costs": {"num_steps": (1, 5), "num_test": 16},
     },
     "laptop": {},
     "accelerator": {

@@ -1,5 +1,6 @@
 """Structures beside a given one, to ask observed data whether it is the right one."""
 
+import math
 from dataclasses import replace
 
 import jax.numpy as jnp
@@ -79,8 +80,9 @@ def is_skew(structure: Structure, dtype: str = "float64", tolerance: float = 1e-
       the answer.
     """
     shape = (*structure.grid.points, len(structure.fields))
-    first = structure.constrain(jnp.cos(1.0 + 0.7 * jnp.arange(jnp.size(jnp.zeros(shape)), dtype=dtype)).reshape(shape))
-    second = structure.constrain(jnp.sin(2.0 + 1.3 * jnp.arange(first.size, dtype=dtype)).reshape(shape))
+    numbers = jnp.arange(math.prod(shape), dtype=dtype).reshape(shape)
+    first = structure.constrain(jnp.cos(1.0 + 0.7 * numbers))
+    second = structure.constrain(jnp.sin(2.0 + 1.3 * numbers))
     zero = zero_parameters(structure, dtype)
     weights = jnp.asarray(structure.weights(), dtype)[..., None]
     one = jnp.sum(weights * first * structure.flow(second, zero))

@@ -29,7 +29,8 @@ CASES = [(vibrating_string.STUDY, 2.0), (shallow_water_1d.STUDY, 0.2)]
 def rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("study")
     study, duration = request.param
-    assert main(study, [*TINY, f"--config.data.duration={duration}", "--workdir", str(folder)]) == 0
+    every = ",".join(METHODS)
+    assert main(study, [*TINY, "--methods", every, f"--config.data.duration={duration}", "--workdir", str(folder)]) == 0
     page = (folder / "report.html").read_text()
     assert all(name in page for name in METHODS)
     assert list((folder / "figures").glob("*.png"))

@@ -28,6 +28,14 @@ def test_a_failed_forecast_makes_every_score_infinite(truth):
     assert np.isinf(scores[1]) and np.isfinite(scores[[0, 2, 3]]).all()
 
 
+def test_spread_over_skill_of_samples_twice_as_wide_as_their_error(truth):
+    """Samples at c +- d about a mean that is off by e: variance 2 d^2, times 3/2 for two samples, over e^2."""
+    error, half = 0.3, 0.6
+    samples = np.stack([truth + error - half, truth + error + half], axis=1)
+    scores = accuracy(truth, Forecasts(samples.mean(axis=1), samples, np.ones(4, bool), 0.0), ("p", "q"))
+    assert scores["spread_skill"].value == pytest.approx(np.sqrt(1.5 * 2 * half**2 / error**2))
+
+
 def test_accuracy_by_hand_on_a_plane(truth):
     plane = truth.reshape(4, 5, 2, 3, 2)
     shifted = plane + np.array([0.5, -1.0])

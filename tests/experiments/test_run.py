@@ -316,3 +316,16 @@ def test_as_a_process_a_killed_run_goes_on_with_the_same_command(tmp_path):
     assert done.returncode == 0 and done.stdout.strip().endswith(f"report: {os.path.join('killed', 'report.html')}")
     results = [(tmp_path / name / "results.jsonl").read_bytes() for name in ("whole", "killed")]
     assert results[0] == results[1]
+
+
+def test_a_trial_runs_the_methods_of_a_trial_unless_others_are_named(tmp_path):
+    from experiments.run import _parse
+    from experiments.vibrating_string import STUDY
+
+    def methods(*words):
+        return _parse(STUDY, [*words, "--workdir", str(tmp_path)]).methods
+
+    assert methods("--size", "smoke") == methods("--size", "demo") == STUDY.trial_methods
+    assert set(STUDY.methods) - set(STUDY.trial_methods) == {"phdme_oracle", "hnn", "neural_ode", "fno"}
+    assert methods("--size", "laptop") == STUDY.methods
+    assert methods("--size", "smoke", "--methods", "hnn") == ("hnn",)
