@@ -28,6 +28,7 @@ def get_config(size: str) -> ConfigDict:
     # the margin is the one of largest evidence among 2, 3, 5, 7, 10 and 14 on the observed data of three seeds;
     # test errors were visible then
     base["prior"] |= {"main": 24, "pair": 8, "margin": 5.0}
+    base["baselines"] |= {"substeps": 2}
     if size == "smoke":
         base["data"]["duration"] = 0.6
         base["prior"] |= {"main": 8, "pair": 4}

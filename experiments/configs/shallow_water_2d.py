@@ -47,6 +47,7 @@ def get_config(size: str) -> ConfigDict:
     base: dict[str, Any] = line_config(size).to_dict()
     base["data"] |= {"truth_refinement": 2, "num_observed": 8}
     base["prior"] |= {"centre": (0.0, 0.0, 0.0)}
+    base["baselines"] |= {"substeps": 4}
     # waves cross about two grid points between frames
     base["network"]["propagator"]["radius"] = 3
     base["network"]["unet"] |= {"flat_time": True}
