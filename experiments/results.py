@@ -31,8 +31,8 @@ METHOD_NAMES = (
 METRIC_NAMES = (
     "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
     "energy_error", "mass_drift", "residual_mae", "residual_rms", "resolve_error", "sliced_wasserstein",
-    "spectrum_error", "energy_distance", "compliance_error", "volume_error", "parameter_error", "loss",
-    "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",
+    "spectrum_error", "energy_distance", "compliance_error", "volume_error", "parameter_error", "mass_ratio",
+    "loss", "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",
     "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",
     "compile_seconds",
 )  # fmt: skip
@@ -40,7 +40,8 @@ SPLIT_NAMES = ("train", "calibration", "test", "shifted")
 
 # Metrics of which no end is "best": a narrow band is no merit without its coverage, and coverage has a target.
 UNRANKED_METRICS = (
-    "coverage", "band_width", "spread_skill", "evidence_gain", "num_parameters", "nfe", "rejection_rate",
+    "coverage", "band_width", "spread_skill", "evidence_gain", "mass_ratio", "num_parameters", "nfe",
+    "rejection_rate",
 )  # fmt: skip
 HIGHER_IS_BETTER = ("samples_per_second",)
 

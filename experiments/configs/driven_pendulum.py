@@ -29,7 +29,7 @@ def get_config(size: str) -> ConfigDict:
         "prior": {"main": 24, "margin": 1.3, "time_tests": 200, "draws": 64 if laptop else 8},
         "network": {"width": 64, "depth": 2},
         "training": {
-            "windows": (10, 30, 60) if laptop else (10,), "steps": 4000 if laptop else 40, "batch": 32, "rate": 3e-3,
+            "windows": (10, 30) if laptop else (10,), "steps": 2000 if laptop else 40, "batch": 32, "rate": 3e-3,
         },
         "substeps": 4,
     }  # fmt: skip

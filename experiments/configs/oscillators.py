@@ -18,10 +18,10 @@ def get_config(size: str) -> ConfigDict:
     """
     laptop = size == "laptop"
     config: dict[str, Any] = {
-        "prior": {"main": 16, "pair": 6, "margin": 1.5, "time_tests": 120, "draws": 64 if laptop else 8},
+        "prior": {"main": 12, "margin": 1.5, "time_tests": 120, "draws": 64 if laptop else 8},
         "network": {"width": 64, "depth": 2},
         "training": {
-            "windows": (10, 30, 60) if laptop else (10,), "steps": 3000 if laptop else 40, "batch": 32, "rate": 3e-3,
+            "windows": (10, 30) if laptop else (10,), "steps": 2000 if laptop else 40, "batch": 32, "rate": 3e-3,
         },
         "substeps": 8,
     }  # fmt: skip

@@ -2,7 +2,12 @@
 
     x_t = (J - R) grad H(x) + G u,   J = [[0, 1], [-1, 0]],   R = diag(0, viscous damping),   G = (0, 1)
 
-with positions, then momenta, each block of the size of the degrees of freedom.
+with positions, then momenta, each block of the size of the degrees of freedom. A chain of masses between springs, with
+elongations e = B x of the springs in place of positions and velocities v in place of momenta, is
+
+    e_t = B M^-1 dH/dv,   v_t = -M^-1 B^T dH/de - M^-1 C M^-1 dH/dv,   M = diag(masses), C = diag(viscous damping)
+
+so that H = sum_j V_j(e_j) + v^T M v / 2 is a sum over fields and e_t = B v whatever the masses.
 Source: Beckers, Seidman, Perdikaris, Pappas (2022), arXiv 2305.09017, section 4 (pendulum); Greydanus, Dzamba, Yosinski
 (2019), arXiv 1906.01563, section 3 (mass and spring).
 """
@@ -65,6 +70,47 @@ def oscillator_structure(
         parity=((),) * (2 * degrees),
         ports=each("force") if driven else (),
         inject=(lambda inputs: jnp.concatenate([jnp.zeros_like(inputs), inputs])) if driven else None,
+    )
+
+
+def elongation_matrix(degrees: int) -> np.ndarray:
+    """B, elongations (degrees + 1,) of the springs of a chain between two walls from displacements (degrees,)."""
+    return np.eye(degrees + 1, degrees) - np.eye(degrees + 1, degrees, -1)
+
+
+def _chain_flow(
+    efforts: Array, parameters: Parameters, *, masses: tuple[float, ...], damping: tuple[str, ...]
+) -> Array:
+    matrix, mass = jnp.asarray(elongation_matrix(len(masses)), efforts.dtype), jnp.asarray(masses, efforts.dtype)
+    forces, momenta = efforts[: len(masses) + 1], efforts[len(masses) + 1 :]
+    velocities = momenta / mass
+    drag = jnp.stack([parameters[name] for name in damping]) * velocities
+    return jnp.concatenate([matrix @ velocities, (-matrix.T @ forces - drag) / mass])
+
+
+def chain_structure(name: str, masses: tuple[float, ...]) -> Structure:
+    """Operators of masses in a row between two walls, a spring between each two neighbours, viscously damped.
+
+    Args:
+      name: name used in results.
+      masses: of which only the ratios matter, as they scale the energy.
+    Returns:
+      the structure; fields are the elongations of the springs, then the velocities of the masses, without units.
+    """
+    springs = tuple(f"elongation_{index + 1}" for index in range(len(masses) + 1))
+    velocities = tuple(f"velocity_{index + 1}" for index in range(len(masses)))
+    damping = tuple(f"{VISCOUS}_{index + 1}" for index in range(len(masses)))
+    return Structure(
+        name=name,
+        grid=Grid((), ()),
+        fields=(*springs, *velocities),
+        units=("1",) * (2 * len(masses) + 1),
+        parameters=damping,
+        flow=partial(_chain_flow, masses=masses, damping=damping),
+        constrain=lambda state: state,
+        weights=lambda: np.ones(()),
+        boundary=lambda state: state[:0],
+        parity=((),) * (2 * len(masses) + 1),
     )
 
 

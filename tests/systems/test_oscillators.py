@@ -8,6 +8,7 @@ import pytest
 from phdme_jax.numerics.reference import solve_reference
 from phdme_jax.systems import make_system
 from phdme_jax.systems.base import injected, parameter_values, port_outputs, total_energy, vector_field
+from phdme_jax.systems.oscillators import chain_structure, elongation_matrix
 
 
 def test_damped_oscillation_in_closed_form():
@@ -45,6 +46,26 @@ def test_the_power_of_a_port_is_input_times_output():
     dissipated = 0.1 * efforts[1] ** 2
     supplied = force @ port_outputs(system.structure, efforts)
     assert float(change) == pytest.approx(float(supplied - dissipated), rel=1e-13)
+
+
+def test_a_chain_obeys_newton_and_loses_only_what_dissipates():
+    masses, stiffness, damping = np.array([1.0, 2.5]), np.array([1.4, 0.6, 0.9]), np.array([0.1, 0.3])
+    structure = chain_structure("chain", tuple(masses))
+    displacement, velocity = np.array([0.4, -0.3]), np.array([0.2, 0.7])
+    values = dict(zip(structure.parameters, jnp.asarray(damping), strict=True))
+
+    def density(state):
+        return 0.5 * jnp.sum(stiffness * state[:3] ** 2) + 0.5 * jnp.sum(masses * state[3:] ** 2)
+
+    elongation = np.array([displacement[0], displacement[1] - displacement[0], -displacement[1]])
+    np.testing.assert_allclose(elongation_matrix(2) @ displacement, elongation)
+    state = jnp.asarray(np.concatenate([elongation, velocity]))
+    rates = np.asarray(vector_field(structure, density, state, values))
+    # each mass is pulled by the spring on its right and pushed by the one on its left
+    force = -stiffness[:2] * elongation[:2] + stiffness[1:] * elongation[1:] - damping * velocity
+    np.testing.assert_allclose(rates[3:], force / masses, rtol=1e-14)
+    np.testing.assert_allclose(rates[:3], [velocity[0], velocity[1] - velocity[0], -velocity[1]], rtol=1e-14)
+    assert float(jax.grad(density)(state) @ rates) == pytest.approx(-np.sum(damping * velocity**2), rel=1e-12)
 
 
 def test_inputs_without_a_port_are_refused():
