@@ -7,6 +7,7 @@ the test is the undriven motion from (-3, 0) over 100 s, which passes over the h
 Source: Beckers, Seidman, Perdikaris, Pappas (2022), arXiv 2305.09017, and the toolbox published with it.
 """
 
+import dataclasses
 import time
 from collections.abc import Callable
 from functools import lru_cache, partial
@@ -15,23 +16,21 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from scipy.interpolate import CubicSpline
 
-from experiments import figures, network_training, priors
+from experiments import driven_generator, evaluation, figures, network_training, priors
 from experiments.configs.driven_pendulum import get_config
 from experiments.drawing import Curve, Labels
 from experiments.field_figures import effort_slices
 from experiments.files import RunFailed
 from experiments.report import Picture
 from experiments.results import Measurement
-from experiments.run import RunContext, Section, Study, main
-from phdme_jax.gp import basis as gp_basis
-from phdme_jax.gp import fit as gp_fit
-from phdme_jax.gp import observations as gp_rows
-from phdme_jax.gp import sampling as gp_sampling
+from experiments.run import RunContext, Section, Study, config_digest, main
+from phdme_jax.methods import make_method
 from phdme_jax.methods.neural_dynamics import HamiltonianField, NeuralField, solve_field
 from phdme_jax.numerics import solve_reference
 from phdme_jax.systems import make_system
-from phdme_jax.systems.base import System, injected, parameter_values, vector_field
+from phdme_jax.systems.base import System, parameter_values, vector_field
 
 SYSTEM = "driven_pendulum"
 FIELDS = ("position", "momentum")
@@ -98,52 +97,49 @@ def make_data(config: Any, seed: int) -> Data:
 
 def learn_energy(config: Any, data: Data, main: int) -> priors.Prior:
     """Energy, damping and noise by weak-form rows of the driven trajectory; `main` = 0 leaves the quadratic energy."""
-    structure = pendulum(config.system.damping).structure
     shapes = ("free", "free") if main else ("quadratic", "quadratic")
-    basis = gp_basis.Basis(2, max(main, 1), 0, shapes)
-    states = jnp.asarray(data.states)
-    box = gp_basis.make_box(states, jnp.zeros(2), config.prior.margin)
-    times = tuple(data.times.tolist())
-
-    @jax.jit
-    def build(states: Any, inputs: Any) -> gp_rows.Observations:
-        supplied = jax.vmap(partial(injected, structure))(inputs)
-        rows = gp_rows.integral_rows(
-            basis, box, structure.flow, structure.parameters, states, times, config.prior.time_tests, 1, supplied
-        )
-        return gp_rows.concatenate([rows, gp_rows.anchor_rows(basis, box, len(structure.parameters))])
-
-    rows = build(states, jnp.asarray(data.inputs))
-    start = gp_fit.initial_hyperparameters(basis, box, len(structure.parameters))
-    learn = jax.jit(lambda rows, start: gp_fit.fit(basis, box, rows, start, structure.parameters))
-    compiled = learn.lower(rows, start).compile()
-    began = time.perf_counter()
-    posterior = jax.block_until_ready(compiled(rows, start))
-    return priors.Prior(structure, basis, posterior, config.substeps, time.perf_counter() - began)
+    return priors.fit_prior(
+        pendulum(config.system.damping).structure, data.states[None], tuple(data.times.tolist()),
+        main=max(main, 1), pair=0, margin=config.prior.margin, time_tests=config.prior.time_tests, space_tests=1,
+        substeps=config.prior.substeps, centre=(0.0, 0.0), shapes=shapes, inputs=data.inputs[None],
+    )  # fmt: skip
 
 
 def forecast_energy(context: RunContext, data: Data, seed: int, main: int) -> Forecast:
     """Roll the mean energy and posterior samples out on the test."""
     config, prior = context.config, learn_energy(context.config, data, main)
-    structure, times = prior.structure, jnp.asarray(data.test_times)
-
-    def roll(energy: gp_basis.Energy) -> gp_sampling.Rollout:
-        start = jnp.asarray(config.data.test_start, jnp.float64)
-        return gp_sampling.roll_out(
-            prior.basis, structure.flow, jnp.ones(()), energy, prior.posterior.parameters, start, times, prior.substeps
-        )
-
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(6), seed), config.prior.draws)
-    mean = jax.jit(roll)(prior.posterior.mean)
-    drawn = jax.jit(jax.vmap(lambda key: roll(gp_sampling.sample_energy(prior.posterior, key))))(keys)
-    (name, learned), *_ = prior.posterior.parameters.items()
-    rows = {
-        "parameter_error": Measurement(abs(float(learned) / dict(pendulum(config.system.damping).values)[name] - 1)),
-        "rejection_rate": Measurement(float(1 - np.mean(np.asarray(drawn.ok)))),
-    }
+    times, key = tuple(data.test_times.tolist()), jax.random.fold_in(jax.random.key(6), seed)
+    starts = np.repeat(np.array([config.data.test_start]), config.sampling.num_samples, axis=0)
+    mean = priors.mean_rollouts(prior, starts[:1], times)
+    drawn = priors.sampled_rollouts(prior, starts, times, key)
+    rows = {"parameter_error": _damping_error(config, prior), "rejection_rate": Measurement(float(1 - drawn.ok.mean()))}
     if main and seed == context.seeds[0]:
         _draw_energy(context, data, prior)
-    return Forecast(np.asarray(mean.trajectory), np.asarray(drawn.trajectory), prior.seconds, rows)
+    return Forecast(mean.trajectory[0], drawn.trajectory, prior.seconds, rows)
+
+
+def _damping_error(config: Any, prior: priors.Prior) -> Measurement:
+    (learned,) = prior.posterior.parameters.values()
+    return Measurement(abs(float(learned) / config.system.damping - 1))
+
+
+def forecast_generator(context: RunContext, data: Data, seed: int, name: str) -> Forecast:
+    """Train a generator on driven rollouts of the learned energy and sample the undriven test."""
+    config, prior = context.config, learn_energy(context.config, data, context.config.prior.main)
+    prior = dataclasses.replace(prior, substeps=config.generator.substeps)
+    train_key, sample_key = jax.random.split(jax.random.fold_in(jax.random.key(9), seed))
+    began = time.perf_counter()
+    generator, rejected = driven_generator.train_driven(
+        make_method(name), prior, data.states, config, np.random.default_rng([seed, 9]), train_key,
+        config_digest(config.to_dict()), context.workdir / "training" / f"{name}_{seed}",
+    )  # fmt: skip
+    seconds = time.perf_counter() - began
+    starts, still = np.array([config.data.test_start]), np.zeros((1, len(generator.times), data.inputs.shape[1]))
+    count = config.sampling.num_samples
+    drawn = driven_generator.sample_driven(generator, prior, starts, still, count, sample_key)[0]
+    samples = CubicSpline(generator.times, drawn, axis=1)(data.test_times)
+    rows = {"parameter_error": _damping_error(config, prior), "rejection_rate": Measurement(rejected)}
+    return Forecast(samples.mean(axis=0), samples, prior.seconds + seconds, rows)
 
 
 def _draw_energy(context: RunContext, data: Data, prior: priors.Prior) -> None:
@@ -156,7 +152,7 @@ def forecast_network(context: RunContext, data: Data, seed: int, make: Callable[
     """Train a network and solve it on the test."""
     key = jax.random.fold_in(jax.random.key(8), seed)
     field, seconds = network_training.train(
-        make, (data.states, data.times, data.inputs), context.config.training, key
+        make, (data.states, data.times, data.inputs), context.config.baselines.training, key
     )
     test_times = jnp.asarray(data.test_times)
     still = jnp.zeros((len(test_times), data.inputs.shape[1]))
@@ -171,15 +167,16 @@ def forecast_network(context: RunContext, data: Data, seed: int, make: Callable[
 
 def _hamiltonian(context: RunContext) -> Callable[[Any, Any], Any]:
     structure = pendulum(context.config.system.damping).structure
-    return lambda scale, key: HamiltonianField(structure, scale, **context.config.network, key=key)
+    return lambda scale, key: HamiltonianField(structure, scale, **context.config.baselines.network, key=key)
 
 
 def _neural(context: RunContext) -> Callable[[Any, Any], Any]:
-    return lambda scale, key: NeuralField(scale, 1, **context.config.network, key=key)
+    return lambda scale, key: NeuralField(scale, 1, **context.config.baselines.network, key=key)
 
 
 # A method is one line: how it learns from the observed trajectory and forecasts the test.
 FORECASTERS: dict[str, Callable[[RunContext, Data, int], Forecast]] = {
+    "phdme_rollout": lambda context, data, seed: forecast_generator(context, data, seed, "phdme_rollout"),
     "gp_rollout": lambda context, data, seed: forecast_energy(context, data, seed, context.config.prior.main),
     "quadratic_hamiltonian": lambda context, data, seed: forecast_energy(context, data, seed, 0),
     "hnn": lambda context, data, seed: forecast_network(context, data, seed, _hamiltonian(context)),
@@ -193,6 +190,10 @@ def evaluate(context: RunContext, data: Data, seed: int, name: str) -> Forecast:
     error = float(np.mean((forecast.mean - data.test) ** 2))
     share = float(np.mean(np.mean((forecast.mean - data.test) ** 2, axis=0) / data.test.var(axis=0)))
     rows = {"mse": Measurement(error), "nmse": Measurement(share), **forecast.rows}
+    if forecast.samples is not None:
+        scored = evaluation.Forecasts(forecast.mean[None], forecast.samples[None], np.ones(1, bool), 0.0)
+        accuracy = evaluation.accuracy(data.test[None], scored, FIELDS)
+        rows |= {metric: Measurement(accuracy[metric].value) for metric in ("crps", "energy_score", "spread_skill")}
     context.results.record(SYSTEM, name, seed, "test", rows, 1)
     seconds = {"fit_seconds": Measurement(forecast.seconds, "s")}
     context.results.record(SYSTEM, name, seed, "train", seconds, 1)
@@ -217,7 +218,7 @@ def run_study(context: RunContext) -> list[Section]:
         f"test is the undriven motion from {tuple(data.test_start)} over {data.test_duration:g} s. Networks choose the "
         "length of their training windows by the error on the last fifth of the observations."
     )
-    metrics = ("mse", "nmse", "parameter_error", "fit_seconds", "rejection_rate")
+    metrics = ("mse", "nmse", "crps", "spread_skill", "parameter_error", "fit_seconds", "rejection_rate")
     return [Section("Forecast of the free motion", words, tuple(pictures), metrics)]
 
 

@@ -264,20 +264,33 @@ def sample_forecasts(
 
     Args:
       generator: trained.
-      known: one where a forecast equals the conditional mean, see `known_values`, (time, grid, field).
-      initial: initial states in physical units, (n, grid, field).
+      known: one where a forecast equals the conditional mean, see `known_values`, (time, *grid, field).
+      initial: initial states in physical units, (n, *grid, field).
       num_samples: trajectories per state.
       key: random key.
-      chunk: states at a time.
+      chunk: trajectories at a time.
     Returns:
-      samples in physical units, (n, sample, time, grid, field), float32.
+      samples in physical units, (n, sample, time, *grid, field), float32.
     """
-    means = conditional_mean(generator, initial)
-    scale = np.asarray(generator.arrays["normaliser"].scale)
+    scale = np.asarray(generator.arrays["normaliser"].scale, np.float32)
+    return _sample(generator, known, conditional_mean(generator, initial), num_samples, key, chunk) * scale
+
+
+def sample_around(
+    generator: Generator, known: np.ndarray, means: np.ndarray, num_samples: int, key: Any
+) -> np.ndarray:
+    """Draw trajectories around conditional means that are given, physical units, (n, time, *grid, field)."""
+    scale = np.asarray(generator.arrays["normaliser"].scale, np.float32)
+    return _sample(generator, known, np.asarray(means, np.float32) / scale, num_samples, key) * scale
+
+
+def _sample(
+    generator: Generator, known: np.ndarray, means: np.ndarray, num_samples: int, key: Any, chunk: int = 32
+) -> np.ndarray:
     draw = _drawer(generator.denoiser, generator.schedule, generator.sampler_steps)
-    keys = jax.random.split(key, (initial.shape[0], num_samples))
+    keys = jax.random.split(key, (len(means), num_samples))
     arrays = (generator.arrays["denoiser"], generator.arrays["scale"], jnp.asarray(known))
-    return in_chunks(partial(draw, *arrays), max(1, chunk // num_samples), means, keys) * scale.astype(np.float32)
+    return in_chunks(partial(draw, *arrays), max(1, chunk // num_samples), means, keys)
 
 
 @lru_cache

@@ -31,7 +31,6 @@ from experiments.run import RunContext, Section, Study, main
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import observations as gp_rows
-from phdme_jax.gp import sampling as gp_sampling
 from phdme_jax.methods.neural_dynamics import HamiltonianField, NeuralField, solve_field
 from phdme_jax.systems.base import Structure
 from phdme_jax.systems.oscillators import chain_structure, elongation_matrix, oscillator_structure
@@ -175,19 +174,11 @@ def forecast_energy(
     learned = recording.learned
     prior = priors.fit_prior(structure, fields[None, learned], tuple(recording.times[learned].tolist()), **options)
     first = learned.stop - 1
-    start, times = jnp.asarray(fields[first]), jnp.asarray(recording.times[first:])
-
-    def roll(energy: Any) -> Any:
-        parameters = prior.posterior.parameters
-        return gp_sampling.roll_out(
-            prior.basis, structure.flow, jnp.ones(()), energy, parameters, start, times, prior.substeps
-        ).trajectory
-
-    keys = jax.random.split(jax.random.fold_in(jax.random.key(6), seed), config.prior.draws)
-    mean = jax.jit(roll)(prior.posterior.mean)
-    drawn = jax.jit(jax.vmap(lambda key: roll(gp_sampling.sample_energy(prior.posterior, key))))(keys)
-    mean, drawn = (from_fields(np.asarray(path), degrees)[..., recording.split - first :, :] for path in (mean, drawn))
-    return Forecast(mean, drawn, prior.seconds)
+    times, key = tuple(recording.times[first:].tolist()), jax.random.fold_in(jax.random.key(6), seed)
+    starts = np.repeat(fields[None, first], config.prior.draws, axis=0)
+    paths = (priors.mean_rollouts(prior, starts[:1], times), priors.sampled_rollouts(prior, starts, times, key))
+    mean, drawn = (from_fields(path.trajectory, degrees)[:, recording.split - first :] for path in paths)
+    return Forecast(mean[0], drawn, prior.seconds)
 
 
 def forecast_network(

@@ -23,7 +23,7 @@ from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import observations as gp_rows
 from phdme_jax.gp import sampling as gp_sampling
 from phdme_jax.methods.physics import residual_variance
-from phdme_jax.systems.base import Structure
+from phdme_jax.systems.base import Structure, injected
 
 Times = tuple[float, ...]
 CHUNK = 64
@@ -80,6 +80,7 @@ def fit_prior(
     substeps: int,
     centre: tuple[float, ...],
     shapes: tuple[str, ...] = (),
+    inputs: np.ndarray | None = None,
 ) -> Prior:
     """Fit the energy to observed states by weak-form rows in time and marginal likelihood, float64.
 
@@ -95,6 +96,7 @@ def fit_prior(
       substeps: integration steps between frames in rollouts.
       centre: state at rest.
       shapes: what is known of the energy per field, see `Basis`.
+      inputs: u of the ports at the observation times, (sample, time, port); None leaves them at rest.
     Returns:
       the prior.
     """
@@ -102,21 +104,27 @@ def fit_prior(
     box = gp_basis.make_box(jnp.asarray(states), jnp.asarray(centre, float), margin)
 
     @jax.jit
-    def build(states: Any, box: gp_basis.Box) -> gp_rows.Observations:
+    def build(states: Any, box: gp_basis.Box, inputs: Any) -> gp_rows.Observations:
         parts = [
             gp_rows.integral_rows(
-                basis, box, structure.flow, structure.parameters, trajectory, times, time_tests, space_tests
+                basis, box, structure.flow, structure.parameters, trajectory, times, time_tests, space_tests,
+                None if inputs is None else supplied_rates(structure, inputs[index]),
             )
-            for trajectory in states
-        ]
+            for index, trajectory in enumerate(states)
+        ]  # fmt: skip
         return gp_rows.concatenate([*parts, gp_rows.anchor_rows(basis, box, len(structure.parameters))])
 
     start = gp_fit.initial_hyperparameters(basis, box, len(structure.parameters))
     learn = jax.jit(lambda rows, box, start: gp_fit.fit(basis, box, rows, start, structure.parameters))
-    compiled = learn.lower(rows := build(jnp.asarray(states), box), box, start).compile()
+    compiled = learn.lower(rows := build(jnp.asarray(states), box, inputs), box, start).compile()
     began = time.perf_counter()
     posterior = jax.block_until_ready(compiled(rows, box, start))
     return Prior(structure, basis, posterior, substeps, time.perf_counter() - began)
+
+
+def supplied_rates(structure: Structure, inputs: Any) -> Any:
+    """Rates G u of inputs (time, port), (time, *grid, field)."""
+    return jax.vmap(partial(injected, structure))(jnp.asarray(inputs))
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray] | None:
@@ -149,32 +157,56 @@ def _roller(basis: gp_basis.Basis, structure: Structure, times: Times, substeps:
     weights = structure.weights()
 
     @jax.jit
-    def roll(posterior: gp_fit.EnergyPosterior, states: Any, keys: Any = None) -> gp_sampling.Rollout:
+    def roll(posterior: gp_fit.EnergyPosterior, states: Any, inputs: Any, keys: Any = None) -> gp_sampling.Rollout:
         grid = jnp.asarray(weights, states.dtype)
         frames = jnp.asarray(times, states.dtype)
 
-        def one(state: Any, key: Any) -> gp_sampling.Rollout:
+        def one(state: Any, driven: Any, key: Any) -> gp_sampling.Rollout:
             energy = posterior.mean if key is None else gp_sampling.sample_energy(posterior, key)
+            supplied = supplied_rates(structure, driven) if structure.ports else None
             return gp_sampling.roll_out(
-                basis, structure.flow, grid, energy, posterior.parameters, state, frames, substeps
+                basis, structure.flow, grid, energy, posterior.parameters, state, frames, substeps, supplied
             )
 
-        return jax.vmap(one)(states, keys) if sampled else jax.vmap(lambda state: one(state, None))(states)
+        if sampled:
+            return jax.vmap(one)(states, inputs, keys)
+        return jax.vmap(partial(one, key=None))(states, inputs)
 
     return roll
 
 
-def mean_rollouts(prior: Prior, initial: np.ndarray, times: Times) -> gp_sampling.Rollout:
-    """Rollouts of the posterior-mean energy from initial states (n, grid, field), in float64."""
+def _inputs(prior: Prior, initial: np.ndarray, times: Times, inputs: np.ndarray | None) -> np.ndarray:
+    """Inputs for each initial state, at rest where None, (n, time, port)."""
+    shape = (len(initial), len(times), len(prior.structure.ports))
+    return np.zeros(shape) if inputs is None else np.broadcast_to(np.asarray(inputs, np.float64), shape)
+
+
+def mean_rollouts(
+    prior: Prior, initial: np.ndarray, times: Times, inputs: np.ndarray | None = None
+) -> gp_sampling.Rollout:
+    """Rollouts of the posterior-mean energy from initial states (n, *grid, field), in float64.
+
+    Args:
+      prior: the fitted energy.
+      initial: initial states.
+      times: times of the frames.
+      inputs: u of the ports at these times, (n, time, port); None leaves them at rest.
+    Returns:
+      rollouts, leaves with a leading axis.
+    """
     roll = _roller(prior.basis, prior.structure, times, prior.substeps, False)
-    return in_chunks(partial(roll, prior.posterior), CHUNK, np.asarray(initial, np.float64))
+    arrays = (np.asarray(initial, np.float64), _inputs(prior, initial, times, inputs))
+    return in_chunks(partial(roll, prior.posterior), CHUNK, *arrays)
 
 
-def sampled_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> gp_sampling.Rollout:
-    """Rollouts of one posterior sample for each initial state, in float64."""
+def sampled_rollouts(
+    prior: Prior, initial: np.ndarray, times: Times, key: Any, inputs: np.ndarray | None = None
+) -> gp_sampling.Rollout:
+    """Rollouts of one posterior sample for each initial state, in float64; arguments as for `mean_rollouts`."""
     roll = _roller(prior.basis, prior.structure, times, prior.substeps, True)
     keys = jax.random.split(key, initial.shape[0])
-    return in_chunks(partial(roll, prior.posterior), CHUNK, np.asarray(initial, np.float64), keys)
+    arrays = (np.asarray(initial, np.float64), _inputs(prior, initial, times, inputs), keys)
+    return in_chunks(partial(roll, prior.posterior), CHUNK, *arrays)
 
 
 @lru_cache
@@ -187,7 +219,9 @@ def _variance(basis: gp_basis.Basis, structure: Structure, times: Times) -> Call
     return variance
 
 
-def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> Rollouts:
+def make_rollouts(
+    prior: Prior, initial: np.ndarray, times: Times, key: Any, inputs: np.ndarray | None = None
+) -> Rollouts:
     """Draw and roll out one energy per initial state; rejected rollouts are dropped and counted.
 
     Args:
@@ -195,13 +229,14 @@ def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> 
       initial: initial states, (n, grid, field).
       times: times of the frames.
       key: random key.
+      inputs: u of the ports, (n, time, port); None leaves them at rest.
     Returns:
       float32 trajectories, mean rollouts and normalised residual weights.
     Raises:
       RunFailed: fewer than two rollouts are left.
     """
-    sampled = sampled_rollouts(prior, initial, times, key)
-    means = mean_rollouts(prior, initial, times)
+    sampled = sampled_rollouts(prior, initial, times, key, inputs)
+    means = mean_rollouts(prior, initial, times, inputs)
     ok = np.asarray(sampled.ok & means.ok)
     if ok.sum() < 2:
         raise RunFailed(

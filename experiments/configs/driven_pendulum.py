@@ -7,12 +7,15 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.configs.generator import generator_groups
+
 
 def get_config(size: str) -> ConfigDict:
     """Configuration of one size.
 
-    `training.windows` are frames of the windows that networks are trained on; the one with the smallest error on the
-    last fifth of the observations is kept.
+    `baselines.training.windows` are frames of the windows that networks are trained on; the one with the smallest
+    error on the last fifth of the observations is kept. `generator` says what rollouts its generator is trained on:
+    from observed states, scaled, under sines of up to `input_size`.
 
     Args:
       size: smoke or laptop.
@@ -26,11 +29,22 @@ def get_config(size: str) -> ConfigDict:
             "start": (5.0, 0.0), "duration": 50.0, "num_frames": 501, "noise": 0.15, "force": 0.1,
             "test_start": (-3.0, 0.0), "test_duration": 100.0, "test_frames": 1001,
         },
-        "prior": {"main": 24, "margin": 1.3, "time_tests": 200, "draws": 64 if laptop else 8},
-        "network": {"width": 64, "depth": 2},
-        "training": {
-            "windows": (10, 30) if laptop else (10,), "steps": 2000 if laptop else 40, "batch": 32, "rate": 3e-3,
+        "prior": {"main": 24, "margin": 1.3, "time_tests": 200, "substeps": 4},
+        "baselines": {
+            "network": {"width": 64, "depth": 2},
+            "training": {
+                "windows": (10, 30) if laptop else (10,), "steps": 2000 if laptop else 40, "batch": 32, "rate": 3e-3,
+            },
         },
-        "substeps": 4,
+        "generator": {
+            "rollouts": 4096 if laptop else 64, "duration": 100.0, "num_frames": 256, "substeps": 8,
+            "start_scale": (0.4, 1.1), "input_size": 0.1, "frequency": (0.3, 2.0),
+        },
+        **generator_groups(size, radius=0),
+        "sampling": {"num_steps": 12 if laptop else 3, "num_samples": 64 if laptop else 8},
     }  # fmt: skip
+    config["physics"] |= {"boundary_weight": 0.0}
+    if laptop:
+        config["network"]["unet"] |= {"channels": 32, "multipliers": (1, 2, 4), "embedding_size": 128}
+        config["training"] |= {"residual_stage": (4000, 32, 1e-3)}
     return ConfigDict(config)

@@ -5,7 +5,7 @@ values of the dissipation parameters. The learned prior uses the structure alone
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -172,6 +172,38 @@ def port_outputs(structure: Structure, efforts: Float[Array, "*grid field"]) -> 
     unit = jnp.eye(len(structure.ports), dtype=efforts.dtype)
     powers = [inner(structure, injected(structure, row), efforts) for row in unit]
     return jnp.stack(powers) if powers else jnp.zeros((0,), efforts.dtype)
+
+
+def with_inputs(structure: Structure) -> Structure:
+    """The structure with its inputs as further fields, so that they can be told as an initial state is.
+
+        (x, u)_t = ((J - R) e + G u, 0)
+
+    The effort of an input is the input itself. How an input changes is not for the dynamics to say: its rate is
+    written as zero, and its rows are to be left out of a residual.
+
+    Raises:
+      ValueError: the structure has no ports, or a grid with axes.
+    """
+    if not structure.ports or structure.grid.points:
+        raise ValueError(f"expected a structure with ports and without a grid, got {structure.name!r}")
+    moving = len(structure.fields)
+
+    def flow(efforts: Array, parameters: Parameters) -> Array:
+        rates = structure.flow(efforts[:moving], parameters) + injected(structure, efforts[moving:])
+        return jnp.concatenate([rates, jnp.zeros_like(efforts[moving:])])
+
+    return replace(
+        structure,
+        fields=(*structure.fields, *structure.ports),
+        units=(*structure.units, *("1",) * len(structure.ports)),
+        flow=flow,
+        constrain=lambda state: jnp.concatenate([structure.constrain(state[:moving]), state[moving:]]),
+        boundary=lambda state: structure.boundary(state[:moving]),
+        parity=(*structure.parity, *((),) * len(structure.ports)),
+        ports=(),
+        inject=None,
+    )
 
 
 def dissipated_power(

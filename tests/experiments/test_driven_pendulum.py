@@ -8,7 +8,7 @@ from experiments.run import main
 
 def test_the_energy_learned_from_one_noisy_driven_trajectory_finds_the_well(tmp_path):
     arguments = ["--size", "laptop", "--seeds", "2", "--methods", "gp_rollout,quadratic_hamiltonian"]
-    assert main(STUDY, [*arguments, "--config.prior.draws=2", "--workdir", str(tmp_path)]) == 0
+    assert main(STUDY, [*arguments, "--config.sampling.num_samples=2", "--workdir", str(tmp_path)]) == 0
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     values = {(row["method"], row["seed"], row["metric"]): row["value"] for row in rows}
     for seed in (0, 1):

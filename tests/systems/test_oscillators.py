@@ -7,7 +7,14 @@ import pytest
 
 from phdme_jax.numerics.reference import solve_reference
 from phdme_jax.systems import make_system
-from phdme_jax.systems.base import injected, parameter_values, port_outputs, total_energy, vector_field
+from phdme_jax.systems.base import (
+    injected,
+    parameter_values,
+    port_outputs,
+    total_energy,
+    vector_field,
+    with_inputs,
+)
 from phdme_jax.systems.oscillators import chain_structure, elongation_matrix
 
 
@@ -66,6 +73,19 @@ def test_a_chain_obeys_newton_and_loses_only_what_dissipates():
     np.testing.assert_allclose(rates[3:], force / masses, rtol=1e-14)
     np.testing.assert_allclose(rates[:3], [velocity[0], velocity[1] - velocity[0], -velocity[1]], rtol=1e-14)
     assert float(jax.grad(density)(state) @ rates) == pytest.approx(-np.sum(damping * velocity**2), rel=1e-12)
+
+
+def test_inputs_that_ride_along_drive_as_the_port_does():
+    system = make_system("driven_pendulum")
+    extended = with_inputs(system.structure)
+    state, force = jnp.array([0.7, -0.4]), jnp.array([0.3])
+    values = parameter_values(system, state.dtype)
+    efforts = jnp.concatenate([jax.grad(system.density)(state), force])
+    rates = vector_field(system.structure, system.density, state, values, force)
+    np.testing.assert_allclose(extended.flow(efforts, values), [*rates, 0.0], rtol=1e-14)
+    assert extended.fields == (*system.structure.fields, "force") and not extended.ports
+    with pytest.raises(ValueError, match="ports"):
+        with_inputs(make_system("mass_spring").structure)
 
 
 def test_inputs_without_a_port_are_refused():
