@@ -21,7 +21,7 @@ def learned():
 
 
 def test_the_rollout_under_the_observed_input_returns_the_observed_motion(learned):
-    config, data, prior = learned
+    _, data, prior = learned
     times = tuple(data.times[:201].tolist())
     driven = priors.mean_rollouts(prior, data.states[:1], times, data.inputs[None, :201]).trajectory[0]
     free = priors.mean_rollouts(prior, data.states[:1], times).trajectory[0]
@@ -31,7 +31,7 @@ def test_the_rollout_under_the_observed_input_returns_the_observed_motion(learne
 
 
 def test_the_residual_of_a_driven_motion_vanishes_with_its_input_alone(learned):
-    config, data, prior = learned
+    _, data, prior = learned
     rate = driven_generator.driven_dynamics(prior).rate
     times = tuple(data.times[:101].tolist())
 
@@ -47,7 +47,7 @@ def test_the_residual_of_a_driven_motion_vanishes_with_its_input_alone(learned):
 
 
 def test_the_true_rate_is_that_of_the_port(learned):
-    config, data, prior = learned
+    config, _, prior = learned
     system = driven_pendulum.pendulum(config.system.damping)
     state, force = jnp.array([1.0, -0.5], jnp.float32), jnp.array([0.08], jnp.float32)
     found = driven_generator.driven_dynamics(prior).rate(jnp.concatenate([state, force]))
