@@ -94,7 +94,8 @@ def train_driven(
     generator = generators.make_generator(
         method, None, structure, times, config.network.to_dict(), config.sampling.to_dict(), driven_dynamics(prior)
     )
-    example: Any = Example(trajectories / scale, weights, (mean / scale).astype(np.float32))
+    arrays: Any = (trajectories / scale, weights, (mean / scale).astype(np.float32))
+    example = Example(*arrays)
     generator = generators.train_generator(
         generator, structure, example, None, normaliser, training=config.training.to_dict(),
         physics=config.physics.to_dict(), key=train_key, digest=digest, workdir=workdir,

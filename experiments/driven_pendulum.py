@@ -115,7 +115,7 @@ def forecast_energy(context: RunContext, data: Data, seed: int, main: int) -> Fo
     rows = {"parameter_error": _damping_error(config, prior), "rejection_rate": Measurement(float(1 - drawn.ok.mean()))}
     if main and seed == context.seeds[0]:
         _draw_energy(context, data, prior)
-    return Forecast(mean.trajectory[0], drawn.trajectory, prior.seconds, rows)
+    return Forecast(np.asarray(mean.trajectory[0]), np.asarray(drawn.trajectory), prior.seconds, rows)
 
 
 def _damping_error(config: Any, prior: priors.Prior) -> Measurement:

@@ -177,7 +177,7 @@ def forecast_energy(
     times, key = tuple(recording.times[first:].tolist()), jax.random.fold_in(jax.random.key(6), seed)
     starts = np.repeat(fields[None, first], config.prior.draws, axis=0)
     paths = (priors.mean_rollouts(prior, starts[:1], times), priors.sampled_rollouts(prior, starts, times, key))
-    mean, drawn = (from_fields(path.trajectory, degrees)[:, recording.split - first :] for path in paths)
+    mean, drawn = (from_fields(np.asarray(path.trajectory), degrees)[:, recording.split - first :] for path in paths)
     return Forecast(mean[0], drawn, prior.seconds)
 
 
