@@ -332,3 +332,66 @@ def forecast_lines(path: Path | str, time: ArrayLike, truth: ArrayLike | None, f
     axes[-1].set_xlabel(labels.x)
     drawing.legend_below(figure, axes[0])
     return drawing.save(figure, path, labels.title)
+
+
+@styled
+def accuracy_against_cost(
+    path: Path | str, points: Mapping[str, tuple[Sequence[float], Sequence[float]]], labels: Labels
+) -> Path:
+    """An error against what a forecast costs, both logarithmic; one line a method through its settings.
+
+    Args:
+      path: PNG to write.
+      points: method -> costs and errors of its settings, in order.
+      labels: `x` and `y`, with units; `panels` are written beside the points of a line of several settings.
+
+    Returns:
+      The path.
+    """
+    figure = Figure(figsize=(6.4, 3.6))
+    axis = figure.subplots()
+    for (name, (costs, errors)), colour in zip(points.items(), drawing.colours(len(points)), strict=True):
+        axis.plot(costs, errors, "o-", color=colour, label=name, markersize=5, linewidth=1.2)
+        if len(costs) > 1:
+            for cost, error, word in zip(costs, errors, labels.panels, strict=False):
+                axis.annotate(word, (cost, error), (0, 5), textcoords="offset points", fontsize=7, ha="center")
+    for which, column in (("x", 0), ("y", 1)):
+        drawing.log_if_positive(axis, np.concatenate([np.ravel(pair[column]) for pair in points.values()]), which)
+    axis.set(xlabel=labels.x, ylabel=labels.y)
+    axis.margins(0.08)
+    drawing.legend_beside(axis)
+    return drawing.save(figure, path, labels.title)
+
+
+@styled
+def metric_over_setting(
+    path: Path | str, curves: Mapping[str, Mapping[float, Sequence[float]]], labels: Labels
+) -> Path:
+    """A metric over the values of a setting: a dot a seed, a line through the means, one colour a method.
+
+    Args:
+      path: PNG to write.
+      curves: method -> value of the setting -> the metric over seeds.
+      labels: `x` for the setting, `y` for the metric.
+
+    Returns:
+      The path.
+    """
+    figure = Figure(figsize=(6.0, 3.4))
+    axis = figure.subplots()
+    settings = sorted({value for curve in curves.values() for value in curve})
+    even = len(settings) < 2 or settings[0] <= 0
+    place = {value: float(index) if even else value for index, value in enumerate(settings)}
+    for (name, curve), colour in zip(curves.items(), drawing.colours(len(curves)), strict=True):
+        ordered = sorted(curve)
+        axis.plot([place[v] for v in ordered], [np.mean(curve[v]) for v in ordered], color=colour, label=name)
+        dots = [(place[v], seed) for v in ordered for seed in curve[v]]
+        axis.plot(*zip(*dots, strict=True), "o", color=colour, alpha=0.7, markersize=4.5, markeredgewidth=0)
+    drawing.log_if_positive(axis, np.array([s for c in curves.values() for v in c.values() for s in v]), "y")
+    if not even:
+        axis.set_xscale("log")
+    axis.set_xticks([place[value] for value in settings], [f"{value:g}" for value in settings])
+    axis.minorticks_off()
+    axis.set(xlabel=labels.x, ylabel=labels.y)
+    drawing.legend_beside(axis)
+    return drawing.save(figure, path, labels.title)

@@ -72,12 +72,14 @@ class Section:
       text: paragraphs, separated by an empty line.
       pictures: pictures in order.
       metrics: columns of a table put under the text; empty for none. A name stands for its qualified names too.
+      experiments: whose rows the table shows; empty for all.
     """
 
     title: str
     text: str = ""
     pictures: tuple[Picture, ...] = ()
     metrics: tuple[str, ...] = ()
+    experiments: tuple[str, ...] = ()
 
 
 def build_report(run_folder: Path | str, title: str | None = None, sections: Sequence[Section] | None = None) -> Path:
@@ -133,10 +135,7 @@ def _words(
     path = folder / "sections.json"
     kept: dict[str, Any] = _read_json(path)
     if sections is None and kept.get("sections") is not None:
-        sections = [
-            Section(part["title"], part["text"], tuple(Picture(**p) for p in part["pictures"]), tuple(part["metrics"]))
-            for part in kept["sections"]
-        ]
+        sections = [_kept_section(part) for part in kept["sections"]]
     title = title or kept.get("title") or _read_json(folder / "config.json").get("experiment") or folder.resolve().name
     if sections is not None:
         sections = [dataclasses.replace(part, pictures=_relative(folder, part.pictures)) for part in sections]
@@ -144,6 +143,11 @@ def _words(
     with atomic_write(path) as file:
         file.write((json.dumps({"title": title, "sections": parts}, indent=2) + "\n").encode("utf-8"))
     return title, _default_sections(folder) if sections is None else tuple(sections)
+
+
+def _kept_section(part: Mapping[str, Any]) -> Section:
+    pictures = tuple(Picture(**picture) for picture in part["pictures"])
+    return Section(part["title"], part["text"], pictures, tuple(part["metrics"]), tuple(part.get("experiments", ())))
 
 
 def _default_sections(folder: Path) -> tuple[Section, ...]:
@@ -206,7 +210,8 @@ def _section(folder: Path, section: Section, rows: Sequence[ResultRow]) -> str:
     parts = [f"<section><h2>{html.escape(section.title)}</h2>"]
     parts += [f"<p>{html.escape(text.strip())}</p>" for text in section.text.split("\n\n") if text.strip()]
     if section.metrics:
-        parts += [render_html(table) for table in make_tables(rows, section.metrics)]
+        shown = [row for row in rows if not section.experiments or row.experiment in section.experiments]
+        parts += [render_html(table) for table in make_tables(shown, section.metrics)]
     for picture in section.pictures:
         path, caption = folder / picture.file, html.escape(picture.caption)
         if not path.is_file():

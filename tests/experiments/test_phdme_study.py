@@ -1,0 +1,110 @@
+"""The page of the whole study: from rows alone, nothing lost, and drawn by a real browser where there is one."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from experiments.phdme_study import PARTS, Ratio, Rows, _cost_points, main, make_page
+from experiments.results import ResultRow, append_rows, read_rows
+
+# set PHDME_BROWSER to a Chromium that has another name
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")
+PROBE = """<script>addEventListener("load", () => {
+  const images = [...document.images], drawn = images.filter(image => image.complete && image.naturalWidth > 0);
+  const wide = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  console.log("probe " + JSON.stringify([images.length, drawn.length, wide]));
+})</script>"""
+
+
+def row(experiment, system, method, metric, value, seed=0, split="test"):
+    return ResultRow(experiment, system, method, seed, split, metric, value, None, 4, "1")
+
+
+def study_rows():
+    name = "shallow_water_1d"
+    for seed in range(3):
+        for method, nmse, crps in (("phdme", 2e-5, 2.0), ("diffusion", 1e-3, 9.0), ("gp_rollout", 1e-5, 1.6)):
+            yield row(name, name, method, "nmse", nmse * (1 + seed), seed)
+            yield row(name, name, method, "crps", crps, seed)
+        yield row(name, name, "reference", "nmse", 1e-8, seed)
+        for method, seconds in (("gp_rollout_mean", 0.02), ("phdme_calls_1", 0.01), ("phdme_calls_50", 0.4)):
+            yield row(name, name, method, "seconds_per_forecast", seconds, seed)
+            yield row(name, name, method, "nmse", 1e-5 / seconds, seed)
+            yield row(name, name, method, "crps", 2.0, seed)
+    for method in ("gp_rollout", "gp_rollout_trajectories_1", "gp_rollout_noise_0", "gp_rollout_undamped"):
+        for seed in range(3):
+            yield row("ablations", "vibrating_string", method, "nmse", 1e-5 * (1 + seed), seed)
+
+
+@pytest.fixture
+def results(tmp_path):
+    rows = list(study_rows())
+    for experiment in {one.experiment for one in rows}:
+        folder = tmp_path / "results" / experiment
+        folder.mkdir(parents=True)
+        append_rows(folder / "results.jsonl", [one for one in rows if one.experiment == experiment])
+    return tmp_path / "results"
+
+
+def test_ratios_are_those_within_a_seed(results):
+    rows = Rows("shallow_water_1d", read_rows(results / "shallow_water_1d" / "results.jsonl"))
+    # 2e-5 (1 + s) / 1e-3 (1 + s) is the same for every seed, though both errors vary threefold
+    found = Ratio("nmse", "phdme", "diffusion").sentence(rows, "shallow_water_1d")
+    assert found is not None and found.startswith("normalised MSE of phdme / diffusion: 0.02")
+    assert Ratio("crps", "phdme", "gp_rollout").sentence(rows, "shallow_water_1d").startswith("CRPS of phdme")
+    assert Ratio("nmse", "phdme", "phdme_oracle").sentence(rows, "shallow_water_1d") is None
+
+
+def test_costs_join_the_settings_of_a_method(results):
+    rows = Rows("shallow_water_1d", read_rows(results / "shallow_water_1d" / "results.jsonl"))
+    points, calls = _cost_points(rows, "shallow_water_1d", "nmse")
+    assert calls == [1, 50]
+    assert points["phdme"] == (pytest.approx([0.01, 0.4]), pytest.approx([1e-3, 2.5e-5]))
+    assert points["gp_rollout_mean"] == (pytest.approx([0.02]), pytest.approx([5e-4]))
+
+
+def test_the_page_holds_every_row_names_what_is_missing_and_is_the_same_again(results, tmp_path, capsys):
+    page = tmp_path / "page"
+    assert main(["--results", str(results), "--workdir", str(page)]) == 0
+    assert "phdme" in capsys.readouterr().out
+    assert {one.key for one in read_rows(page / "results.jsonl")} == {one.key for one in study_rows()}
+    text = (page / "report.html").read_text()
+    assert "No rows were found of" in text and PARTS["oscillators"] in text
+    assert text.count("data:image/png") == len(list((page / "figures").glob("*.png")))
+    before = (page / "report.html").read_bytes()
+    make_page(results, page)
+    assert (page / "report.html").read_bytes() == before
+
+
+def test_a_folder_without_rows_is_refused(tmp_path, capsys):
+    assert main(["--results", str(tmp_path), "--workdir", str(tmp_path / "page")]) == 2
+    assert "no folder in it holds results" in capsys.readouterr().err
+    assert not (tmp_path / "page").exists()
+
+
+def test_a_browser_draws_every_figure_without_complaint(results, tmp_path):
+    browser = os.environ.get("PHDME_BROWSER") or next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        pytest.skip("no Chromium installed; set PHDME_BROWSER to one")
+    page = make_page(results, tmp_path / "page")
+    text = page.read_text()
+    page.write_text(text.replace("</body>", PROBE + "</body>"))
+    command = [
+        browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900", "--enable-logging=stderr",
+        "--v=0", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
+    ]  # fmt: skip
+    try:
+        said = subprocess.run(command, capture_output=True, timeout=30).stderr
+    except subprocess.TimeoutExpired as late:
+        # some builds do not end after the page is drawn
+        said = late.stderr or b""
+    lines = [line for line in said.decode(errors="replace").splitlines() if "CONSOLE" in line]
+    probes = [match for line in lines if (match := re.search(r"probe (\[.*?\])", line))]
+    assert len(probes) == 1 and len(lines) == 1, lines
+    images, drawn, wide = json.loads(probes[0].group(1))
+    assert images == drawn == text.count("data:image/png") > 0
+    assert wide <= 0, "the page is wider than its window"
