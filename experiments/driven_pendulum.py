@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from experiments import driven_generator, evaluation, figures, network_training, priors
+from experiments import driven_generator, evaluation, figures, network_training, peers, priors
 from experiments.configs.driven_pendulum import get_config
 from experiments.drawing import Curve, Labels
 from experiments.field_figures import effort_slices
@@ -165,6 +165,18 @@ def forecast_network(context: RunContext, data: Data, seed: int, make: Callable[
     return Forecast(mean, None, seconds, rows)
 
 
+def forecast_peer(context: RunContext, data: Data, seed: int) -> Forecast:
+    """The public package on the same trajectory."""
+    config = context.config
+    problem = peers.Driven(
+        data.states, data.times, lambda instant: config.data.force * np.sin(instant), np.array(config.data.test_start),
+        data.test_times,
+    )  # fmt: skip
+    found = peers.forecast_phlearn(problem, config.baselines.phlearn, seed)
+    rows = {"parameter_error": Measurement(abs(found.damping / config.system.damping - 1))}
+    return Forecast(found.mean, None, found.seconds, rows)
+
+
 def _hamiltonian(context: RunContext) -> Callable[[Any, Any], Any]:
     structure = pendulum(context.config.system.damping).structure
     return lambda scale, key: HamiltonianField(structure, scale, **context.config.baselines.network, key=key)
@@ -181,6 +193,7 @@ FORECASTERS: dict[str, Callable[[RunContext, Data, int], Forecast]] = {
     "quadratic_hamiltonian": lambda context, data, seed: forecast_energy(context, data, seed, 0),
     "hnn": lambda context, data, seed: forecast_network(context, data, seed, _hamiltonian(context)),
     "neural_ode": lambda context, data, seed: forecast_network(context, data, seed, _neural(context)),
+    **({"phlearn": forecast_peer} if peers.INSTALLED else {}),
 }
 
 

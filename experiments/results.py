@@ -25,8 +25,9 @@ SYSTEM_NAMES = (
 METHOD_NAMES = (
     "reference", "phdme", "phdme_rollout", "phdme_oracle", "diffusion", "diffusion_augmented",
     "diffusion_physics", "gp_rollout",
-    "gp_dphs_independent", "quadratic_hamiltonian", "neural_ode", "hnn", "fno", "pidm_me", "pidm_se", "piddm",
-    "pg_diffusion", "cocogen", "pbfm", "eci", "guidance", "projection", "generate_then_solve", "teacher", "student",
+    "gp_dphs_independent", "quadratic_hamiltonian", "neural_ode", "hnn", "fno", "phlearn", "pidm_me", "pidm_se",
+    "piddm", "pg_diffusion", "cocogen", "pbfm", "eci", "guidance", "projection", "generate_then_solve", "teacher",
+    "student",
 )  # fmt: skip
 METRIC_NAMES = (
     "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",

@@ -35,6 +35,11 @@ def get_config(size: str) -> ConfigDict:
             "training": {
                 "windows": (10, 30) if laptop else (10,), "steps": 2000 if laptop else 40, "batch": 32, "rate": 3e-3,
             },
+            # the published package: strides between the two states of a training step
+            "phlearn": {
+                "strides": (1, 3, 10) if laptop else (3,), "steps": 6000 if laptop else 40, "batch": 64, "rate": 1e-3,
+                "width": 100,
+            },
         },
         "generator": {
             "rollouts": 4096 if laptop else 64, "duration": 100.0, "num_frames": 256, "substeps": 8,
