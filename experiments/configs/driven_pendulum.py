@@ -37,7 +37,7 @@ def get_config(size: str) -> ConfigDict:
             },
             # the published package: strides between the two states of a training step
             "phlearn": {
-                "strides": (1, 3, 10) if laptop else (3,), "steps": 6000 if laptop else 40, "batch": 64, "rate": 1e-3,
+                "strides": (1, 3, 10) if laptop else (3,), "steps": 1500 if laptop else 40, "batch": 64, "rate": 1e-3,
                 "width": 100,
             },
         },
@@ -50,6 +50,5 @@ def get_config(size: str) -> ConfigDict:
     }  # fmt: skip
     config["physics"] |= {"boundary_weight": 0.0}
     if laptop:
-        config["network"]["unet"] |= {"channels": 32, "multipliers": (1, 2, 4), "embedding_size": 128}
-        config["training"] |= {"residual_stage": (4000, 32, 1e-3)}
+        config["training"] |= {"residual_stage": (1000, 32, 1e-3)}
     return ConfigDict(config)
