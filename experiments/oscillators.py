@@ -144,8 +144,7 @@ def find_masses(config: Any, recording: Recording) -> tuple[float, ...]:
 
     @jax.jit
     def cost(log_ratio: Any) -> Any:
-        masses: Any = (1.0, jnp.exp(log_ratio))
-        flow = chain_structure("double_oscillator", masses).flow
+        flow = chain_structure("double_oscillator", (1.0, jnp.exp(log_ratio))).flow
         rows = gp_rows.integral_rows(basis, box, flow, parameters, learned, times, config.prior.time_tests, 1)
         rows = gp_rows.concatenate([rows, gp_rows.anchor_rows(basis, box, len(parameters))])
         return gp_fit.fit(basis, box, rows, start, parameters).objective

@@ -79,7 +79,7 @@ def elongation_matrix(degrees: int) -> np.ndarray:
 
 
 def _chain_flow(
-    efforts: Array, parameters: Parameters, *, masses: tuple[float, ...], damping: tuple[str, ...]
+    efforts: Array, parameters: Parameters, *, masses: tuple[float | Array, ...], damping: tuple[str, ...]
 ) -> Array:
     matrix, mass = jnp.asarray(elongation_matrix(len(masses)), efforts.dtype), jnp.asarray(masses, efforts.dtype)
     forces, momenta = efforts[: len(masses) + 1], efforts[len(masses) + 1 :]
@@ -88,12 +88,12 @@ def _chain_flow(
     return jnp.concatenate([matrix @ velocities, (-matrix.T @ forces - drag) / mass])
 
 
-def chain_structure(name: str, masses: tuple[float, ...]) -> Structure:
+def chain_structure(name: str, masses: tuple[float | Array, ...]) -> Structure:
     """Operators of masses in a row between two walls, a spring between each two neighbours, viscously damped.
 
     Args:
       name: name used in results.
-      masses: of which only the ratios matter, as they scale the energy.
+      masses: of which only the ratios matter, as they scale the energy; may be traced.
     Returns:
       the structure; fields are the elongations of the springs, then the velocities of the masses, without units.
     """
