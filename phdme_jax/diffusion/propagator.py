@@ -1,10 +1,12 @@
 """A learned time step, repeated: the conditional mean of a trajectory given its initial state.
 
     x_{k+1} = x_k + A u_k + MLP(u_k),   u_k = the states within `radius` grid points of each point
+    gated layers of the MLP:  h_{l+1} = silu(W_l h_l) * (V_l u_k)
 
 The same small network acts at every point and every frame, which is how waves behave; one linear part A carries the
 linear part of the dynamics. Past the ends of the grid the fields are continued by their parity. A grid without axes is
 a single point: the network acts on the whole state.
+Source of the gates: Shazeer (2020), arXiv 2002.05202.
 """
 
 import dataclasses
@@ -26,12 +28,14 @@ class Propagator:
       radius: reach of one step in grid points; waves must not travel farther between two frames.
       width: hidden units at each point.
       depth: hidden layers.
+      gated: whether hidden layers are multiplied by linear functions of the states, as products of fields ask for.
     """
 
     parity: Parity
     radius: int = 6
     width: int = 64
     depth: int = 2
+    gated: bool = False
 
 
 class _Step(nn.Module):
@@ -44,6 +48,8 @@ class _Step(nn.Module):
         hidden = around
         for _ in range(self.config.depth):
             hidden = nn.silu(Linear(self.config.width, self.param_dtype)(hidden))
+            if self.config.gated:
+                hidden = hidden * Linear(self.config.width, self.param_dtype)(around)
         num_fields = state.shape[-1]
         change = Linear(num_fields, self.param_dtype, zero=True, use_bias=False)(around)
         change = change + Linear(num_fields, self.param_dtype, zero=True)(hidden)

@@ -7,7 +7,7 @@ import pytest
 
 from phdme_jax.diffusion.propagator import Propagator, init_propagator, propagate
 
-PLANE = Propagator(parity=((1, 1), (-1, 1), (1, -1)), radius=2, width=8, depth=1)
+PLANE = Propagator(parity=((1, 1), (-1, 1), (1, -1)), radius=2, width=8, depth=2, gated=True)
 
 
 def with_all_weights(config, state, key):
@@ -20,10 +20,11 @@ def with_all_weights(config, state, key):
     )
 
 
+@pytest.mark.parametrize("gated", [False, True])
 @pytest.mark.parametrize("shape", [(2,), (11, 2), (11, 9, 3)])
-def test_a_step_changes_what_lies_within_its_radius_and_nothing_else(shape):
+def test_a_step_changes_what_lies_within_its_radius_and_nothing_else(shape, gated):
     axes = len(shape) - 1
-    config = Propagator(parity=((1,) * axes,) * shape[-1], radius=2, width=8, depth=1)
+    config = Propagator(parity=((1,) * axes,) * shape[-1], radius=2, width=8, depth=1, gated=gated)
     state = jax.random.normal(jax.random.key(0), shape)
     params = with_all_weights(config, state, jax.random.key(1))
     middle = tuple(size // 2 for size in shape[:-1])
