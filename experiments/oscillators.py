@@ -168,7 +168,7 @@ def forecast_energy(
     options = {
         "main": config.prior.main, "pair": 0, "margin": config.prior.margin, "time_tests": config.prior.time_tests,
         "space_tests": 1, "substeps": config.substeps, "centre": (0.0,) * size,
-        "shapes": ("quadratic" if quadratic else "free",) * size,
+        "shapes": ("quadratic" if quadratic else "free",) * size, "iterations": config.prior.iterations,
     }  # fmt: skip
     learned = recording.learned
     prior = priors.fit_prior(structure, fields[None, learned], tuple(recording.times[learned].tolist()), **options)

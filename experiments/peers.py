@@ -1,4 +1,4 @@
-"""Outside peers: public packages on the same data, where they are installed (`pip install phdme_jax[peers]`).
+"""Outside peers: public packages on the same data, where they are installed (`pip install -e ".[peers]"`).
 
 phlearn is the package of pseudo-Hamiltonian neural networks by its authors: x_t = (S - R) grad H(x) + F(x, t), the
 energy a network, trained on single steps of an integrator.

@@ -81,6 +81,7 @@ def fit_prior(
     centre: tuple[float, ...],
     shapes: tuple[str, ...] = (),
     inputs: np.ndarray | None = None,
+    iterations: int = 150,
 ) -> Prior:
     """Fit the energy to observed states by weak-form rows in time and marginal likelihood, float64.
 
@@ -97,6 +98,7 @@ def fit_prior(
       centre: state at rest.
       shapes: what is known of the energy per field, see `Basis`.
       inputs: u of the ports at the observation times, (sample, time, port); None leaves them at rest.
+      iterations: of the search for hyperparameters, at the most.
     Returns:
       the prior.
     """
@@ -115,7 +117,7 @@ def fit_prior(
         return gp_rows.concatenate([*parts, gp_rows.anchor_rows(basis, box, len(structure.parameters))])
 
     start = gp_fit.initial_hyperparameters(basis, box, len(structure.parameters))
-    learn = jax.jit(lambda rows, box, start: gp_fit.fit(basis, box, rows, start, structure.parameters))
+    learn = jax.jit(lambda rows, box, start: gp_fit.fit(basis, box, rows, start, structure.parameters, iterations))
     compiled = learn.lower(rows := build(jnp.asarray(states), box, inputs), box, start).compile()
     began = time.perf_counter()
     posterior = jax.block_until_ready(compiled(rows, box, start))

@@ -18,7 +18,10 @@ def get_config(size: str) -> ConfigDict:
     """
     laptop = size == "laptop"
     config: dict[str, Any] = {
-        "prior": {"main": 12, "margin": 1.5, "time_tests": 120, "draws": 64 if laptop else 8},
+        # the search for a quadratic energy of two masses is not over after 150 iterations
+        "prior": {
+            "main": 12, "margin": 1.5, "time_tests": 120, "iterations": 600, "draws": 64 if laptop else 8,
+        },
         "network": {"width": 64, "depth": 2},
         "training": {
             "windows": (10, 30) if laptop else (10,), "steps": 2000 if laptop else 40, "batch": 32, "rate": 3e-3,
