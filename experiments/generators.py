@@ -23,6 +23,7 @@ from phdme_jax.diffusion.unet import make_unet
 from phdme_jax.methods.base import Method, Normaliser
 from phdme_jax.methods.forecaster import Example, PhysicsTerms, generate, mean_loss, residual_loss
 from phdme_jax.methods.physics import learned_rate
+from phdme_jax.methods.spread import init_spread, predicted_scale, spread_loss
 from phdme_jax.systems.base import Structure
 from phdme_jax.training import MixedData, make_optimizer
 
@@ -168,9 +169,13 @@ def train_generator(
     generator = with_arrays(generator, scale=jnp.asarray(scale))
     condition = Condition(jnp.asarray(synthetic.mean[0, 0]), jnp.asarray(synthetic.mean[0]))
     params = generator.denoiser.init(init_key, jnp.asarray(synthetic.state[0]), condition)
+    if training.get("spread_stage"):
+        spread = init_spread(jnp.asarray(synthetic.mean[0]), jax.random.fold_in(init_key, 1))
+        loss, spread_key = spread_loss(jnp.asarray(scale)), jax.random.fold_in(residual_key, 1)
+        spread = trainer.run("spread", loss, spread, (synthetic, observed), spread_key, *training["spread_stage"])
+        generator = with_arrays(generator, spread=spread)
     scaled = tuple(
-        None if part is None else (part, jnp.broadcast_to(scale, (part.state.shape[0], *scale.shape)))
-        for part in (synthetic, observed)
+        None if part is None else (part, _scales(generator, part.mean)) for part in (synthetic, observed)
     )
     denoising = residual_loss(generator.denoiser, generator.schedule, terms, generator.times)
     params = trainer.run("residual", denoising, params, scaled, residual_key, *training["residual_stage"])
@@ -194,7 +199,7 @@ class StageTrainer:
         # matrices of the small dense propagator take orthogonalised steps
         optimizer = make_optimizer(
             rate, min(100, steps // 10), steps, final_fraction=0.01,
-            matrix_steps=self.matrix_steps and stage != "residual",
+            matrix_steps=self.matrix_steps and stage not in ("residual", "spread"),
         )
         options = LoopOptions(
             batch_size=batch,
@@ -224,6 +229,19 @@ def _residual_scale(example: Example) -> np.ndarray:
     others = (0, *range(2, error.ndim - 1))
     scale = np.sqrt(np.mean(error**2, axis=others, keepdims=True))[0]
     return np.maximum(scale, 1e-3 * scale.max()).astype(np.float32)
+
+
+@jax.jit
+def _predict_scales(params: Any, base: Any, means: Any) -> Any:
+    return jax.vmap(partial(predicted_scale, params, base))(means)
+
+
+def _scales(generator: Generator, means: Any) -> Any:
+    """Scale of what each mean leaves, (n, time, *ones, field): predicted, or the same for all."""
+    base = generator.arrays["scale"]
+    if "spread" not in generator.arrays:
+        return jnp.broadcast_to(base, (len(means), *base.shape))
+    return in_chunks(partial(_predict_scales, generator.arrays["spread"], base), 128, np.asarray(means))
 
 
 @partial(jax.jit, static_argnums=0)
@@ -289,17 +307,18 @@ def _sample(
 ) -> np.ndarray:
     draw = _drawer(generator.denoiser, generator.schedule, generator.sampler_steps)
     keys = jax.random.split(key, (len(means), num_samples))
-    arrays = (generator.arrays["denoiser"], generator.arrays["scale"], jnp.asarray(known))
-    return in_chunks(partial(draw, *arrays), max(1, chunk // num_samples), means, keys)
+    arrays = (generator.arrays["denoiser"], jnp.asarray(known))
+    scales = np.asarray(_scales(generator, means))
+    return in_chunks(partial(draw, *arrays), max(1, chunk // num_samples), scales, means, keys)
 
 
 @lru_cache
 def _drawer(denoiser: Network, schedule: schedules.Schedule, num_steps: int) -> Callable:
     @jax.jit
-    def draw(params: Any, scale: Any, known: Any, means: Any, keys: Any) -> Any:
-        def one(mean: Any, key: Any) -> Any:
+    def draw(params: Any, known: Any, scales: Any, means: Any, keys: Any) -> Any:
+        def one(scale: Any, mean: Any, key: Any) -> Any:
             return generate(denoiser, schedule, params, mean, scale, known, key, num_steps)
 
-        return jax.vmap(jax.vmap(one, in_axes=(None, 0)))(means, keys)
+        return jax.vmap(jax.vmap(one, in_axes=(None, None, 0)))(scales, means, keys)
 
     return draw

@@ -8,7 +8,9 @@ def generator_groups(size: str, radius: int) -> dict[str, dict[str, Any]]:
 
     A learned step is free in directions that no trajectory has; noise on its start (in standard deviations of the
     fields) keeps it stable there. Stages of the conditional mean are (window, steps, batch, learning rate), on clean
-    rollouts and on noisy observations; that of the diffusion model is (steps, batch, learning rate).
+    rollouts and on noisy observations; that of the diffusion model is (steps, batch, learning rate). So is
+    `spread_stage`, which a study may add: the scale of what the mean leaves is then told from the mean, see
+    `phdme_jax.methods.spread`, and not the same for all.
 
     Args:
       size: smoke, demo, laptop or accelerator.
