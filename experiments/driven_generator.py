@@ -77,24 +77,19 @@ def train_driven(
     starts = draw_starts(states, options.rollouts, options.start_scale, randomness)
     inputs = draw_inputs(np.asarray(times), options.rollouts, options.input_size, options.frequency, randomness)
     roll_key, train_key = jax.random.split(key)
-    sampled = priors.sampled_rollouts(prior, starts, times, roll_key, inputs)
-    means = priors.mean_rollouts(prior, starts, times, inputs)
-    kept = np.asarray(sampled.ok & means.ok)
-    moving = np.asarray(sampled.trajectory)[kept].astype(np.float32)
+    moving, means, kept = priors.kept_rollouts(prior, starts, times, roll_key, inputs)
     told = inputs[kept].astype(np.float32)
     weights = priors.trajectory_weights(prior, moving, times)
     # the dynamics say nothing about how an input changes
     weights = np.concatenate([weights, np.zeros_like(told[:, 1:])], axis=-1)
-    trajectories, mean = (
-        np.concatenate([part, told], axis=-1) for part in (moving, np.asarray(means.trajectory)[kept])
-    )
+    trajectories, mean = (np.concatenate([part, told], axis=-1) for part in (moving, means))
     normaliser = fit_normaliser(jnp.asarray(trajectories))
     scale = np.asarray(normaliser.scale)
     structure = with_inputs(prior.structure)
     generator = generators.make_generator(
         method, None, structure, times, config.network.to_dict(), config.sampling.to_dict(), driven_dynamics(prior)
     )
-    arrays: Any = (trajectories / scale, weights, (mean / scale).astype(np.float32))
+    arrays: Any = (trajectories / scale, weights, mean / scale)
     example = Example(*arrays)
     generator = generators.train_generator(
         generator, structure, example, None, normaliser, training=config.training.to_dict(),

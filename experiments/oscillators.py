@@ -4,9 +4,10 @@
 
 One mass on a spring (`oscillator`) and two masses between springs (`double_oscillator`), one recording each. Learned
 from are the recorded positions and their slopes; the velocities in the files were derived from the positions by a
-smoothing that takes a tenth off the fast motion, so that positions would not be their integral. Forecasts start from
-the last frame whose slope needs no frame of the second half, and are scored against positions and velocities as
-recorded. Two masses are in a ratio that only the data know: the one of largest evidence, for every method with masses.
+smoothing that takes a quarter off the fast motion of two masses, so that positions would not be their integral.
+Forecasts start from the last frame whose slope needs no frame of the second half, and are scored against positions and
+velocities as recorded. Two masses are in a ratio that only the data know: the one of largest evidence, for every method
+with masses.
 Source: Schmidt and Lipson (2009), Science 324, 81-85 (recordings).
 """
 
@@ -217,7 +218,7 @@ def evaluate(context: RunContext, recording: Recording, masses: tuple[float, ...
     """Learn, forecast, write the rows; nmse is the mean over all positions and velocities."""
     forecast = FORECASTERS[name](context, recording, masses, seed)
     system, truth, degrees = structure_of(masses).name, recording.truth[recording.split :], recording.degrees
-    share = np.mean((np.nan_to_num(forecast.mean) - truth) ** 2, axis=0) / truth.var(axis=0)
+    share = np.mean((forecast.mean - truth) ** 2, axis=0) / truth.var(axis=0)
     rows = {
         "nmse": Measurement(float(share.mean())),
         "nmse_position": Measurement(float(share[:degrees].mean())),

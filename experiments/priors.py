@@ -221,19 +221,19 @@ def _variance(basis: gp_basis.Basis, structure: Structure, times: Times) -> Call
     return variance
 
 
-def make_rollouts(
+def kept_rollouts(
     prior: Prior, initial: np.ndarray, times: Times, key: Any, inputs: np.ndarray | None = None
-) -> Rollouts:
-    """Draw and roll out one energy per initial state; rejected rollouts are dropped and counted.
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Draw and roll out one energy per initial state, and the mean energy beside it.
 
     Args:
       prior: the fitted energy.
-      initial: initial states, (n, grid, field).
+      initial: initial states, (n, *grid, field).
       times: times of the frames.
       key: random key.
-      inputs: u of the ports, (n, time, port); None leaves them at rest.
+      inputs: u of the ports at these times, (n, time, port); None leaves them at rest.
     Returns:
-      float32 trajectories, mean rollouts and normalised residual weights.
+      sampled and mean trajectories, float32, without those that were rejected, and which were kept, (n,).
     Raises:
       RunFailed: fewer than two rollouts are left.
     """
@@ -245,9 +245,14 @@ def make_rollouts(
             "nearly every rollout of the learned energy left the range of the data or gained energy; give more "
             "trajectories, check the units of time and grid, or raise --config.prior.margin"
         )
-    states = np.asarray(sampled.trajectory)[ok].astype(np.float32)
-    weights = trajectory_weights(prior, states, times)
-    return Rollouts(states, np.asarray(means.trajectory)[ok].astype(np.float32), weights, float(1 - ok.mean()))
+    states, centre = (np.asarray(rolled.trajectory)[ok].astype(np.float32) for rolled in (sampled, means))
+    return states, centre, ok
+
+
+def make_rollouts(prior: Prior, initial: np.ndarray, times: Times, key: Any) -> Rollouts:
+    """Kept rollouts with normalised residual weights; arguments and errors as for `kept_rollouts`."""
+    states, means, ok = kept_rollouts(prior, initial, times, key)
+    return Rollouts(states, means, trajectory_weights(prior, states, times), float(1 - ok.mean()))
 
 
 def trajectory_weights(prior: Prior, states: np.ndarray, times: Times) -> np.ndarray:

@@ -27,7 +27,7 @@ from phdme_jax.systems.base import Structure
 
 FORMAT = 2
 FOLDER, ARRAYS, RECORD = "forecaster", "arrays.npz", "forecaster.json"
-NETWORKS = ("propagator", "denoiser")
+NETWORKS = ("propagator", "denoiser", "spread")
 
 
 @dataclasses.dataclass(frozen=True)
