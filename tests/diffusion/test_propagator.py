@@ -53,3 +53,15 @@ def test_mirroring_past_the_walls_is_what_a_doubled_basin_would_do():
     one, right, left = (propagate(PLANE, params, x, 2)[1] for x in (state, beyond_right, beyond_left))
     np.testing.assert_allclose(right[:7], one[:7], atol=1e-6)
     np.testing.assert_allclose(left[8:], one[1:], atol=1e-6)
+
+
+def test_gates_multiply_so_that_closed_ones_leave_an_affine_step():
+    state = jax.random.normal(jax.random.key(0), (8, 7, 3)).at[jnp.array([0, -1]), :, 1].set(0.0)
+    params = with_all_weights(PLANE, state, jax.random.key(1))
+    closed = {**params, **{name: jax.tree.map(jnp.zeros_like, params[name]) for name in ("Linear_1", "Linear_3")}}
+
+    def bend(these):
+        one, two, none = (propagate(PLANE, these, scale * state, 2)[1] for scale in (1.0, 2.0, 0.0))
+        return float(jnp.abs(two - 2 * one + none).max())
+
+    assert bend(closed) < 1e-5 < 0.1 < bend(params)

@@ -5,11 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import driven_generator, driven_pendulum, priors
+from experiments import driven_generator, driven_pendulum, generators, priors
 from experiments.configs.driven_pendulum import get_config
 from phdme_jax.methods import make_method
 from phdme_jax.methods.physics import dynamics_residual
-from phdme_jax.systems.base import parameter_values, vector_field
+from phdme_jax.systems.base import parameter_values, vector_field, with_inputs
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +54,26 @@ def test_the_true_rate_is_that_of_the_port(learned):
     true = vector_field(system.structure, system.density, state, parameter_values(system, state.dtype), force)
     np.testing.assert_allclose(found[:2], true, atol=0.05)
     assert found[2] == 0.0
+
+
+def test_the_rows_of_inputs_weigh_nothing_and_inputs_are_known(learned, tmp_path, monkeypatch):
+    config, data, prior = learned
+    given = []
+
+    def catch(generator, structure, synthetic, *others, **named):
+        given.append(synthetic)
+        return generator
+
+    monkeypatch.setattr(generators, "train_generator", catch)
+    driven_generator.train_driven(
+        make_method("phdme_rollout"), prior, data.states, config, np.random.default_rng(0), jax.random.key(0), "x",
+        tmp_path,
+    )  # fmt: skip
+    (example,) = given
+    assert np.all(example.weight[..., 2] == 0) and np.all(example.weight[..., :2] > 0)
+    np.testing.assert_array_equal(example.state[..., 2], example.mean[..., 2])
+    known = driven_generator.known_values(with_inputs(prior.structure), tuple(np.arange(5.0)), 2)
+    np.testing.assert_array_equal(known, [[1, 1, 1]] + 4 * [[0, 0, 1]])
 
 
 def test_samples_keep_start_and_inputs_and_follow_the_input(learned, tmp_path):

@@ -10,13 +10,14 @@ from phdme_jax.methods.spread import init_spread, predicted_scale, spread_loss
 
 
 def waves(count, seed):
-    """Means of amplitudes between 0.3 and 3; what they leave grows as amplitude squared and with time."""
+    """Means of amplitudes between 0.3 and 3; what they leave grows with time, for large ones faster than for small."""
     random = np.random.default_rng(seed)
     amplitude = random.uniform(0.3, 3.0, (count, 1, 1, 1))
     grid, times = np.linspace(0, np.pi, 16), np.linspace(0, 1, 9)
     shape = np.stack([np.cos(grid), np.sin(grid)], axis=-1)
-    mean = amplitude * np.cos(times)[:, None, None] * shape
-    scale = 0.02 * amplitude**2 * times[:, None, None] * np.array([1.0, 3.0])
+    # the mean stands still: how much amplitude matters when is in the time alone
+    mean = amplitude * np.ones_like(times)[:, None, None] * shape
+    scale = 0.02 * amplitude ** (3 * times[:, None, None]) * times[:, None, None] * np.array([1.0, 3.0])
     state = mean + scale * random.standard_normal(mean.shape)
     return [jnp.asarray(part, jnp.float32) for part in (state, mean, np.broadcast_to(scale, mean.shape)[:, :, :1])]
 
