@@ -3,11 +3,11 @@
     python -m experiments.oscillators --data_dir ../shared/data --size laptop --seeds 3
 
 One mass on a spring (`oscillator`) and two masses between springs (`double_oscillator`), one recording each. Learned
-from are the recorded positions and their slopes; the velocities in the files were derived from the positions by a
-smoothing that takes a quarter off the fast motion of two masses, so that positions would not be their integral.
-Forecasts start from the last frame whose slope needs no frame of the second half, and are scored against positions and
-velocities as recorded. Two masses are in a ratio that only the data know: the one of largest evidence, for every method
-with masses.
+from are the recorded positions and their slopes. The velocities in the files are a linear filter of thirteen positions
+that takes a quarter off the fast motion of two masses, so that positions would not be their integral. Forecasts start
+from the last frame whose slope needs no frame of the second half, and are scored against positions and velocities as
+recorded: the forecast positions of every method are passed through that filter, whose weights are found on the first
+half. Two masses are in a ratio that only the data know: the one of largest evidence, for every method with masses.
 Source: Schmidt and Lipson (2009), Science 324, 81-85 (recordings).
 """
 
@@ -39,6 +39,8 @@ from phdme_jax.systems.oscillators import chain_structure, elongation_matrix, os
 FILES = {"oscillator": "real_linear_h_1.txt", "double_oscillator": "real_double_linear_h_1.txt"}
 # slopes are those of cubics through nine frames
 REACH, ORDER = 4, 3
+# frames to each side that a recorded velocity was made of; its weights fade to a hundredth there
+FILTER_REACH = 6
 RATIOS = np.geomspace(0.25, 4.0, 7)
 
 
@@ -50,12 +52,14 @@ class Recording(NamedTuple):
       truth: the same with velocities as recorded.
       times: since the first frame.
       split: index of the first frame that is scored.
+      weights: velocities in the file are sum_k weights_k (q_{t+k} - q_{t-k}), k from one.
     """
 
     states: np.ndarray
     truth: np.ndarray
     times: np.ndarray
     split: int
+    weights: np.ndarray
 
     @property
     def degrees(self) -> int:
@@ -66,6 +70,29 @@ class Recording(NamedTuple):
     def learned(self) -> slice:
         """Frames that are learned from: those of the first half whose slopes need no others."""
         return slice(REACH, self.split - REACH)
+
+    @property
+    def forecast_times(self) -> np.ndarray:
+        """From the last frame that is learned from to as many beyond the end as recorded velocities reach to."""
+        beyond = self.times[-1] + self.times[1] * np.arange(1, FILTER_REACH + 1)
+        return np.concatenate([self.times[self.learned.stop - 1 :], beyond])
+
+    def as_recorded(self, positions: np.ndarray) -> np.ndarray:
+        """Scored frames, (time, field), of positions at `forecast_times`: velocities as the file's were made."""
+        start = self.learned.stop - 1
+        whole = np.concatenate([self.states[:start, : self.degrees], positions])
+        velocities = _differences(whole) @ self.weights
+        scored = slice(self.split, len(self.times))
+        return np.concatenate([whole[scored], velocities[self.split - FILTER_REACH :]], axis=1)
+
+
+def _differences(positions: np.ndarray) -> np.ndarray:
+    """q_{t+k} - q_{t-k}, (time - 2 reach, degree, reach)."""
+    reach, count = FILTER_REACH, len(positions)
+    pairs = [
+        positions[reach + k : count - reach + k] - positions[reach - k : count - reach - k] for k in range(1, reach + 1)
+    ]
+    return np.stack(pairs, axis=-1)
 
 
 def load(data_dir: Path, name: str) -> Recording:
@@ -93,11 +120,13 @@ def load(data_dir: Path, name: str) -> Recording:
     slope = savgol_filter(position, 2 * REACH + 1, ORDER, deriv=1, delta=float(time[1]), axis=0)
     size, speed = position[:split].std(), slope[REACH : split - REACH].std()
     states, truth = (np.concatenate([position / size, rate / speed], axis=1) for rate in (slope, velocity))
-    return Recording(states, truth, time * speed / size, split)
+    known, made = _differences(position[:split] / size), velocity[FILTER_REACH : split - FILTER_REACH] / speed
+    weights = np.linalg.lstsq(known.reshape(-1, FILTER_REACH), made.reshape(-1), rcond=None)[0]
+    return Recording(states, truth, time * speed / size, split, weights)
 
 
 class Forecast(NamedTuple):
-    """Positions and velocities of the second half, samples or None, seconds of learning."""
+    """Positions and velocities of the second half, positions of samples or None, seconds of learning."""
 
     mean: np.ndarray
     samples: np.ndarray | None
@@ -174,11 +203,12 @@ def forecast_energy(
     learned = recording.learned
     prior = priors.fit_prior(structure, fields[None, learned], tuple(recording.times[learned].tolist()), **options)
     first = learned.stop - 1
-    times, key = tuple(recording.times[first:].tolist()), jax.random.fold_in(jax.random.key(6), seed)
+    times, key = tuple(recording.forecast_times.tolist()), jax.random.fold_in(jax.random.key(6), seed)
     starts = np.repeat(fields[None, first], config.prior.draws, axis=0)
     paths = (priors.mean_rollouts(prior, starts[:1], times), priors.sampled_rollouts(prior, starts, times, key))
-    mean, drawn = (from_fields(np.asarray(path.trajectory), degrees)[:, recording.split - first :] for path in paths)
-    return Forecast(mean[0], drawn, prior.seconds)
+    mean, drawn = (from_fields(np.asarray(path.trajectory), degrees)[..., :degrees] for path in paths)
+    scored = slice(recording.split - first, len(recording.times) - first)
+    return Forecast(recording.as_recorded(mean[0]), drawn[:, scored], prior.seconds)
 
 
 def forecast_network(
@@ -198,11 +228,10 @@ def forecast_network(
     parts = (states[learned], recording.times[learned], still[learned])
     key = jax.random.fold_in(jax.random.key(8), seed)
     field, seconds = network_training.train(make, parts, context.config.training, key)
-    first = learned.stop - 1
-    arrays = [jnp.asarray(part[first:]) for part in (recording.times, still)]
-    path = np.asarray(jax.jit(partial(solve_field, field))(jnp.asarray(states[first]), *arrays))
+    arrays = (jnp.asarray(recording.forecast_times), jnp.zeros((len(recording.forecast_times), 0)))
+    path = np.asarray(jax.jit(partial(solve_field, field))(jnp.asarray(states[learned.stop - 1]), *arrays))
     mean = from_fields(path, degrees) if hamiltonian else path
-    return Forecast(mean[recording.split - first :], None, seconds)
+    return Forecast(recording.as_recorded(mean[:, :degrees]), None, seconds)
 
 
 # A method is one line: how it learns from the first half and forecasts the second.
@@ -259,11 +288,10 @@ def run_study(context: RunContext) -> list[Section]:
 
 def _draw(context: RunContext, recording: Recording, system: str, name: str, forecast: Forecast) -> Picture:
     degrees = recording.degrees
-    samples = None if forecast.samples is None else forecast.samples[..., :degrees]
     panels = tuple(f"position {index + 1}" for index in range(degrees))
     path = figures.forecast_lines(
         context.figure_path(f"{system}_{name}"), recording.times[recording.split :],
-        recording.truth[recording.split :, :degrees], Curve(name, forecast.mean[:, :degrees], samples=samples),
+        recording.truth[recording.split :, :degrees], Curve(name, forecast.mean[:, :degrees], samples=forecast.samples),
         Labels(x="time [position / velocity unit]", y="position [deviation]", panels=panels),
     )  # fmt: skip
     return Picture(path, f"{name}: forecast of the second half, first seed")

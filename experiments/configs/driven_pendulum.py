@@ -33,11 +33,12 @@ def get_config(size: str) -> ConfigDict:
         "baselines": {
             "network": {"width": 64, "depth": 2},
             "training": {
-                "windows": (10, 30) if laptop else (10,), "steps": 2000 if laptop else 40, "batch": 32, "rate": 3e-3,
+                "windows": (10, 30, 60) if laptop else (10,), "steps": 2000 if laptop else 40, "batch": 32,
+                "rate": 3e-3,
             },
             # the published package: strides between the two states of a training step
             "phlearn": {
-                "strides": (1, 3, 10) if laptop else (3,), "steps": 1500 if laptop else 40, "batch": 64, "rate": 1e-3,
+                "strides": (1, 3, 10) if laptop else (3,), "steps": 6000 if laptop else 40, "batch": 64, "rate": 1e-3,
                 "width": 100,
             },
         },

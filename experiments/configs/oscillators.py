@@ -24,7 +24,8 @@ def get_config(size: str) -> ConfigDict:
         },
         "network": {"width": 64, "depth": 2},
         "training": {
-            "windows": (10, 30) if laptop else (10,), "steps": 2000 if laptop else 40, "batch": 32, "rate": 3e-3,
+            "windows": (10, 30, 60, 120) if laptop else (10,), "steps": 2000 if laptop else 40,
+            "batch": 32, "rate": 3e-3,
         },
         "substeps": 8,
     }  # fmt: skip

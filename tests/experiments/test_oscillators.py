@@ -69,6 +69,26 @@ def test_nothing_of_the_second_half_is_learned_from(data_dir, tmp_path):
     assert np.abs(one.states[split - 1] - other.states[split - 1]).max() > 0.01
 
 
+def test_velocities_of_the_file_are_found_again_in_positions(data_dir, tmp_path):
+    path = data_dir / "schmidt_lipson" / oscillators.FILES["double_oscillator"]
+    table = np.loadtxt(path, comments="%")
+    positions = table[:, 2:4]
+    # a smoothing of the slopes over eleven frames that nobody is told, in arbitrary units
+    kernel = np.convolve([1.0, 2.0, 3.0, 2.0, 1.0], [1.0, 1.0, 0.0, -1.0, -1.0])
+    padded = np.pad(positions, ((4, 4), (0, 0)), mode="edge")
+    velocities = np.stack([np.convolve(part, kernel, mode="valid") for part in padded.T], axis=1)
+    write_recording(tmp_path, "double_oscillator", positions, velocities, table[:, 1])
+    recording = oscillators.load(tmp_path, "double_oscillator")
+    inner = slice(recording.split, len(table) - oscillators.FILTER_REACH)
+    start = recording.learned.stop - 1
+    ahead = np.pad(recording.states[start:, :2], ((0, oscillators.FILTER_REACH), (0, 0)), mode="edge")
+    assert len(ahead) == len(recording.forecast_times)
+    found = recording.as_recorded(ahead)[: inner.stop - inner.start]
+    np.testing.assert_allclose(found, recording.truth[inner], atol=1e-3)
+    # which the slopes themselves are not
+    assert np.abs(recording.states[inner, 2:] - recording.truth[inner, 2:]).max() > 0.1
+
+
 def test_elongations_and_back(data_dir):
     states = oscillators.load(data_dir, "double_oscillator").states
     fields = oscillators.to_fields(states, 2)
