@@ -2,8 +2,9 @@
 
     python -m experiments.ablations --size laptop --seeds 3
 
-Augmentation by rollouts and the physics residual, each with and without the other; the residual's weight; its
-weighting by the energy's uncertainty; how many trajectories, sites and how much noise; and structures that are wrong.
+Augmentation by rollouts and the physics residual, each with and without the other; the residual's weight and target;
+its weighting by the energy's uncertainty; how many trajectories, sites and how much noise; and structures that are
+wrong.
 """
 
 import dataclasses
@@ -63,6 +64,7 @@ def _variants() -> Iterator[Variant]:
     for weight in (0.01, 1.0, 10.0):
         name = f"phdme_residual_weight_{weight:g}".replace(".", "_")
         yield Variant(name, phdme, (("physics.residual_weight", weight),))
+    yield Variant("phdme_residual_target_zero", phdme, (("physics.residual_target", "zero"),))
     for weights in ("off", "shuffled"):
         yield Variant(f"phdme_uncertainty_{weights}", phdme, weights=weights)
     for count in (1, 2, 8, 16):

@@ -148,12 +148,14 @@ def _draw_energy(context: RunContext, data: Data, prior: priors.Prior) -> None:
     figures.effort_learned_vs_true(context.figure_path("efforts"), slices, Labels())
 
 
-def forecast_network(context: RunContext, data: Data, seed: int, make: Callable[[Any, Any], Any]) -> Forecast:
+def forecast_network(
+    context: RunContext, data: Data, seed: int, name: str, make: Callable[[Any, Any], Any]
+) -> Forecast:
     """Train a network and solve it on the test."""
     key = jax.random.fold_in(jax.random.key(8), seed)
-    field, seconds = network_training.train(
-        make, (data.states, data.times, data.inputs), context.config.baselines.training, key
-    )
+    observed = (data.states, data.times, data.inputs)
+    path = context.workdir / "training" / f"{name}_{seed}.eqx"
+    field, seconds = network_training.train(make, observed, context.config.baselines.training, key, path)
     test_times = jnp.asarray(data.test_times)
     still = jnp.zeros((len(test_times), data.inputs.shape[1]))
     start = jnp.asarray(context.config.data.test_start, jnp.float64)
@@ -191,8 +193,8 @@ FORECASTERS: dict[str, Callable[[RunContext, Data, int], Forecast]] = {
     "phdme_rollout": lambda context, data, seed: forecast_generator(context, data, seed, "phdme_rollout"),
     "gp_rollout": lambda context, data, seed: forecast_energy(context, data, seed, context.config.prior.main),
     "quadratic_hamiltonian": lambda context, data, seed: forecast_energy(context, data, seed, 0),
-    "hnn": lambda context, data, seed: forecast_network(context, data, seed, _hamiltonian(context)),
-    "neural_ode": lambda context, data, seed: forecast_network(context, data, seed, _neural(context)),
+    "hnn": lambda context, data, seed: forecast_network(context, data, seed, "hnn", _hamiltonian(context)),
+    "neural_ode": lambda context, data, seed: forecast_network(context, data, seed, "neural_ode", _neural(context)),
     **({"phlearn": forecast_peer} if peers.INSTALLED else {}),
 }
 

@@ -34,15 +34,16 @@ def forecast_by_rollout(run: SeedRun, method: Method, initial: np.ndarray, key: 
 def forecast_by_generator(
     run: SeedRun, generator: generators.Generator, initial: np.ndarray, key: Any
 ) -> Forecasts:
-    """Sample the trained generator; the forecast is the samples' mean."""
+    """Sample the trained generator; the forecast is the conditional mean that samples are drawn around."""
     began = time.perf_counter()
     count = run.config.sampling.num_samples
     known = generators.known_values(run.structure, run.times)
     samples = generators.sample_forecasts(generator, known, initial, count, key)
     seconds = (time.perf_counter() - began) / (initial.shape[0] * count)
-    finite = evaluation.all_finite(samples)
-    samples = np.nan_to_num(samples.astype(np.float64))
-    return Forecasts(samples.mean(axis=1), samples, finite, seconds)
+    mean = generators.conditional_mean(generator, initial) * np.asarray(run.normaliser.scale)
+    finite = evaluation.all_finite(samples) & evaluation.all_finite(mean)
+    samples, mean = (np.nan_to_num(part.astype(np.float64)) for part in (samples, mean))
+    return Forecasts(mean, samples, finite, seconds)
 
 
 def forecast_by_network(run: SeedRun, network: field_networks.FieldNetwork, initial: np.ndarray) -> Forecasts:

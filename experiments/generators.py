@@ -81,6 +81,7 @@ def physics_terms(
         boundary=lambda state: structure.boundary(state),
         residual_weight=physics["residual_weight"],
         boundary_weight=physics["boundary_weight"],
+        target=physics["residual_target"],
     )
 
 
@@ -97,7 +98,7 @@ def make_generator(
     if dynamics is None and prior is not None:
         dynamics = dynamics_of(prior, times)
     schedule = schedules.CosineSchedule(-8.0, 8.0)
-    denoiser = precondition(make_unet(**network["unet"]), schedule, "v")
+    denoiser = precondition(make_unet(**network["unet"]), schedule, "x0")
     propagator = Propagator(structure.parity, **network["propagator"])
     return Generator(method, prior, dynamics, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
 
@@ -148,6 +149,9 @@ def train_generator(
       the generator with its arrays.
     """
     method = generator.method
+    if method.data == "observed":
+        # what is observed is noisy, and follows the energy itself and not one drawn from the posterior
+        physics = {**physics, "residual_target": "zero"}
     terms = physics_terms(generator.dynamics if method.physics else None, structure, normaliser, physics)
     mean_key, residual_key, init_key = jax.random.split(key, 3)
     fraction = training["real_fraction"] if observed is not None else 0.0
@@ -179,7 +183,9 @@ def train_generator(
     )
     denoising = residual_loss(generator.denoiser, generator.schedule, terms, generator.times)
     params = trainer.run("residual", denoising, params, scaled, residual_key, *training["residual_stage"])
-    return replace(with_arrays(generator, denoiser=params), seconds=trainer.seconds)
+    generator = replace(with_arrays(generator, denoiser=params), seconds=trainer.seconds)
+    known, amplitude_key = known_values(structure, generator.times), jax.random.fold_in(residual_key, 2)
+    return with_arrays(generator, amplitude=_amplitude(generator, known, synthetic, amplitude_key))
 
 
 class StageTrainer:
@@ -242,6 +248,29 @@ def _scales(generator: Generator, means: Any) -> Any:
     if "spread" not in generator.arrays:
         return jnp.broadcast_to(base, (len(means), *base.shape))
     return in_chunks(partial(_predict_scales, generator.arrays["spread"], base), 128, np.asarray(means))
+
+
+# trajectories that the amplitude is measured on, and how far it may be from one
+_MEASURED, _LARGEST = 128, 3.0
+
+
+def _amplitude(generator: Generator, known: np.ndarray, example: Example, key: Any) -> jax.Array:
+    """Size of what the mean leaves of training trajectories over that of samples, per frame and field.
+
+    A denoiser answers with the mean where it cannot tell, so that one of finite accuracy draws samples too alike:
+    their deviations are multiplied by this.
+    """
+    count = min(_MEASURED, len(example.mean))
+    means, states = np.asarray(example.mean[:count]), np.asarray(example.state[:count])
+    drawn = _sample(generator, known, means, -(-_MEASURED // count), key)
+    scales = np.asarray(_scales(generator, means))
+    left, found = (states - means) / scales, (drawn - means[:, None]) / scales[:, None]
+    sizes = [
+        np.sqrt(np.mean(part**2, axis=(*range(axis), *range(axis + 1, part.ndim - 1))))
+        for part, axis in ((left, 1), (found, 2))
+    ]
+    ratio = np.clip(sizes[0] / np.maximum(sizes[1], 1e-6), 1 / _LARGEST, _LARGEST)
+    return jnp.asarray(np.reshape(ratio, scales.shape[1:]), jnp.float32)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -308,7 +337,7 @@ def _sample(
     draw = _drawer(generator.denoiser, generator.schedule, generator.sampler_steps)
     keys = jax.random.split(key, (len(means), num_samples))
     arrays = (generator.arrays["denoiser"], jnp.asarray(known))
-    scales = np.asarray(_scales(generator, means))
+    scales = np.asarray(_scales(generator, means) * generator.arrays.get("amplitude", 1.0))
     return in_chunks(partial(draw, *arrays), max(1, chunk // num_samples), scales, means, keys)
 
 

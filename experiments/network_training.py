@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import equinox as eqx
@@ -11,12 +12,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.files import atomic_write
 from phdme_jax.methods.neural_dynamics import solve_field, window_loss
 
 Make = Callable[[Any, Any], Any]
 
 
-def train(make: Make, parts: tuple[np.ndarray, ...], training: Any, key: Any) -> tuple[Any, float]:
+def train(make: Make, parts: tuple[np.ndarray, ...], training: Any, key: Any, path: Path) -> tuple[Any, float]:
     """Train a network on windows of several lengths; keep the length with the smallest error on the last fifth.
 
     The last fifth is forecast as a whole from its first observed state by networks that did not see it. The chosen
@@ -27,9 +29,14 @@ def train(make: Make, parts: tuple[np.ndarray, ...], training: Any, key: Any) ->
       parts: observed states (time, field), evenly spaced times, inputs (time, port).
       training: numbers of the training group: windows, steps, batch, rate.
       key: random key.
+      path: file that keeps the trained network; where it exists, nothing is trained.
     Returns:
       the trained field, and the seconds all of it took, compilation included.
     """
+    if path.exists():
+        empty = make(jnp.ones(parts[0].shape[1]), key)
+        field, seconds = eqx.tree_deserialise_leaves(path, (empty, 0.0))
+        return field, seconds
     cut = 4 * len(parts[1]) // 5
     began = time.perf_counter()
     whole = [jnp.asarray(array) for array in parts]
@@ -40,7 +47,11 @@ def train(make: Make, parts: tuple[np.ndarray, ...], training: Any, key: Any) ->
         forecast = solve_field(field, late[0][0], late[1], late[2])
         errors.append(float(jnp.nan_to_num(jnp.mean((forecast - late[0]) ** 2), nan=jnp.inf)))
     field = train_network(make, whole, training.windows[int(np.argmin(errors))], training, key)
-    return field, time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as file:
+        eqx.tree_serialise_leaves(file, (field, seconds))
+    return field, seconds
 
 
 def train_network(make: Callable[[Any, Any], Any], parts: list[Any], window: int, training: Any, key: Any) -> Any:

@@ -227,7 +227,9 @@ def forecast_network(
 
     parts = (states[learned], recording.times[learned], still[learned])
     key = jax.random.fold_in(jax.random.key(8), seed)
-    field, seconds = network_training.train(make, parts, context.config.training, key)
+    kind = "hnn" if hamiltonian else "neural_ode"
+    kept = context.workdir / "training" / f"{structure_of(masses).name}_{kind}_{seed}.eqx"
+    field, seconds = network_training.train(make, parts, context.config.training, key, kept)
     arrays = (jnp.asarray(recording.forecast_times), jnp.zeros((len(recording.forecast_times), 0)))
     path = np.asarray(jax.jit(partial(solve_field, field))(jnp.asarray(states[learned.stop - 1]), *arrays))
     mean = from_fields(path, degrees) if hamiltonian else path

@@ -201,10 +201,12 @@ def ablation_sections(rows: Rows, picture: Callable[[str], Path]) -> list[Sectio
             drawn.append(Picture(figures.metric_over_setting(picture(f"ablation_{name}"), found, labels), words))
     groups = {
         "parts": ("phdme", "diffusion_augmented", "diffusion_physics", "diffusion", "gp_rollout"),
-        "uncertainty": ("phdme", "phdme_uncertainty_off", "phdme_uncertainty_shuffled"),
+        "residual": (
+            "phdme", "phdme_residual_target_zero", "phdme_uncertainty_off", "phdme_uncertainty_shuffled",
+        ),
         "structures": ("gp_rollout", *(f"gp_rollout_{name}" for name in list(STRUCTURES)[1:])),
     }
-    captions = {"parts": "augmentation and residual", "uncertainty": "weights of the residual",
+    captions = {"parts": "augmentation and residual", "residual": "target and weights of the residual",
                 "structures": "structures, right and wrong"}  # fmt: skip
     for name, methods in groups.items():
         shown: dict[str, list[float | None]] = {method: [*values(method)] for method in methods if values(method)}

@@ -25,9 +25,9 @@ from phdme_jax.methods import make_method
 from phdme_jax.methods.base import Normaliser
 from phdme_jax.systems.base import Structure
 
-FORMAT = 2
+FORMAT = 3
 FOLDER, ARRAYS, RECORD = "forecaster", "arrays.npz", "forecaster.json"
-NETWORKS = ("propagator", "denoiser", "spread")
+TRAINED = ("propagator", "denoiser", "spread", "amplitude")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +102,7 @@ def save_forecaster(run: Path, forecaster: Forecaster) -> Path:
         "posterior": posterior_arrays(forecaster.prior.posterior),
         "normaliser": generator.arrays["normaliser"].scale,
         "residual_scale": generator.arrays["scale"],
-        **{name: generator.arrays[name] for name in NETWORKS if name in generator.arrays},
+        **{name: generator.arrays[name] for name in TRAINED if name in generator.arrays},
     }
     calibration = None
     if forecaster.calibration is not None:
@@ -185,7 +185,7 @@ def _build(record: dict[str, Any], arrays: dict[str, Any]) -> Forecaster:
     generator = generators.make_generator(
         method, prior, structure, units.frames(arrays["time"]), network, record["sampling"]
     )
-    trained = {key: as_jax(arrays[key]) for key in NETWORKS if key in arrays}
+    trained = {key: as_jax(arrays[key]) for key in TRAINED if key in arrays}
     generator = generators.with_arrays(
         generator,
         normaliser=Normaliser(jnp.asarray(arrays["normaliser"])),

@@ -29,11 +29,6 @@ def get_config(size: str) -> ConfigDict:
     # test errors were visible then
     base["prior"] |= {"main": 24, "pair": 8, "margin": 5.0}
     base["baselines"] |= {"substeps": 2}
-    # products of fields drive the water; with steps of 0.02 the training failed on one seed of three
-    base["network"]["propagator"]["gated"] = True
-    base["training"]["spread_stage"] = (20, 8, 3e-3) if size == "smoke" else (1500, 64, 3e-3)
-    if size == "laptop":
-        base["training"] |= {"propagator_stages": ((1, 25000, 64, 1e-2), (8, 400, 32, 1e-3))}
     if size == "smoke":
         base["data"]["duration"] = 0.6
         base["prior"] |= {"main": 8, "pair": 4}

@@ -25,7 +25,7 @@ _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "training": {
             "propagator_stages": ((1, 12000, 8, 1e-2), (8, 300, 4, 1e-3)),
             "observed_stages": ((4, 2000, 8, 5e-3), (16, 300, 4, 1e-3)),
-            "residual_stage": (300, 4, 1e-3),
+            "residual_stage": (1000, 4, 2e-3),
             # the best of 1e-3, 5e-3 and 1e-2 on the first seed, for steps without gates, test errors visible
             "start_noise": 1e-2,
         },

@@ -48,23 +48,35 @@ class PhysicsTerms(NamedTuple):
       boundary: normalised state -> what must vanish at the boundary.
       residual_weight: lambda_phys.
       boundary_weight: lambda_bc.
+      target: what the residual r of a prediction should be: "zero", as published, or that of the training trajectory,
+        "trajectory". The latter follows an energy drawn from the posterior, so that its residual under the mean energy
+        is not zero; asking for zero pulls samples towards the mean energy and makes them too alike. Where r is linear
+        the conditional mean of the trajectory is least for both this term and the denoising loss.
     """
 
     rate: Callable[[Array], Array] | None
     boundary: Callable[[Array], Array]
     residual_weight: float
     boundary_weight: float
+    target: str = "zero"
 
 
 def physics_penalty(
-    terms: PhysicsTerms, trajectory: Array, weight: Array, times: tuple[float, ...], unit: Array | float
+    terms: PhysicsTerms,
+    predicted: Array,
+    trajectory: Array,
+    weight: Array,
+    times: tuple[float, ...],
+    unit: Array | float,
 ) -> Float[Array, ""]:
-    """lambda_phys mean(W r^2) / unit^2 + lambda_bc mean(boundary^2) / unit^2 of a normalised trajectory."""
-    total = jnp.zeros((), trajectory.dtype)
+    """lambda_phys mean(W (r - target)^2) / unit^2 + lambda_bc mean(boundary^2) / unit^2 of a normalised prediction."""
+    total = jnp.zeros((), predicted.dtype)
     if terms.boundary_weight > 0:
-        total = total + terms.boundary_weight * jnp.mean(jax.vmap(terms.boundary)(trajectory) ** 2)
+        total = total + terms.boundary_weight * jnp.mean(jax.vmap(terms.boundary)(predicted) ** 2)
     if terms.rate is not None and terms.residual_weight > 0:
-        residual = dynamics_residual(terms.rate, trajectory, times)
+        residual = dynamics_residual(terms.rate, predicted, times)
+        if terms.target == "trajectory":
+            residual = residual - dynamics_residual(terms.rate, trajectory, times)
         total = total + terms.residual_weight * jnp.mean(weight * residual**2)
     return total / unit**2
 
@@ -105,7 +117,7 @@ def mean_loss(
             begin = begin + start_noise * jax.random.normal(noise_key, begin.shape, begin.dtype)
         found = forecast(params, begin, window + 1)
         error = jnp.mean((found - truth) ** 2)
-        penalty = physics_penalty(terms, found, weight, span, 1.0)
+        penalty = physics_penalty(terms, found, truth, weight, span, 1.0)
         return error + penalty, {"error": error, "penalty": penalty}
 
     return loss
@@ -134,7 +146,8 @@ def residual_loss(
         denoised = denoising_loss(bind(denoiser, params, condition), schedule, target, key)
         decoded = example.mean + scale * denoised.x0_hat
         unit = jnp.sqrt(jnp.mean(scale**2))
-        penalty = snr_weight(schedule, denoised.time) * physics_penalty(terms, decoded, example.weight, times, unit)
+        penalty = physics_penalty(terms, decoded, example.state, example.weight, times, unit)
+        penalty = snr_weight(schedule, denoised.time) * penalty
         return denoised.loss + penalty, {"denoising": denoised.loss, "penalty": penalty}
 
     return loss

@@ -1,46 +1,84 @@
 """Samples around given means: the scale that is told from a mean is the one that its samples have."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments import generators
-from phdme_jax.diffusion.networks import Condition
+from phdme_jax.diffusion.networks import Network
 from phdme_jax.methods import make_method
 from phdme_jax.methods.base import fit_normaliser
+from phdme_jax.methods.forecaster import Example
 from phdme_jax.methods.spread import init_spread
 from phdme_jax.systems.oscillators import oscillator_structure
 
 UNET = {"channels": 8, "multipliers": (1, 2), "num_blocks": 1, "embedding_size": 16, "heads": 0}
+STRUCTURE, TIMES = oscillator_structure("driven", driven=True), tuple(np.linspace(0.0, 1.0, 16).tolist())
 
 
-def test_samples_are_spread_by_the_scale_told_from_their_own_mean():
-    structure, times = oscillator_structure("driven", driven=True), tuple(np.linspace(0.0, 1.0, 16).tolist())
+def around_means(means, factor=1.0):
+    """A generator around given means with the exact denoiser of standard normal remainders, times a factor."""
     network = {"unet": UNET, "propagator": {"radius": 0, "width": 8, "depth": 1}}
     dynamics = generators.Dynamics(lambda state: state, lambda initial: initial)
     generator = generators.make_generator(
-        make_method("phdme_rollout"), None, structure, times, network, {"num_steps": 3}, dynamics
+        make_method("phdme_rollout"), None, STRUCTURE, TIMES, network, {"num_steps": 24}, dynamics
     )
+    schedule = generator.schedule
+    exact = Network(
+        init=lambda key, noisy, condition: {},
+        encode=lambda params, condition: {},
+        apply=lambda params, noisy, t, features: factor * schedule.alpha_sigma(t)[0] * noisy,
+    )
+    return generators.with_arrays(
+        dataclasses.replace(generator, denoiser=exact), normaliser=fit_normaliser(jnp.asarray(means)),
+        scale=jnp.full((16, 2), 0.1, jnp.float32), denoiser={},
+    )  # fmt: skip
+
+
+def test_samples_are_spread_by_the_scale_told_from_their_own_mean():
     means = np.random.default_rng(0).standard_normal((3, 16, 2)).astype(np.float32)
     means *= np.array([1.0, 3.0, 9.0], np.float32)[:, None, None]
-    condition = Condition(jnp.asarray(means[0, 0]), jnp.asarray(means[0]))
-    base = np.full((16, 2), 0.1, np.float32)
     spread = init_spread(jnp.asarray(means[0]), jax.random.key(2))
-    plain = generators.with_arrays(
-        generator, normaliser=fit_normaliser(jnp.asarray(means)), scale=jnp.asarray(base),
-        denoiser=generator.denoiser.init(jax.random.key(1), jnp.asarray(means[0]), condition),
-    )  # fmt: skip
+    plain = around_means(means)
     # g is no longer zero: larger means are told to leave more
     told = jax.tree.map(lambda leaf: leaf + 0.05, spread)
     told = generators.with_arrays(plain, spread=told)
-    known = generators.known_values(structure, times)
+    known = generators.known_values(STRUCTURE, TIMES)
     scale = np.asarray(plain.arrays["normaliser"].scale)
 
     def remainders(which):
         samples = generators.sample_around(which, known, means, 4, jax.random.key(3))
         return (samples - means[:, None])[:, :, 1:] / scale
 
-    expected = np.asarray(generators._scales(told, means / scale))[:, None, 1:] / base[1:]
+    expected = np.asarray(generators._scales(told, means / scale))[:, None, 1:] / 0.1
     assert expected.min() > 1.01 and expected.std() > 0.01
-    # an untrained denoiser says nothing of the mean: the same draws, in another scale
+    # the denoiser knows nothing of the mean: the same draws, in another scale
+    assert remainders(plain).std() > 0.05
     np.testing.assert_allclose(remainders(told), remainders(plain) * expected, rtol=2e-3, atol=1e-5)
+
+
+def test_samples_of_a_denoiser_that_shrinks_are_stretched_to_the_size_of_what_the_mean_leaves():
+    randomness = np.random.default_rng(1)
+    means = randomness.standard_normal((64, 16, 2)).astype(np.float32)
+    left = randomness.standard_normal((64, 16, 2)).astype(np.float32) * np.array([0.1, 0.05], np.float32)
+    left[:, 0] = 0.0
+    example = Example(means + left, np.ones((64, 15, 2), np.float32), means)
+    known = generators.known_values(STRUCTURE, TIMES)
+
+    def sizes(generator):
+        drawn = generators._sample(generator, known, means, 8, jax.random.key(4))
+        return (drawn - means[:, None]).std(axis=(0, 1))
+
+    spoiled = around_means(means, 0.85)
+    assert sizes(spoiled)[1:, 0].max() < 0.08
+    amplitude = generators._amplitude(spoiled, known, example, jax.random.key(5))
+    assert amplitude.shape == (16, 2)
+    stretched = sizes(generators.with_arrays(spoiled, amplitude=amplitude))
+    np.testing.assert_allclose(stretched[1:].mean(axis=0), [0.1, 0.05], rtol=0.04)
+    np.testing.assert_allclose(stretched[1:], np.broadcast_to([0.1, 0.05], (15, 2)), rtol=0.35)
+    np.testing.assert_array_equal(stretched[0], 0.0)
+    # an exact one is left as it is
+    exact = generators._amplitude(around_means(means), known, example, jax.random.key(5))
+    np.testing.assert_allclose(np.asarray(exact)[1:].mean(axis=0), [1.0, 0.5], rtol=0.04)

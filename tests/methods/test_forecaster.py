@@ -123,8 +123,30 @@ def test_physics_penalty_adds_weighted_residual_and_boundary() -> None:
     weight = jnp.full((6, 9, 2), 0.5)
     residual = jnp.diff(trajectory, axis=0) / 0.5
     expected = 2.0 * jnp.mean(0.5 * residual**2) + 3.0 * jnp.mean(trajectory[:, jnp.array([0, -1]), 0] ** 2)
-    found = physics_penalty(terms, trajectory, weight, TIMES, 2.0)
+    found = physics_penalty(terms, trajectory, 2 * trajectory, weight, TIMES, 2.0)
     np.testing.assert_allclose(found, expected / 4.0, rtol=1e-12)
+
+
+def test_a_trajectory_of_another_energy_costs_nothing_where_its_own_residual_is_the_target() -> None:
+    """Under a linear rate the penalty is that of the difference; the mean of trajectories is then least for it."""
+    others = jax.random.normal(jax.random.key(9), (50, 7, 9, 2))
+    weight = jax.random.uniform(jax.random.key(10), (6, 9, 2))
+    zero = PhysicsTerms(lambda x: -0.7 * x, NO_PHYSICS.boundary, 2.0, 0.0)
+    terms = zero._replace(target="trajectory")
+
+    def cost(terms: PhysicsTerms, predicted: jax.Array, one: jax.Array) -> jax.Array:
+        return physics_penalty(terms, predicted, one, weight, TIMES, 1.0)
+
+    np.testing.assert_allclose(cost(terms, others[0], others[0]), 0.0, atol=1e-12)
+    assert float(cost(zero, others[0], others[0])) > 0.1
+    difference = cost(zero, others[1] - others[0], others[0])
+    np.testing.assert_allclose(cost(terms, others[1], others[0]), difference, rtol=1e-10)
+
+    def slope_at_the_mean(terms: PhysicsTerms) -> float:
+        average = jax.grad(lambda x: jnp.mean(jax.vmap(lambda one: cost(terms, x, one))(others)))
+        return float(jnp.abs(average(others.mean(axis=0))).max())
+
+    assert slope_at_the_mean(terms) < 1e-12 < 1e-4 < slope_at_the_mean(zero)
 
 
 @pytest.mark.parametrize(("window", "counts"), [(6, False), (7, True)])
