@@ -98,7 +98,7 @@ def make_generator(
     if dynamics is None and prior is not None:
         dynamics = dynamics_of(prior, times)
     schedule = schedules.CosineSchedule(-8.0, 8.0)
-    denoiser = precondition(make_unet(**network["unet"]), schedule, "x0")
+    denoiser = precondition(make_unet(**network["unet"]), schedule, network["prediction"])
     propagator = Propagator(structure.parity, **network["propagator"])
     return Generator(method, prior, dynamics, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
 
@@ -109,7 +109,7 @@ def check_options(network: dict, training: dict) -> None:
     Raises:
       ValueError: what is wrong.
     """
-    make_unet(**network["unet"])
+    precondition(make_unet(**network["unet"]), schedules.CosineSchedule(-8.0, 8.0), network["prediction"])
     LoopOptions(1, 1, "", ema_decay=training["ema_decay"], real_fraction=training["real_fraction"])
 
 
@@ -184,8 +184,11 @@ def train_generator(
     denoising = residual_loss(generator.denoiser, generator.schedule, terms, generator.times)
     params = trainer.run("residual", denoising, params, scaled, residual_key, *training["residual_stage"])
     generator = replace(with_arrays(generator, denoiser=params), seconds=trainer.seconds)
-    known, amplitude_key = known_values(structure, generator.times), jax.random.fold_in(residual_key, 2)
-    return with_arrays(generator, amplitude=_amplitude(generator, known, synthetic, amplitude_key))
+    if training["amplitude_draws"]:
+        known, amplitude_key = known_values(structure, generator.times), jax.random.fold_in(residual_key, 2)
+        amplitude = measured_amplitude(generator, known, synthetic, training["amplitude_draws"], amplitude_key)
+        generator = with_arrays(generator, amplitude=amplitude)
+    return generator
 
 
 class StageTrainer:
@@ -250,19 +253,30 @@ def _scales(generator: Generator, means: Any) -> Any:
     return in_chunks(partial(_predict_scales, generator.arrays["spread"], base), 128, np.asarray(means))
 
 
-# trajectories that the amplitude is measured on, and how far it may be from one
-_MEASURED, _LARGEST = 128, 3.0
+# how far an amplitude may be from one
+_LARGEST = 3.0
 
 
-def _amplitude(generator: Generator, known: np.ndarray, example: Example, key: Any) -> jax.Array:
+def measured_amplitude(
+    generator: Generator, known: np.ndarray, example: Example, draws: int, key: Any
+) -> jax.Array:
     """Size of what the mean leaves of training trajectories over that of samples, per frame and field.
 
     A denoiser answers with the mean where it cannot tell, so that one of finite accuracy draws samples too alike:
     their deviations are multiplied by this.
+
+    Args:
+      generator: trained but for this.
+      known: see `known_values`.
+      example: training trajectories, of which the first are used.
+      draws: samples that are drawn, at least.
+      key: random key.
+    Returns:
+      amplitude, (time, *ones, field), between a third and three.
     """
-    count = min(_MEASURED, len(example.mean))
+    count = min(draws, len(example.mean))
     means, states = np.asarray(example.mean[:count]), np.asarray(example.state[:count])
-    drawn = _sample(generator, known, means, -(-_MEASURED // count), key)
+    drawn = _sample(generator, known, means, -(-draws // count), key)
     scales = np.asarray(_scales(generator, means))
     left, found = (states - means) / scales, (drawn - means[:, None]) / scales[:, None]
     sizes = [

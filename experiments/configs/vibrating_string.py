@@ -52,12 +52,6 @@ def get_config(size: str) -> ConfigDict:
         "costs": {"num_steps": (1, 2, 4, 8, 16, 50), "num_test": 32},
         "level": 0.9,
     }  # fmt: skip
-    base["training"]["spread_stage"] = (20, 8, 3e-3) if size == "smoke" else (1500, 64, 3e-3)
-    if size != "accelerator":
-        # on a CPU frames as channels allow ten times as many steps of the denoiser in the same time
-        base["network"]["unet"] |= {"flat_time": True, "channels": 8 if size == "smoke" else 64}
-    if size == "laptop":
-        base["training"]["residual_stage"] = (2000, 16, 2e-3)
     for group, values in _CHANGES[size].items():
         base[group] |= values
     return ConfigDict(base)

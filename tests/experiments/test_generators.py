@@ -20,7 +20,7 @@ STRUCTURE, TIMES = oscillator_structure("driven", driven=True), tuple(np.linspac
 
 def around_means(means, factor=1.0):
     """A generator around given means with the exact denoiser of standard normal remainders, times a factor."""
-    network = {"unet": UNET, "propagator": {"radius": 0, "width": 8, "depth": 1}}
+    network = {"unet": UNET, "propagator": {"radius": 0, "width": 8, "depth": 1}, "prediction": "x0"}
     dynamics = generators.Dynamics(lambda state: state, lambda initial: initial)
     generator = generators.make_generator(
         make_method("phdme_rollout"), None, STRUCTURE, TIMES, network, {"num_steps": 24}, dynamics
@@ -73,12 +73,12 @@ def test_samples_of_a_denoiser_that_shrinks_are_stretched_to_the_size_of_what_th
 
     spoiled = around_means(means, 0.85)
     assert sizes(spoiled)[1:, 0].max() < 0.08
-    amplitude = generators._amplitude(spoiled, known, example, jax.random.key(5))
+    amplitude = generators.measured_amplitude(spoiled, known, example, 256, jax.random.key(5))
     assert amplitude.shape == (16, 2)
     stretched = sizes(generators.with_arrays(spoiled, amplitude=amplitude))
     np.testing.assert_allclose(stretched[1:].mean(axis=0), [0.1, 0.05], rtol=0.04)
     np.testing.assert_allclose(stretched[1:], np.broadcast_to([0.1, 0.05], (15, 2)), rtol=0.35)
     np.testing.assert_array_equal(stretched[0], 0.0)
     # an exact one is left as it is
-    exact = generators._amplitude(around_means(means), known, example, jax.random.key(5))
+    exact = generators.measured_amplitude(around_means(means), known, example, 256, jax.random.key(5))
     np.testing.assert_allclose(np.asarray(exact)[1:].mean(axis=0), [1.0, 0.5], rtol=0.04)
