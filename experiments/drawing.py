@@ -116,6 +116,11 @@ def styled(draw: Callable[_Arguments, Path]) -> Callable[_Arguments, Path]:
     return wrapped
 
 
+def marks(count: int) -> list[str]:
+    """Marks of curves: another one where the colours are repeated."""
+    return ["os^D"[place // len(COLOURS) % 4] for place in range(count)]
+
+
 def colours(count: int) -> list[str]:
     """The first colours of the house, repeated where there are more curves than colours."""
     return [COLOURS[place % len(COLOURS)] for place in range(count)]

@@ -200,8 +200,9 @@ def coverage_curve(
     name = f"90 % of valid bands\n({of} trajectories)"
     axis.fill_between(nominal, lower, upper, color="#DADADA", linewidth=0, label=name)
     axis.plot([0, 1], [0, 1], color=TRUTH, linestyle="--", linewidth=1.0, label="nominal")
-    for (method, values), colour in zip(empirical.items(), drawing.colours(len(empirical)), strict=True):
-        axis.plot(nominal, np.asarray(values), color=colour, marker="o", markersize=3.5, label=method)
+    looks = zip(drawing.colours(len(empirical)), drawing.marks(len(empirical)), strict=True)
+    for (method, values), (colour, mark) in zip(empirical.items(), looks, strict=True):
+        axis.plot(nominal, np.asarray(values), color=colour, marker=mark, markersize=3.5, label=method)
     edge = 0.02
     axis.set(xlim=(min(nominal.min(), 1) - edge, 1 + edge), ylim=(-edge, 1 + edge))
     axis.set(xlabel=labels.x or "nominal coverage", ylabel=labels.y or "empirical coverage")

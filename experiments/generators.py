@@ -99,7 +99,8 @@ def make_generator(
         dynamics = dynamics_of(prior, times)
     schedule = schedules.CosineSchedule(-8.0, 8.0)
     denoiser = precondition(make_unet(**network["unet"]), schedule, network["prediction"])
-    propagator = Propagator(structure.parity, **network["propagator"])
+    changes = network.get("observed_propagator", {}) if method.data == "observed" else {}
+    propagator = Propagator(structure.parity, **{**network["propagator"], **changes})
     return Generator(method, prior, dynamics, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
 
 
