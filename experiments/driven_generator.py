@@ -94,6 +94,7 @@ def train_driven(
     generator = generators.train_generator(
         generator, structure, example, None, normaliser, training=config.training.to_dict(),
         physics=config.physics.to_dict(), key=train_key, digest=digest, workdir=workdir,
+        known=known_values(structure, times, len(prior.structure.fields)),
     )  # fmt: skip
     return generator, float(1 - kept.mean())
 

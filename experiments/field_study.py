@@ -30,7 +30,8 @@ COSTED = ("phdme", "phdme_rollout")
 
 def check(problem: Problem, context: RunContext) -> None:
     """Refuse a configuration that cannot be built or calibrated before anything is written."""
-    generators.check_options(context.config.network.to_dict(), context.config.training.to_dict())
+    parts = (context.config[name].to_dict() for name in ("network", "training", "physics"))
+    generators.check_options(*parts)
     for changes in ({}, {"order": 4}):
         system = learner_system(problem, context.config, **changes)
         state = jnp.zeros((*system.structure.grid.points, len(system.structure.fields)))
@@ -84,6 +85,9 @@ def evaluate_forecaster(run: SeedRun, forecaster: Forecaster, name: str) -> dict
         rows = evaluation.accuracy(truth, forecasts, fields)
         covered, scores = evaluation.coverage(truth, forecasts, calibration)
         rows |= covered | evaluation.physics(run.system, unseen, forecasts.mean, run.times)
+        if forecasts.samples is not None:
+            one = evaluation.physics(run.system, unseen, forecasts.samples[:, 0], run.times)
+            rows |= {f"sample_{metric}": one[metric] for metric in ("energy_drift", "residual_rms")}
         rows["seconds_per_sample"] = Measurement(forecasts.seconds, "s")
         run.context.results.record(run.problem.system, name, run.seed, split, rows, truth.shape[0])
         kept[split] = (forecasts, scores)

@@ -372,7 +372,7 @@ def _parse(arguments: Sequence[str]) -> Request:
     config.lock()
     apply_overrides(config, overrides)
     with user_input():
-        generators.check_options(config.network.to_dict(), config.training.to_dict())
+        generators.check_options(config.network.to_dict(), config.training.to_dict(), config.physics.to_dict())
     if options.workdir.exists() and not options.workdir.is_dir():
         raise InputError(f"{options.workdir}: is a file; expected a folder, choose another --workdir")
     return Request(**vars(options), config=config)

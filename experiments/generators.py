@@ -21,7 +21,7 @@ from phdme_jax.diffusion.preconditioning import precondition
 from phdme_jax.diffusion.propagator import Propagator, init_propagator, propagate
 from phdme_jax.diffusion.unet import make_unet
 from phdme_jax.methods.base import Method, Normaliser
-from phdme_jax.methods.forecaster import Example, PhysicsTerms, generate, mean_loss, residual_loss
+from phdme_jax.methods.forecaster import TARGETS, Example, PhysicsTerms, generate, mean_loss, residual_loss
 from phdme_jax.methods.physics import learned_rate
 from phdme_jax.methods.spread import init_spread, predicted_scale, spread_loss
 from phdme_jax.systems.base import Structure
@@ -50,7 +50,7 @@ def dynamics_of(prior: Prior, times: Times) -> Dynamics:
 
 @dataclass(frozen=True)
 class Generator:
-    """A trained conditional generator; arrays in `arrays`, the rest static."""
+    """A trained conditional generator; arrays in `arrays`, the rest static but for training examples to measure on."""
 
     method: Method
     prior: Prior | None
@@ -62,6 +62,7 @@ class Generator:
     sampler_steps: int
     arrays: dict[str, Any]
     seconds: dict[str, float]
+    measured_on: Example | None = None
 
 
 def physics_terms(
@@ -104,7 +105,7 @@ def make_generator(
     return Generator(method, prior, dynamics, times, propagator, denoiser, schedule, sampling["num_steps"], {}, {})
 
 
-def check_options(network: dict, training: dict) -> None:
+def check_options(network: dict, training: dict, physics: dict) -> None:
     """Refuse sizes of networks and numbers of the training that cannot be, before anything is written.
 
     Raises:
@@ -112,6 +113,14 @@ def check_options(network: dict, training: dict) -> None:
     """
     precondition(make_unet(**network["unet"]), schedules.CosineSchedule(-8.0, 8.0), network["prediction"])
     LoopOptions(1, 1, "", ema_decay=training["ema_decay"], real_fraction=training["real_fraction"])
+    target = physics["residual_target"]
+    if target not in TARGETS:
+        raise ValueError(f"expected physics.residual_target among {TARGETS}, got {target!r}")
+    if target == "trajectory" and training["real_fraction"] > 0:
+        raise ValueError(
+            "physics.residual_target=trajectory makes the noise of observed trajectories a target; "
+            "try physics.residual_target=zero, or training.real_fraction=0"
+        )
 
 
 def with_arrays(generator: Generator, **arrays: Any) -> Generator:
@@ -131,6 +140,7 @@ def train_generator(
     key: Any,
     digest: str,
     workdir: Path,
+    known: np.ndarray | None = None,
 ) -> Generator:
     """Train the conditional mean (unless it is a rollout), then the diffusion model of what is left.
 
@@ -146,6 +156,7 @@ def train_generator(
       key: root key of the method and seed.
       digest: of the configuration, guards the checkpoints.
       workdir: folder of this training.
+      known: one where samples equal the conditional mean; `known_values` where None.
     Returns:
       the generator with its arrays.
     """
@@ -186,10 +197,20 @@ def train_generator(
     params = trainer.run("residual", denoising, params, scaled, residual_key, *training["residual_stage"])
     generator = replace(with_arrays(generator, denoiser=params), seconds=trainer.seconds)
     if training["amplitude_draws"]:
-        known, amplitude_key = known_values(structure, generator.times), jax.random.fold_in(residual_key, 2)
-        amplitude = measured_amplitude(generator, known, synthetic, training["amplitude_draws"], amplitude_key)
-        generator = with_arrays(generator, amplitude=amplitude)
+        some = jax.tree.map(lambda leaf: np.asarray(leaf[: training["amplitude_draws"]]), synthetic)
+        known = known_values(structure, generator.times) if known is None else known
+        generator = replace(generator, measured_on=some)
+        generator = with_sampler_steps(generator, generator.sampler_steps, known, training["amplitude_draws"])
     return generator
+
+
+def with_sampler_steps(generator: Generator, steps: int, known: np.ndarray, draws: int) -> Generator:
+    """The generator with another number of calls of its network, the amplitude of its samples measured for it."""
+    generator = replace(generator, sampler_steps=steps)
+    if generator.measured_on is None:
+        return generator
+    amplitude = measured_amplitude(generator, known, generator.measured_on, draws, jax.random.key(draws))
+    return with_arrays(generator, amplitude=amplitude)
 
 
 class StageTrainer:
@@ -264,7 +285,7 @@ def measured_amplitude(
     """Size of what the mean leaves of training trajectories over that of samples, per frame and field.
 
     A denoiser answers with the mean where it cannot tell, so that one of finite accuracy draws samples too alike:
-    their deviations are multiplied by this.
+    their deviations are multiplied by this. It belongs to the number of calls of the network.
 
     Args:
       generator: trained but for this.
@@ -273,7 +294,7 @@ def measured_amplitude(
       draws: samples that are drawn, at least.
       key: random key.
     Returns:
-      amplitude, (time, *ones, field), between a third and three.
+      amplitude, (time, *ones, field), between a third and three, one where nothing is left.
     """
     count = min(draws, len(example.mean))
     means, states = np.asarray(example.mean[:count]), np.asarray(example.state[:count])
@@ -284,7 +305,15 @@ def measured_amplitude(
         np.sqrt(np.mean(part**2, axis=(*range(axis), *range(axis + 1, part.ndim - 1))))
         for part, axis in ((left, 1), (found, 2))
     ]
-    ratio = np.clip(sizes[0] / np.maximum(sizes[1], 1e-6), 1 / _LARGEST, _LARGEST)
+    ratio = np.where(sizes[0] > 0, sizes[0] / np.maximum(sizes[1], 1e-6), 1.0)
+    if np.any((ratio > _LARGEST) | (ratio < 1 / _LARGEST)):
+        worst = float(np.exp(np.abs(np.log(ratio)).max()))
+        print(
+            f"{generator.method.name}: samples are up to {worst:.3g} times too alike or too different; "
+            f"{_LARGEST:g} times is corrected. Train the denoiser for longer.",
+            flush=True,
+        )
+    ratio = np.clip(ratio, 1 / _LARGEST, _LARGEST)
     return jnp.asarray(np.reshape(ratio, scales.shape[1:]), jnp.float32)
 
 

@@ -1,5 +1,6 @@
 """Training of networks that learn the dynamics of a single trajectory, for the baselines of several studies."""
 
+import hashlib
 import time
 from collections.abc import Callable
 from functools import partial
@@ -13,6 +14,7 @@ import numpy as np
 import optax
 
 from experiments.files import atomic_write
+from experiments.folder import config_digest
 from phdme_jax.methods.neural_dynamics import solve_field, window_loss
 
 Make = Callable[[Any, Any], Any]
@@ -29,10 +31,12 @@ def train(make: Make, parts: tuple[np.ndarray, ...], training: Any, key: Any, pa
       parts: observed states (time, field), evenly spaced times, inputs (time, port).
       training: numbers of the training group: windows, steps, batch, rate.
       key: random key.
-      path: file that keeps the trained network; where it exists, nothing is trained.
+      path: file that keeps the trained network, its name completed by a digest of the data, the numbers of the
+        training and the key; where it exists, nothing is trained.
     Returns:
       the trained field, and the seconds all of it took, compilation included.
     """
+    path = path.with_name(f"{path.stem}_{_digest(parts, training, key)}.eqx")
     if path.exists():
         empty = make(jnp.ones(parts[0].shape[1]), key)
         field, seconds = eqx.tree_deserialise_leaves(path, (empty, 0.0))
@@ -52,6 +56,13 @@ def train(make: Make, parts: tuple[np.ndarray, ...], training: Any, key: Any, pa
     with atomic_write(path) as file:
         eqx.tree_serialise_leaves(file, (field, seconds))
     return field, seconds
+
+
+def _digest(parts: tuple[np.ndarray, ...], training: Any, key: Any) -> str:
+    digest = hashlib.sha256(config_digest(training.to_dict()).encode())
+    for array in (*parts, jax.random.key_data(key)):
+        digest.update(np.ascontiguousarray(array).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def train_network(make: Callable[[Any, Any], Any], parts: list[Any], window: int, training: Any, key: Any) -> Any:

@@ -39,7 +39,7 @@ from phdme_jax.systems.oscillators import chain_structure, elongation_matrix, os
 FILES = {"oscillator": "real_linear_h_1.txt", "double_oscillator": "real_double_linear_h_1.txt"}
 # slopes are those of cubics through nine frames
 REACH, ORDER = 4, 3
-# frames to each side that a recorded velocity was made of; its weights fade to a hundredth there
+# frames to each side that a recorded velocity was made of: further weights are below a hundredth of the largest
 FILTER_REACH = 6
 RATIOS = np.geomspace(0.25, 4.0, 7)
 
@@ -72,18 +72,21 @@ class Recording(NamedTuple):
         return slice(REACH, self.split - REACH)
 
     @property
+    def scored(self) -> slice:
+        """Frames of the second half but for the last few, whose recorded velocities were made from one side."""
+        return slice(self.split, len(self.times) - FILTER_REACH)
+
+    @property
     def forecast_times(self) -> np.ndarray:
-        """From the last frame that is learned from to as many beyond the end as recorded velocities reach to."""
-        beyond = self.times[-1] + self.times[1] * np.arange(1, FILTER_REACH + 1)
-        return np.concatenate([self.times[self.learned.stop - 1 :], beyond])
+        """From the last frame that is learned from to the end."""
+        return self.times[self.learned.stop - 1 :]
 
     def as_recorded(self, positions: np.ndarray) -> np.ndarray:
         """Scored frames, (time, field), of positions at `forecast_times`: velocities as the file's were made."""
         start = self.learned.stop - 1
         whole = np.concatenate([self.states[:start, : self.degrees], positions])
         velocities = _differences(whole) @ self.weights
-        scored = slice(self.split, len(self.times))
-        return np.concatenate([whole[scored], velocities[self.split - FILTER_REACH :]], axis=1)
+        return np.concatenate([whole[self.scored], velocities[self.split - FILTER_REACH :]], axis=1)
 
 
 def _differences(positions: np.ndarray) -> np.ndarray:
@@ -207,7 +210,7 @@ def forecast_energy(
     starts = np.repeat(fields[None, first], config.prior.draws, axis=0)
     paths = (priors.mean_rollouts(prior, starts[:1], times), priors.sampled_rollouts(prior, starts, times, key))
     mean, drawn = (from_fields(np.asarray(path.trajectory), degrees)[..., :degrees] for path in paths)
-    scored = slice(recording.split - first, len(recording.times) - first)
+    scored = slice(recording.split - first, recording.scored.stop - first)
     return Forecast(recording.as_recorded(mean[0]), drawn[:, scored], prior.seconds)
 
 
@@ -248,7 +251,7 @@ FORECASTERS: dict[str, Callable[[RunContext, Recording, tuple[float, ...], int],
 def evaluate(context: RunContext, recording: Recording, masses: tuple[float, ...], seed: int, name: str) -> Forecast:
     """Learn, forecast, write the rows; nmse is the mean over all positions and velocities."""
     forecast = FORECASTERS[name](context, recording, masses, seed)
-    system, truth, degrees = structure_of(masses).name, recording.truth[recording.split :], recording.degrees
+    system, truth, degrees = structure_of(masses).name, recording.truth[recording.scored], recording.degrees
     share = np.mean((forecast.mean - truth) ** 2, axis=0) / truth.var(axis=0)
     rows = {
         "nmse": Measurement(float(share.mean())),
@@ -292,8 +295,8 @@ def _draw(context: RunContext, recording: Recording, system: str, name: str, for
     degrees = recording.degrees
     panels = tuple(f"position {index + 1}" for index in range(degrees))
     path = figures.forecast_lines(
-        context.figure_path(f"{system}_{name}"), recording.times[recording.split :],
-        recording.truth[recording.split :, :degrees], Curve(name, forecast.mean[:, :degrees], samples=forecast.samples),
+        context.figure_path(f"{system}_{name}"), recording.times[recording.scored],
+        recording.truth[recording.scored, :degrees], Curve(name, forecast.mean[:, :degrees], samples=forecast.samples),
         Labels(x="time [position / velocity unit]", y="position [deviation]", panels=panels),
     )  # fmt: skip
     return Picture(path, f"{name}: forecast of the second half, first seed")

@@ -128,17 +128,18 @@ def cost_section(parts: Mapping[str, Rows], picture: Callable[[str], Path]) -> S
             continue
         rows = parts[name]
         (system,) = rows.systems()
-        for metric, words in (("nmse", "normalised MSE"), ("crps", "CRPS [deviation of the field]")):
-            points, calls = _cost_points(rows, system, metric)
-            if not points:
-                continue
-            path = figures.accuracy_against_cost(
-                picture(f"cost_{name}_{metric}"), points,
-                Labels(x="seconds a forecast", y=words, panels=tuple(str(number) for number in calls)),
-            )  # fmt: skip
-            caption = f"{system.replace('_', ' ')}: numbers are calls of the network; gp_rollout_mean has no spread"
-            pictures.append(Picture(path, caption))
-            shown.append(name)
+        points, calls = _cost_points(rows, system, "crps")
+        if not points:
+            continue
+        path = figures.accuracy_against_cost(
+            picture(f"cost_{name}"), points,
+            Labels(
+                x="seconds a forecast", y="CRPS [deviation of the field]", panels=tuple(str(number) for number in calls)
+            ),
+        )  # fmt: skip
+        caption = f"{system.replace('_', ' ')}: numbers are calls of the network; gp_rollout_mean has no spread"
+        pictures.append(Picture(path, caption))
+        shown.append(name)
     if not pictures:
         return None
     text = (

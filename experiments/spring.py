@@ -272,7 +272,7 @@ def load_recordings(context: RunContext) -> tuple[SpringRecording, SpringRecordi
 def check(context: RunContext) -> None:
     """Refuse data and windows that cannot be used before anything is written."""
     config = context.config
-    generators.check_options(config.network.to_dict(), config.training.to_dict())
+    generators.check_options(config.network.to_dict(), config.training.to_dict(), config.physics.to_dict())
     train, test = load_recordings(context)
     first, last, step = config.starts
     if config.forecast.start_frame not in range(first, last + 1, step):

@@ -244,6 +244,7 @@ def train_spring_generator(run: "SeedRun", name: str) -> SpringGenerator:
         key=jax.random.fold_in(run.key, 200 + sorted(METHODS).index(name)),
         digest=config_digest(config.to_dict()),
         workdir=run.context.workdir / "training" / f"{name}_{run.seed}",
+        known=known_values(structure, times),
     )  # fmt: skip
     return SpringGenerator(generator, float(1 - kept.mean()))
 

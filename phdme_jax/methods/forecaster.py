@@ -40,6 +40,9 @@ class Example(NamedTuple):
     mean: Float[Array, "time *grid field"]
 
 
+TARGETS = ("zero", "trajectory")
+
+
 class PhysicsTerms(NamedTuple):
     """How strongly the loss asks for the learned dynamics and the boundary conditions.
 
@@ -51,7 +54,8 @@ class PhysicsTerms(NamedTuple):
       target: what the residual r of a prediction should be: "zero", as published, or that of the training trajectory,
         "trajectory". The latter follows an energy drawn from the posterior, so that its residual under the mean energy
         is not zero; asking for zero pulls samples towards the mean energy and makes them too alike. Where r is linear
-        the conditional mean of the trajectory is least for both this term and the denoising loss.
+        the difference is the operator of the dynamics applied to the error, and where W is also the same for all
+        trajectories, their conditional mean is least for this term as for the denoising loss.
     """
 
     rate: Callable[[Array], Array] | None
