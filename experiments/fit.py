@@ -29,7 +29,7 @@ from experiments.files import InputError, RunFailed, file_digest
 from experiments.fit_inputs import FitInputs, draw_initial_states, known_structure, read_inputs
 from experiments.fit_report import Fitted, record_rows, report_sections
 from experiments.folder import config_digest, prepare_run_folder
-from experiments.forecast import as_forecasts, draw, whole_number
+from experiments.forecast import as_forecasts, centre, draw, whole_number
 from experiments.overrides import apply_overrides
 from experiments.report import build_report
 from experiments.results import ResultsWriter
@@ -305,7 +305,8 @@ def _train(
 def _timed_forecasts(forecaster: Forecaster, initial: np.ndarray, key: Any) -> Forecasts:
     began = time.perf_counter()
     samples = draw(forecaster, initial, forecaster.num_samples, key, show=len(initial) > 8)
-    return as_forecasts(samples, (time.perf_counter() - began) / (len(initial) * forecaster.num_samples))
+    mean = centre(forecaster, initial)
+    return as_forecasts(mean, samples, (time.perf_counter() - began) / (len(initial) * forecaster.num_samples))
 
 
 def calibration_sentence(forecaster: Forecaster, inputs: FitInputs) -> str:

@@ -2,10 +2,11 @@
 
     python -m experiments.forecast --run DIR --initial state.npz --samples 100 --out forecast.npz [--seed 0]
 
-The state is that of the first trained frame. A calibrated band is the conformal one around the mean of as many samples
-as calibration used, and `mean` is that mean, so that the guarantee holds as it was calibrated; further samples are
-written beside them. Without calibration the band spans the central share of all samples. Times between trained frames
-are interpolated: each sample and the mean by a cubic spline in time, the half width of a calibrated band linearly.
+The state is that of the first trained frame. `mean` is the conditional mean that samples are drawn around. A
+calibrated band is the conformal one around it, as wide as the spread of as many samples as calibration used says, so
+that the guarantee holds as it was calibrated; further samples are written beside them. Without calibration the band
+spans the central share of all samples. Times between trained frames are interpolated: each sample and the mean by a
+cubic spline in time, the half width of a calibrated band linearly.
 """
 
 import argparse
@@ -40,9 +41,6 @@ FAR_STATE = 1.25
 def draw(forecaster: Forecaster, initial: np.ndarray, num_samples: int, key: Any, show: bool = False) -> np.ndarray:
     """Draw trajectories from initial states; the first samples are the same however many are drawn.
 
-    A learned time step is told the part of an initial state in the modes that it was trained on: what is left is
-    measurement noise or shorter waves, of which it knows nothing. A rollout is told the whole state.
-
     Args:
       forecaster: fitted.
       initial: initial states, physical units, boundary values imposed, (n, grid, field).
@@ -54,27 +52,42 @@ def draw(forecaster: Forecaster, initial: np.ndarray, num_samples: int, key: Any
     """
     units = np.asarray(forecaster.units.fields)
     known = generators.known_values(forecaster.structure, forecaster.generator.times)
-    told = initial
-    if forecaster.generator.method.mean == "propagator":
-        told = smoothest_part(forecaster.structure, initial, forecaster.modes)
+    told = _told(forecaster, initial)
     size = min(BLOCK, forecaster.num_samples)
     blocks = []
     for block in tqdm(range(math.ceil(num_samples / size)), desc="samples", unit="block", disable=not show):
         block_key = jax.random.fold_in(key, block)
         chunk = size * min(2, len(initial))
-        drawn = generators.sample_forecasts(forecaster.generator, known, told / units, size, block_key, chunk)
+        drawn = generators.sample_forecasts(forecaster.generator, known, told, size, block_key, chunk)
         blocks.append(drawn)
     samples = np.concatenate(blocks, axis=1)[:, :num_samples].astype(np.float64) * units
     samples[:, :, 0] = initial[:, None]
     return samples
 
 
-def as_forecasts(samples: np.ndarray, seconds: float) -> Forecasts:
-    """Samples as the record that evaluation takes."""
-    finite = np.isfinite(samples).all(axis=(1, 2, 3, 4))
-    samples = np.nan_to_num(samples, posinf=0.0, neginf=0.0)
-    mean = samples.mean(axis=1)
-    mean[:, 0] = samples[:, 0, 0]  # the mean of equal numbers is rounded
+def centre(forecaster: Forecaster, initial: np.ndarray) -> np.ndarray:
+    """The conditional mean from initial states, physical units, (n, time, grid, field), float64."""
+    means = generators.conditional_mean(forecaster.generator, _told(forecaster, initial)).astype(np.float64)
+    means *= np.asarray(forecaster.generator.arrays["normaliser"].scale) * np.asarray(forecaster.units.fields)
+    means[:, 0] = initial
+    return means
+
+
+def _told(forecaster: Forecaster, initial: np.ndarray) -> np.ndarray:
+    """What the generator is told of initial states, in its units.
+
+    A learned time step is told the part in the modes that it was trained on: what is left is measurement noise or
+    shorter waves, of which it knows nothing. A rollout is told the whole state.
+    """
+    if forecaster.generator.method.mean == "propagator":
+        initial = smoothest_part(forecaster.structure, initial, forecaster.modes)
+    return initial / np.asarray(forecaster.units.fields)
+
+
+def as_forecasts(mean: np.ndarray, samples: np.ndarray, seconds: float) -> Forecasts:
+    """Mean and samples as the record that evaluation takes."""
+    finite = np.isfinite(samples).all(axis=(1, 2, 3, 4)) & np.isfinite(mean).all(axis=(1, 2, 3))
+    mean, samples = (np.nan_to_num(part, posinf=0.0, neginf=0.0) for part in (mean, samples))
     return Forecasts(mean, samples, finite, seconds)
 
 
@@ -127,15 +140,16 @@ def make_forecast(
     def at_times(values: np.ndarray) -> np.ndarray:
         return CubicSpline(forecaster.time, values, axis=-3)(time) if moved else values
 
+    middle = centre(forecaster, initial[None])
+    mean = at_times(middle[0])
     if calibrated:
-        behind = as_forecasts(samples[:, : forecaster.num_samples], 0.0)
-        mean, width = at_times(behind.mean[0]), half_width(forecaster, behind)[0]
+        behind = as_forecasts(middle, samples[:, : forecaster.num_samples], 0.0)
+        width = half_width(forecaster, behind)[0]
         width = _linear(forecaster.time, width, time) if moved else width
         lower, upper = mean - width, mean + width
         drawn = at_times(samples[0, :num_samples])
     else:
         drawn = at_times(samples[0])
-        mean = at_times(as_forecasts(samples, 0.0).mean[0])
         tails = ((1 - forecaster.level) / 2, (1 + forecaster.level) / 2)
         lower, upper = np.quantile(drawn, tails, axis=0)
         lower, upper = np.minimum(lower, mean), np.maximum(upper, mean)
@@ -150,7 +164,7 @@ def _band_notes(forecaster: Forecaster, calibrated: bool, moved: bool, num_sampl
             f"the band is not calibrated for {share}: it is the central {share} of the samples and promises no coverage"
         )
     elif num_samples != forecaster.num_samples:
-        notes.append(f"mean and band rest on the first {forecaster.num_samples} samples drawn, as in calibration")
+        notes.append(f"the band rests on the first {forecaster.num_samples} samples drawn, as in calibration")
     if moved:
         notes.append("times between trained frames are interpolated by cubic splines; calibration was at the frames")
     return notes

@@ -32,6 +32,7 @@ METHOD_NAMES = (
 METRIC_NAMES = (
     "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
     "energy_error", "mass_drift", "residual_mae", "residual_rms", "resolve_error", "sliced_wasserstein",
+    "sample_energy_drift", "sample_residual_rms",
     "spectrum_error", "energy_distance", "compliance_error", "volume_error", "parameter_error", "mass_ratio",
     "loss", "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",
     "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",

@@ -80,8 +80,12 @@ def test_forecast_starts_at_the_state_and_keeps_the_ends(fitted, files, tmp_path
         np.testing.assert_array_equal(made["time"], data["time"])
         np.testing.assert_array_equal(made["grid"], data["grid"])
         assert bool(made["calibrated"]) and float(made["level"]) == 0.6
-        # the centre of the band is the mean of as many samples as calibration used
-        np.testing.assert_allclose(made["mean"], made["samples"][:4].mean(0), rtol=1e-9, atol=1e-12)
+        # the centre of the band is what samples are drawn around
+        np.testing.assert_allclose(made["mean"], 0.5 * (made["lower"] + made["upper"]), rtol=1e-9, atol=1e-12)
+        deviations = made["samples"] - made["mean"]
+        sizes, apart = (np.sqrt(np.mean(part**2, axis=(0, 1, 2))) for part in (made["mean"][None], deviations))
+        between = made["samples"].std(axis=0)
+        assert (apart < 0.5 * sizes).all() and (apart < 4 * np.sqrt(np.mean(between**2, axis=(0, 1)))).all()
         assert made["samples"][:, 1:, 1:-1].std(0).min() > 0
 
 
@@ -91,7 +95,8 @@ def test_the_loaded_forecaster_covers_as_it_was_calibrated(fitted, files):
     with np.load(files / "calibration.npz") as archive:
         truth = archive["state"]
     key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11), 0), 5)
-    forecasts = forecast.as_forecasts(forecast.draw(forecaster, truth[:, 0], 4, key), 0.0)
+    mean, samples = forecast.centre(forecaster, truth[:, 0]), forecast.draw(forecaster, truth[:, 0], 4, key)
+    forecasts = forecast.as_forecasts(mean, samples, 0.0)
     scores = evaluation.band_scores(truth, forecasts, forecaster.calibration.floor)
     inside = np.abs(truth - forecasts.mean) <= (1 + 1e-6) * forecast.half_width(forecaster, forecasts)
     rank = conformal_rank(5, 0.6)
@@ -119,6 +124,7 @@ def test_samples_do_not_depend_on_how_many_are_drawn(fitted, files):
     many, _ = forecast.make_forecast(forecaster, state, 7, key)
     np.testing.assert_array_equal(few.samples, many.samples[:2])
     np.testing.assert_array_equal(few.upper, many.upper)
+    np.testing.assert_array_equal(few.mean, many.mean)
     other, _ = forecast.make_forecast(forecaster, state, 2, jax.random.key(4))
     assert np.abs(other.samples[:, 1:] - few.samples[:, 1:]).max() > 0
 
