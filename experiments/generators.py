@@ -205,11 +205,12 @@ def train_generator(
 
 
 def with_sampler_steps(generator: Generator, steps: int, known: np.ndarray, draws: int) -> Generator:
-    """The generator with another number of calls of its network, the amplitude of its samples measured for it."""
-    generator = replace(generator, sampler_steps=steps)
-    if generator.measured_on is None:
+    """The generator with another number of calls of its network, the amplitude of its samples measured anew."""
+    generator, example = replace(generator, sampler_steps=steps), generator.measured_on
+    if example is None:
         return generator
-    amplitude = measured_amplitude(generator, known, generator.measured_on, draws, jax.random.key(draws))
+    generator = with_arrays(generator, amplitude=1.0)
+    amplitude = measured_amplitude(generator, known, example, draws, jax.random.key(draws))
     return with_arrays(generator, amplitude=amplitude)
 
 

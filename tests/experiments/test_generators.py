@@ -79,6 +79,11 @@ def test_samples_of_a_denoiser_that_shrinks_are_stretched_to_the_size_of_what_th
     np.testing.assert_allclose(stretched[1:].mean(axis=0), [0.1, 0.05], rtol=0.04)
     np.testing.assert_allclose(stretched[1:], np.broadcast_to([0.1, 0.05], (15, 2)), rtol=0.35)
     np.testing.assert_array_equal(stretched[0], 0.0)
+    # measured again, or with another number of calls, the size is the same
+    again = dataclasses.replace(spoiled, measured_on=example)
+    for steps in (24, 24, 6):
+        again = generators.with_sampler_steps(again, steps, known, 256)
+        np.testing.assert_allclose(sizes(again)[1:].mean(axis=0), [0.1, 0.05], rtol=0.04)
     # an exact one is left as it is
     exact = generators.measured_amplitude(around_means(means), known, example, 256, jax.random.key(5))
     np.testing.assert_allclose(np.asarray(exact)[1:].mean(axis=0), [1.0, 0.5], rtol=0.04)
