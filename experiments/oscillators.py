@@ -248,16 +248,22 @@ FORECASTERS: dict[str, Callable[[RunContext, Recording, tuple[float, ...], int],
 }
 
 
-def evaluate(context: RunContext, recording: Recording, masses: tuple[float, ...], seed: int, name: str) -> Forecast:
-    """Learn, forecast, write the rows; nmse is the mean over all positions and velocities."""
-    forecast = FORECASTERS[name](context, recording, masses, seed)
-    system, truth, degrees = structure_of(masses).name, recording.truth[recording.scored], recording.degrees
-    share = np.mean((forecast.mean - truth) ** 2, axis=0) / truth.var(axis=0)
-    rows = {
+def errors(recording: Recording, scored: np.ndarray) -> dict[str, Measurement]:
+    """Normalised errors of scored frames; nmse is the mean over all positions and velocities."""
+    truth, degrees = recording.truth[recording.scored], recording.degrees
+    share = np.mean((scored - truth) ** 2, axis=0) / truth.var(axis=0)
+    return {
         "nmse": Measurement(float(share.mean())),
         "nmse_position": Measurement(float(share[:degrees].mean())),
         "nmse_velocity": Measurement(float(share[degrees:].mean())),
     }
+
+
+def evaluate(context: RunContext, recording: Recording, masses: tuple[float, ...], seed: int, name: str) -> Forecast:
+    """Learn, forecast, write the rows."""
+    forecast = FORECASTERS[name](context, recording, masses, seed)
+    system = structure_of(masses).name
+    rows = errors(recording, forecast.mean)
     context.results.record(system, name, seed, "test", rows, 1)
     learned = {"fit_seconds": Measurement(forecast.seconds, "s")}
     if len(masses) > 1 and name != "neural_ode":
@@ -273,6 +279,9 @@ def run_study(context: RunContext) -> list[Section]:
     for system in FILES:
         recording, pictures = load(context.data_dir, system), []
         masses = find_masses(context.config, recording)
+        # what the filter makes of the recorded positions themselves
+        known = recording.states[recording.learned.stop - 1 :, : recording.degrees]
+        context.results.record(system, "reference", 0, "test", errors(recording, recording.as_recorded(known)), 1)
         for seed in context.seeds:
             for name in context.methods:
                 forecast = evaluate(context, recording, masses, seed, name)

@@ -83,10 +83,12 @@ def precondition(network: Network, schedule: Schedule, mode: str = "x0", data_st
       time and answers x0_hat, of the shape and type of `noisy`.
 
     Raises:
-      ValueError: unknown mode (when first applied).
+      ValueError: unknown mode, or a standard deviation that is not positive.
 
     Source: Karras et al. (2022), eq. 7, with noisy / alpha for their noisy example.
     """
+
+    coefficients(schedule, jnp.zeros(()), mode, data_std)  # refuses what cannot be
 
     def apply(params: Any, noisy: Array, t: Array, features: Any) -> Array:
         t = jnp.asarray(t, noisy.dtype)

@@ -5,6 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from experiments import generators
 from phdme_jax.diffusion.networks import Network
@@ -57,6 +58,30 @@ def test_samples_are_spread_by_the_scale_told_from_their_own_mean():
     # the denoiser knows nothing of the mean: the same draws, in another scale
     assert remainders(plain).std() > 0.05
     np.testing.assert_allclose(remainders(told), remainders(plain) * expected, rtol=2e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(("name", "gated", "target"), [("phdme", True, "trajectory"), ("diffusion", False, "zero")])
+def test_what_is_trained_on_observed_trajectories_has_its_own_step_and_target(name, gated, target, monkeypatch):
+    propagator = {"radius": 0, "width": 8, "depth": 1, "gated": True}
+    network = {
+        "unet": UNET, "propagator": propagator, "observed_propagator": {"gated": False}, "prediction": "x0"
+    }  # fmt: skip
+    generator = generators.make_generator(make_method(name), None, STRUCTURE, TIMES, network, {"num_steps": 3})
+    assert generator.propagator.gated == gated and generator.propagator.width == 8
+
+    class Asked(Exception):
+        pass
+
+    def ask(dynamics, structure, normaliser, physics):
+        raise Asked(physics["residual_target"])
+
+    monkeypatch.setattr(generators, "physics_terms", ask)
+    means = np.ones((2, 16, 2), np.float32)
+    with pytest.raises(Asked, match=target):
+        generators.train_generator(
+            generator, STRUCTURE, Example(means, means[:, 1:], means), None, fit_normaliser(jnp.asarray(means)),
+            training={}, physics={"residual_target": "trajectory"}, key=jax.random.key(0), digest="", workdir=None,
+        )  # fmt: skip
 
 
 def test_samples_of_a_denoiser_that_shrinks_are_stretched_to_the_size_of_what_the_mean_leaves():
