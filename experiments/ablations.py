@@ -64,7 +64,7 @@ def _variants() -> Iterator[Variant]:
     for weight in (0.01, 1.0, 10.0):
         name = f"phdme_residual_weight_{weight:g}".replace(".", "_")
         yield Variant(name, phdme, (("physics.residual_weight", weight),))
-    yield Variant("phdme_residual_target_trajectory", phdme, (("physics.residual_target", "trajectory"),))
+    yield Variant("phdme_residual_target_zero", phdme, (("physics.residual_target", "zero"),))
     for weights in ("off", "shuffled"):
         yield Variant(f"phdme_uncertainty_{weights}", phdme, weights=weights)
     for count in (1, 2, 8, 16):

@@ -101,8 +101,8 @@ def train_driven(
 
 def sample_driven(
     generator: generators.Generator, prior: priors.Prior, starts: np.ndarray, inputs: np.ndarray, count: int, key: Any
-) -> np.ndarray:
-    """Samples from initial states under given inputs.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forecasts from initial states under given inputs.
 
     Args:
       generator: trained.
@@ -112,12 +112,13 @@ def sample_driven(
       count: samples a start.
       key: random key.
     Returns:
-      trajectories, (n, sample, time, field).
+      the mean rollouts that samples are drawn around, (n, time, field), and samples, (n, sample, time, field).
     """
     moving = len(prior.structure.fields)
     means = drive(prior, starts, generator.times, inputs)
     known = known_values(with_inputs(prior.structure), generator.times, moving)
-    return generators.sample_around(generator, known, means, count, key)[..., :moving]
+    samples = generators.sample_around(generator, known, means, count, key)
+    return means[..., :moving], samples[..., :moving]
 
 
 def known_values(structure: Structure, times: priors.Times, moving: int) -> np.ndarray:

@@ -136,10 +136,11 @@ def forecast_generator(context: RunContext, data: Data, seed: int, name: str) ->
     seconds = time.perf_counter() - began
     starts, still = np.array([config.data.test_start]), np.zeros((1, len(generator.times), data.inputs.shape[1]))
     count = config.sampling.num_samples
-    drawn = driven_generator.sample_driven(generator, prior, starts, still, count, sample_key)[0]
-    samples = CubicSpline(generator.times, drawn, axis=1)(data.test_times)
+    means, drawn = driven_generator.sample_driven(generator, prior, starts, still, count, sample_key)
+    mean = CubicSpline(generator.times, means[0])(data.test_times)
+    samples = CubicSpline(generator.times, drawn[0], axis=1)(data.test_times)
     rows = {"parameter_error": _damping_error(config, prior), "rejection_rate": Measurement(rejected)}
-    return Forecast(samples.mean(axis=0), samples, prior.seconds + seconds, rows)
+    return Forecast(mean, samples, prior.seconds + seconds, rows)
 
 
 def _draw_energy(context: RunContext, data: Data, prior: priors.Prior) -> None:

@@ -203,7 +203,7 @@ def ablation_sections(rows: Rows, picture: Callable[[str], Path]) -> list[Sectio
     groups = {
         "parts": ("phdme", "diffusion_augmented", "diffusion_physics", "diffusion", "gp_rollout"),
         "residual": (
-            "phdme", "phdme_residual_target_trajectory", "phdme_uncertainty_off", "phdme_uncertainty_shuffled",
+            "phdme", "phdme_residual_target_zero", "phdme_uncertainty_off", "phdme_uncertainty_shuffled",
         ),
         "structures": ("gp_rollout", *(f"gp_rollout_{name}" for name in list(STRUCTURES)[1:])),
     }

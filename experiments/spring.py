@@ -135,7 +135,7 @@ def rollout_forecaster(run: SeedRun, nonlinear: bool) -> Forecaster:
 
 
 def generator_forecaster(run: SeedRun, name: str) -> Forecaster:
-    """Sample the conditional generator trained on rollouts of the learned energy; the forecast is the samples' mean."""
+    """Sample the conditional generator trained on rollouts of the learned energy; the forecast is its mean."""
     trained = train_spring_generator(run, name)
     run.train_seconds[name] = sum(trained.generator.seconds.values())
 
@@ -144,16 +144,19 @@ def generator_forecaster(run: SeedRun, name: str) -> Forecaster:
         measured = start_states(recording, windows, run.train.amplitude_noise, 0, key)[:, 0]
         since = windows.times - windows.times[:, :1]
         began = time.perf_counter()
-        drawn = sample_images(
+        mean, drawn = sample_images(
             trained.generator, with_rest(measured, recording.rest_strain), since, options.draws, key
         )
         seconds = (time.perf_counter() - began) / (drawn.shape[0] * drawn.shape[1])
-        finite = np.isfinite(drawn).all(axis=(1, 2, 3, 4))
-        drawn = np.nan_to_num(drawn)
-        values = modal_displacement(drawn[:, :, 1:, :, 1], recording.grid, recording.modes)[..., None]
+        finite = np.isfinite(drawn).all(axis=(1, 2, 3, 4)) & np.isfinite(mean).all(axis=(1, 2, 3))
+        mean, drawn = np.nan_to_num(mean), np.nan_to_num(drawn)
+        centre, values = (
+            modal_displacement(part[..., 1:, :, 1], recording.grid, recording.modes)[..., None]
+            for part in (mean, drawn)
+        )
         energy = np.stack([run.energy_of(recording, one) for one in drawn])
-        mean_energy = np.stack([run.energy_of(recording, one) for one in drawn.mean(axis=1)])
-        forecasts = Forecasts(values.mean(axis=1), values, finite, seconds)
+        mean_energy = np.stack([run.energy_of(recording, one) for one in mean])
+        forecasts = Forecasts(centre, values, finite, seconds)
         return SpringForecast(forecasts, mean_energy, energy, trained.rejected)
 
     return forecast

@@ -251,8 +251,8 @@ def train_spring_generator(run: "SeedRun", name: str) -> SpringGenerator:
 
 def sample_images(
     generator: generators.Generator, starts: np.ndarray, since: np.ndarray, count: int, key: Any
-) -> np.ndarray:
-    """Samples at the images' times.
+) -> tuple[np.ndarray, np.ndarray]:
+    """Forecasts at the images' times.
 
     Args:
       generator: trained.
@@ -261,10 +261,14 @@ def sample_images(
       count: samples a window.
       key: random key.
     Returns:
-      momentum and strain, (window, sample, image, grid, 2).
+      momentum and strain: the conditional mean that samples are drawn around, (window, image, grid, 2), and samples,
+      (window, sample, image, grid, 2).
     """
     known = known_values(generator_structure(starts.shape[1]), generator.times)
-    drawn = generators.sample_forecasts(generator, known, starts, count, key)[..., :REST]
-    return np.stack(
-        [CubicSpline(generator.times, one, axis=1)(times) for one, times in zip(drawn, since, strict=True)]
+    drawn = generators.sample_forecasts(generator, known, starts, count, key)
+    mean = generators.conditional_mean(generator, starts) * np.asarray(generator.arrays["normaliser"].scale)
+    together = np.concatenate([mean[:, None], drawn], axis=1)[..., :REST]
+    images = np.stack(
+        [CubicSpline(generator.times, one, axis=1)(times) for one, times in zip(together, since, strict=True)]
     )
+    return images[:, 0], images[:, 1:]

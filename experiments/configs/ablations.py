@@ -16,9 +16,11 @@ _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "rollouts": {"count": 2048},
         "sampling": {"num_steps": 4},
         "training": {
-            "propagator_stages": ((1, 10000, 64, 2e-2), (8, 200, 32, 1e-3)),
+            "propagator_stages": ((1, 6000, 64, 1e-2), (8, 200, 32, 1e-3)),
             "observed_stages": ((4, 1500, 64, 5e-3), (16, 300, 32, 1e-3)),
-            "residual_stage": (150, 16, 1e-3),
+            "spread_stage": (500, 64, 3e-3),
+            "residual_stage": (500, 16, 2e-3),
+            "amplitude_draws": 64,
         },
     },
 }

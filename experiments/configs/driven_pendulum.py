@@ -50,6 +50,8 @@ def get_config(size: str) -> ConfigDict:
         "sampling": {"num_steps": 12 if laptop else 3, "num_samples": 64 if laptop else 8},
     }  # fmt: skip
     config["physics"] |= {"boundary_weight": 0.0}
+    # one point in space: what the denoiser sees is the time
+    config["network"]["unet"] |= {"flat_time": False, "channels": 16 if laptop else 8}
     if laptop:
         config["training"] |= {"residual_stage": (1000, 32, 1e-3)}
     return ConfigDict(config)

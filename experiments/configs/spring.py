@@ -39,7 +39,7 @@ def get_config(size: str) -> ConfigDict:
         "level": 0.9,
     }  # fmt: skip
     if size == "laptop":
-        base["training"]["propagator_stages"] = ((1, 6000, 64, 2e-2), (8, 400, 32, 1e-3))
+        base["training"]["propagator_stages"] = ((1, 6000, 64, 1e-2), (8, 400, 32, 1e-3))
     if size == "smoke":
         base["forecast"] |= {"draws": 8}
         base["generator"] |= {"rollouts": 64, "num_frames": 32}

@@ -86,10 +86,11 @@ def test_samples_keep_start_and_inputs_and_follow_the_input(learned, tmp_path):
     )  # fmt: skip
     starts, times = np.array([[2.0, 0.0], [2.0, 0.0]]), np.asarray(generator.times)
     inputs = np.stack([0.1 * np.sin(times), -0.1 * np.sin(times)])[..., None]
-    samples = driven_generator.sample_driven(generator, prior, starts, inputs, 4, jax.random.key(1))
+    mean, samples = driven_generator.sample_driven(generator, prior, starts, inputs, 4, jax.random.key(1))
     assert samples.shape == (2, 4, 32, 2) and rejected < 0.5
     np.testing.assert_allclose(samples[:, :, 0], np.broadcast_to(starts[:, None], (2, 4, 2)), atol=1e-5)
     means = driven_generator.drive(prior, starts, generator.times, inputs)[..., :2]
+    np.testing.assert_array_equal(mean, means)
     apart = np.abs(means[0] - means[1]).max()
     assert apart > 0.3
     assert np.abs(samples.mean(axis=1) - means).max() < 0.5 * apart

@@ -61,10 +61,10 @@ def test_rows_agree_with_each_other(values):
         assert 0.0 < values[method, "test", "band_width"] < 4.0 * np.sqrt(variance)
 
 
-def test_a_generator_around_the_mean_rollout_forecasts_as_well_as_it(values):
-    """Even hardly trained: what it adds is small, and frames between its own are interpolated."""
+def test_a_generator_around_the_mean_rollout_forecasts_as_it_does(values):
+    """However well it is trained; frames between its own are interpolated."""
     generated, rolled = (values[method, "test", "nmse"] for method in ("phdme_rollout", "gp_rollout"))
-    assert abs(generated - rolled) < 0.3 * rolled
+    assert abs(generated - rolled) < 0.02 * rolled
 
 
 def test_report_shows_every_picture_and_what_is_not_promised(folder):
