@@ -14,7 +14,7 @@ from matplotlib.colorbar import Colorbar
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
-from matplotlib.ticker import LogLocator, MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from experiments.files import atomic_write
@@ -193,6 +193,7 @@ def log_if_positive(axis: Axes, values: np.ndarray, which: str) -> None:
     decades = np.log10(finite.max() / finite.min())
     part.set_major_locator(LogLocator(subs=(1.0,) if decades > 2 else (1.0, 2.0, 5.0)))
     part.set_major_formatter(lambda value, place: f"{value:g}")
+    part.set_minor_formatter(NullFormatter())
 
 
 def legend_beside(axis: Axes) -> None:

@@ -301,7 +301,7 @@ def measured_amplitude(
     means, states = np.asarray(example.mean[:count]), np.asarray(example.state[:count])
     drawn = _sample(generator, known, means, -(-draws // count), key)
     scales = np.asarray(_scales(generator, means))
-    left, found = (states - means) / scales, (drawn - means[:, None]) / scales[:, None]
+    left, found = (1 - known) * (states - means) / scales, (drawn - means[:, None]) / scales[:, None]
     sizes = [
         np.sqrt(np.mean(part**2, axis=(*range(axis), *range(axis + 1, part.ndim - 1))))
         for part, axis in ((left, 1), (found, 2))

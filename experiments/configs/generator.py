@@ -54,7 +54,7 @@ _SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
             "propagator_stages": ((1, 100, 16, 1e-2),),
             "observed_stages": ((4, 60, 16, 5e-3),),
             "spread_stage": (20, 8, 3e-3),
-            "residual_stage": (10, 8, 1e-3),
+            "residual_stage": (100, 8, 3e-3),
             "amplitude_draws": 16,
         },
     ),

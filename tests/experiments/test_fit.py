@@ -169,8 +169,10 @@ def test_without_enough_calibration_the_band_is_that_of_the_samples(fitted, file
     with np.load(tmp_path / "forecast.npz") as made:
         assert not made["calibrated"]
         assert (made["lower"] <= made["mean"]).all() and (made["mean"] <= made["upper"]).all()
-        inside = (made["lower"] <= made["samples"]) & (made["samples"] <= made["upper"])
-        assert inside[:, 1:, 1:-1].mean() == pytest.approx(0.6, abs=0.12)
+        inside = ((made["lower"] <= made["samples"]) & (made["samples"] <= made["upper"])).mean(axis=0)[1:, 1:-1]
+        # five samples of nine are the central 60 %; the band is wider where the mean lies outside of them
+        central = ((made["lower"] < made["mean"]) & (made["mean"] < made["upper"]))[1:, 1:-1]
+        assert central.mean() > 0.1 and (np.abs(inside[central] - 5 / 9) < 1e-9).all() and (inside > 0.55).all()
 
 
 def test_few_points_and_uneven_times_are_read(files):

@@ -84,7 +84,7 @@ def test_what_is_trained_on_observed_trajectories_has_its_own_step_and_target(na
         )  # fmt: skip
 
 
-def test_samples_of_a_denoiser_that_shrinks_are_stretched_to_the_size_of_what_the_mean_leaves():
+def test_samples_of_a_denoiser_that_shrinks_are_stretched_to_the_size_of_what_the_mean_leaves(capsys):
     randomness = np.random.default_rng(1)
     means = randomness.standard_normal((64, 16, 2)).astype(np.float32)
     left = randomness.standard_normal((64, 16, 2)).astype(np.float32) * np.array([0.1, 0.05], np.float32)
@@ -112,3 +112,10 @@ def test_samples_of_a_denoiser_that_shrinks_are_stretched_to_the_size_of_what_th
     # an exact one is left as it is
     exact = generators.measured_amplitude(around_means(means), known, example, 256, jax.random.key(5))
     np.testing.assert_allclose(np.asarray(exact)[1:].mean(axis=0), [1.0, 0.5], rtol=0.04)
+    capsys.readouterr()
+    # what is known is not drawn, however far the mean is from the training trajectories there
+    held = known.copy()
+    held[:, 1] = 1.0
+    partly = generators.measured_amplitude(around_means(means), held, example, 256, jax.random.key(5))
+    np.testing.assert_array_equal(np.asarray(partly)[:, 1], 1.0)
+    assert "too alike" not in capsys.readouterr().out
