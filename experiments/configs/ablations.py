@@ -1,6 +1,7 @@
 """Configuration of the ablations: `python -m experiments.ablations --size SIZE`.
 
-That of the string study with about a third of its training, calibration and test sets, for every variant alike.
+That of the string study with half of its rollouts, calibration and test sets and about a quarter of its training
+steps, for every variant alike.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
 """Configuration of the spring study: `python -m experiments.spring --data_dir DIR --size SIZE`.
 
-smoke: under a minute on 2 cores, few draws and starts. laptop: the whole study, under five minutes on 2 cores.
+smoke: under a minute on 2 cores, few draws and starts. laptop: the whole study, three seeds
+in about a quarter of an hour on one core.
 """
 
 from typing import Any
