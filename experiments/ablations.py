@@ -145,8 +145,8 @@ def run_study(context: RunContext) -> list[Section]:
             print(f"seed {seed}: {name} done", flush=True)
     words = (
         "The string study with half of its calibration and test sets and a quarter of its training. One change at a "
-        "time from four trajectories, one per cent of noise, all sites, residual weight 0.1. Evidence gains compare the "
-        "structure with others on the same data: above 10 nats the fit says that the structure is wrong."
+        "time from four trajectories, one per cent of noise, all sites, residual weight 0.1. Evidence gains compare "
+        "the structure with others on the same data: above 10 nats the fit says that the structure is wrong."
     )
     return [Section("One change at a time", words, (), ("nmse", "crps", "coverage", "band_width", "evidence_gain"))]
 
