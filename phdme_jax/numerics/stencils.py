@@ -151,3 +151,31 @@ def mirror_second_derivative(
             padded[width + offset : width + offset + n] + padded[width - offset : width - offset + n]
         )
     return total / spacing**2
+
+
+@lru_cache
+def closed_matrix(num_points: int, spacing: float, derivative: int) -> np.ndarray:
+    """First or second derivative of second order at all points, one-sided at the ends, as a dense matrix.
+
+        first:  (-1, 0, 1)/2, ends (-3, 4, -1)/2        second: (1, -2, 1), ends (2, -5, 4, -1)
+
+    Args:
+      num_points: points of the line, at least four.
+      spacing: distance between points.
+      derivative: 1 or 2.
+    Returns:
+      matrix, shape (points, points) [1/length^derivative].
+    Raises:
+      ValueError: another derivative, or too few points.
+    """
+    if derivative not in (1, 2) or num_points < 4:
+        raise ValueError(f"expected derivative 1 or 2 and four points, got {derivative} and {num_points}")
+    after, before = np.eye(num_points, k=1), np.eye(num_points, k=-1)
+    if derivative == 1:
+        matrix, closure, sign = 0.5 * (after - before), np.array([-1.5, 2.0, -0.5]), -1.0
+    else:
+        matrix, closure, sign = after - 2.0 * np.eye(num_points) + before, np.array([2.0, -5.0, 4.0, -1.0]), 1.0
+    matrix[[0, -1]] = 0.0
+    matrix[0, : closure.size] = closure
+    matrix[-1, -closure.size :] = sign * closure[::-1]
+    return matrix / spacing**derivative

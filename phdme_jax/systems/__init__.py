@@ -1,12 +1,19 @@
-"""Floor 1: what the physics is. One file per system; adding a system is one file and one line here."""
+"""Floor 1: what the physics is. One file per system; adding a system is one file and one line here.
+
+`SYSTEMS` have an energy and move in time; `EQUATIONS` are known and hold for fields.
+"""
 
 from collections.abc import Callable
 from functools import partial
 
 from phdme_jax.systems.base import Structure as Structure
 from phdme_jax.systems.base import System as System
+from phdme_jax.systems.closed_form import make_circle, make_poisson
+from phdme_jax.systems.darcy import make_darcy_kle, make_darcy_nodal
+from phdme_jax.systems.equations import Equations as Equations
 from phdme_jax.systems.oscillators import make_driven_pendulum, make_mass_spring
 from phdme_jax.systems.shallow_water import make_shallow_water
+from phdme_jax.systems.topology import make_topology
 from phdme_jax.systems.vibrating_string import make_string
 
 SYSTEMS: dict[str, Callable[..., System]] = {
@@ -32,3 +39,28 @@ def make_system(name: str, **options: object) -> System:
     if name not in SYSTEMS:
         raise ValueError(f"expected a system among {sorted(SYSTEMS)}, got {name!r}")
     return SYSTEMS[name](**options)
+
+
+EQUATIONS: dict[str, Callable[..., Equations]] = {
+    "circle": make_circle,
+    "poisson_1d": make_poisson,
+    "darcy_kle": make_darcy_kle,
+    "darcy_nodal": make_darcy_nodal,
+    "topology": make_topology,
+}
+
+
+def make_equations(name: str, **options: object) -> Equations:
+    """Build known equations of the registry by name.
+
+    Args:
+      name: a key of `EQUATIONS`.
+      **options: keyword arguments of their factory.
+    Returns:
+      the equations.
+    Raises:
+      ValueError: unknown name.
+    """
+    if name not in EQUATIONS:
+        raise ValueError(f"expected equations among {sorted(EQUATIONS)}, got {name!r}")
+    return EQUATIONS[name](**options)

@@ -132,3 +132,21 @@ def test_unknown_orders_and_short_grids_are_refused():
         stencils.sbp_derivative(jnp.ones(30), 0.1, 6)
     with pytest.raises(ValueError, match="expected at least 17 points"):
         stencils.mirror_derivative(jnp.ones(12), 0.1, 8, 1)
+
+
+@pytest.mark.parametrize(("derivative", "degree"), [(1, 2), (2, 3)])
+def test_closed_matrix_is_exact_on_polynomials(derivative, degree):
+    line = np.linspace(0.0, 1.5, 16)
+    matrix = stencils.closed_matrix(16, 0.1, derivative)
+
+    def largest_error(power):
+        monomial = np.poly1d([1.0] + [0.0] * power)
+        return np.abs(matrix @ monomial(line) - np.polyder(monomial, derivative)(line)).max()
+
+    assert max(largest_error(power) for power in range(degree + 1)) < 1e-10
+    assert largest_error(degree + 1) > 1e-3
+
+
+def test_closed_matrix_refuses_other_derivatives():
+    with pytest.raises(ValueError, match="derivative 1 or 2"):
+        stencils.closed_matrix(16, 0.1, 3)

@@ -1,0 +1,77 @@
+"""Static record for fields that obey known equations, without an energy and, mostly, without time.
+
+Where a `Structure` gives rates, `Equations` give residuals: arrays that vanish for the truth. Whatever trains on
+residuals (loss, guidance, correction) sees this record alone.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from phdme_jax.numerics.grid import Grid
+
+Residuals = dict[str, Array]
+
+
+class Sample(NamedTuple):
+    """One example of the data: the fields to be generated, what is given (maybe no channels), and whether it counts."""
+
+    fields: Float[Array, "*grid field"]
+    condition: Float[Array, "*grid channel"]
+    ok: Bool[Array, ""]
+
+
+@dataclass(frozen=True)
+class Equations:
+    """Known equations of fields on a grid.
+
+    A grid without axes is one point, whose fields are numbers.
+
+    Attributes:
+      name: name used in results.
+      grid: static grid.
+      fields: names of the channels that are generated, in order.
+      units: unit of each.
+      conditions: names of the channels that are given.
+      residual: (fields, condition) -> what must vanish, by name, each of the shape (*grid) or ().
+      draw: key -> one example that obeys them.
+      resolve: (fields, condition) -> fields whose solution is computed anew from the others; None where there is none.
+      num_solution: how many fields, the first ones, `resolve` computes.
+      inequality: (fields, condition) -> what must not be positive; None without.
+      objective: (fields, condition) -> what should be small, a number; None without.
+    """
+
+    name: str
+    grid: Grid
+    fields: tuple[str, ...]
+    units: tuple[str, ...]
+    residual: Callable[[Array, Array], Residuals]
+    draw: Callable[[Array], Sample]
+    conditions: tuple[str, ...] = ()
+    resolve: Callable[[Array, Array], Array] | None = None
+    num_solution: int = 1
+    inequality: Callable[[Array, Array], Array] | None = None
+    objective: Callable[[Array, Array], Array] | None = None
+
+
+def unconditional(fields: Float[Array, "*grid field"]) -> Sample:
+    """An example of equations without conditions, which counts where it is finite."""
+    return Sample(fields, jnp.zeros((*fields.shape[:-1], 0), fields.dtype), jnp.all(jnp.isfinite(fields)))
+
+
+def stacked_residual(
+    equations: Equations, fields: Float[Array, "*grid field"], condition: Float[Array, "*grid channel"]
+) -> Float[Array, "*grid equation"]:
+    """All residuals side by side, each in the units of its equation.
+
+    Args:
+      equations: the equations.
+      fields: fields in physical units.
+      condition: what is given.
+    Returns:
+      residuals, last axis in the order of their names' appearance.
+    """
+    return jnp.stack(list(equations.residual(fields, condition).values()), axis=-1)

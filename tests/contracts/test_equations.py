@@ -1,0 +1,81 @@
+"""What all known equations of the registry keep."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phdme_jax.systems import EQUATIONS, make_equations
+from phdme_jax.systems.equations import stacked_residual
+
+SMALL = {
+    "circle": {},
+    "poisson_1d": {"num_points": 48},
+    "darcy_kle": {"num_points": 16, "num_modes": 4, "length": 1.0},
+    "darcy_nodal": {"num_points": 17, "num_modes": 12},
+    "topology": {"num_squares": 8, "num_iterations": 12},
+}
+# largest residual of a true example in units of that of a disturbed one; the multiplied-out equation is overdetermined
+FLOORS = {"circle": 1e-12, "poisson_1d": 1e-5, "darcy_kle": 0.2, "darcy_nodal": 1e-12, "topology": 1e-12}
+
+
+@pytest.fixture(scope="module", params=list(EQUATIONS))
+def drawn(request):
+    equations = make_equations(request.param, **SMALL[request.param])
+    samples = jax.jit(jax.vmap(equations.draw))(jax.random.split(jax.random.key(0), 4))
+    return equations, samples
+
+
+def residuals(equations, fields, conditions):
+    return jax.jit(jax.vmap(lambda x, c: stacked_residual(equations, x, c)))(fields, conditions)
+
+
+def test_every_entry_is_tried_small():
+    assert set(SMALL) == set(EQUATIONS) == set(FLOORS)
+
+
+def test_examples_have_the_declared_shapes(drawn):
+    equations, samples = drawn
+    assert samples.fields.shape == (4, *equations.grid.points, len(equations.fields))
+    assert samples.condition.shape == (4, *equations.grid.points, len(equations.conditions))
+    assert len(equations.units) == len(equations.fields)
+    assert np.isfinite(samples.fields).all() and samples.ok.all()
+    assert np.abs(samples.fields[0] - samples.fields[1]).max() > 1e-3
+
+
+def test_examples_obey_the_equations_and_disturbed_ones_do_not(drawn):
+    equations, samples = drawn
+    noise = jax.random.normal(jax.random.key(1), samples.fields.shape)
+    size = jnp.std(samples.fields, axis=tuple(range(samples.fields.ndim - 1)))
+    disturbed = samples.fields + 0.1 * size * noise
+    true = np.abs(residuals(equations, samples.fields, samples.condition)).max()
+    wrong = np.abs(residuals(equations, disturbed, samples.condition)).max()
+    assert true < FLOORS[equations.name] * wrong
+
+
+def test_resolving_a_true_example_gives_it_back(drawn):
+    equations, samples = drawn
+    count = equations.num_solution
+    wrong = samples.fields.at[..., :count].multiply(1.1)
+    again = jax.jit(jax.vmap(equations.resolve))(wrong, samples.condition)
+    scale = np.abs(samples.fields[..., :count]).max()
+    np.testing.assert_allclose(again, samples.fields, atol=1e-9 * scale, rtol=1e-9)
+
+
+def test_residual_keeps_the_type_and_has_the_derivative_that_differences_see(drawn):
+    equations, samples = drawn
+    fields, condition = samples.fields[0], samples.condition[0]
+    narrow = stacked_residual(equations, fields.astype(jnp.float32), condition.astype(jnp.float32))
+    assert narrow.dtype == jnp.float32
+    function = jax.jit(lambda x: jnp.mean(stacked_residual(equations, x, condition) ** 2))
+    direction = jax.random.normal(jax.random.key(2), fields.shape)
+    point = fields + 0.1 * direction
+    slope = jnp.vdot(jax.jit(jax.grad(function))(point), direction)
+    step = 1e-5
+    difference = (function(point + step * direction) - function(point - step * direction)) / (2 * step)
+    np.testing.assert_allclose(slope, difference, rtol=1e-6)
+
+
+def test_unknown_equations_are_refused():
+    with pytest.raises(ValueError, match="expected equations among"):
+        make_equations("navier_stokes")

@@ -1,0 +1,52 @@
+"""The block solver against dense algebra."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phdme_jax.numerics import block_tridiagonal
+
+
+def random_matrix(blocks, row, seed):
+    random = np.random.default_rng(seed)
+    lower = np.zeros((blocks * row, blocks * row))
+    for k in range(blocks):
+        here, before = slice(k * row, (k + 1) * row), slice((k - 1) * row, k * row)
+        lower[here, here] = np.tril(random.standard_normal((row, row))) + 3.0 * np.eye(row)
+        if k:
+            lower[here, before] = random.standard_normal((row, row))
+    dense = lower @ lower.T
+    split = dense.reshape(blocks, row, blocks, row)
+    diagonal = np.stack([split[k, :, k] for k in range(blocks)])
+    below = np.stack([split[k, :, max(k - 1, 0)] for k in range(blocks)])
+    return dense, jnp.asarray(diagonal), jnp.asarray(below)
+
+
+@pytest.mark.parametrize(("blocks", "row"), [(1, 4), (2, 3), (7, 5)])
+def test_solution_and_factor_equal_the_dense_ones(blocks, row):
+    dense, diagonal, below = random_matrix(blocks, row, seed=blocks)
+    factor = block_tridiagonal.factorise(diagonal, below)
+    for k in range(blocks):
+        here = slice(k * row, (k + 1) * row)
+        expected = np.linalg.cholesky(dense)[here, here]
+        np.testing.assert_allclose(np.tril(factor.diagonal[k]), expected, atol=1e-10)
+    right = np.random.default_rng(3).standard_normal((blocks, row, 2))
+    solved = block_tridiagonal.solve(factor, jnp.asarray(right))
+    expected = np.linalg.solve(dense, right.reshape(-1, 2))
+    np.testing.assert_allclose(solved.reshape(-1, 2), expected, rtol=1e-8, atol=1e-10)
+    column = block_tridiagonal.solve(factor, jnp.asarray(right[..., 0]))
+    np.testing.assert_allclose(column, solved[..., 0], rtol=1e-10, atol=1e-13)
+
+
+def test_first_block_below_is_left_out():
+    _, diagonal, below = random_matrix(4, 3, seed=0)
+    factor = block_tridiagonal.factorise(diagonal, below)
+    other = block_tridiagonal.factorise(diagonal, below.at[0].set(7.0))
+    np.testing.assert_array_equal(factor.diagonal, other.diagonal)
+
+
+def test_a_matrix_that_is_not_positive_definite_is_told_by_nan():
+    _, diagonal, below = random_matrix(4, 3, seed=1)
+    factor = jax.jit(block_tridiagonal.factorise)(diagonal.at[2].multiply(-1.0), below)
+    assert not np.isfinite(factor.diagonal[2]).all()
