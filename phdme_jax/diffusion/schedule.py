@@ -92,6 +92,60 @@ class CosineSchedule(Schedule):
 
 
 @dataclasses.dataclass(frozen=True)
+class SteppedCosineSchedule(Schedule):
+    """The cosine schedule of a chain of noise levels, continuous between them.
+
+        alpha^2 = cos(angle(u))^2 / cos(angle(0))^2,   angle(u) = pi/2 (u + offset)/(1 + offset)
+        u = (1 + t (T - 1))/T
+
+    Time 0 is the first noisy level and time 1 the last; the T levels are evenly spaced between. The share of the noise
+    that the last step adds is clipped, as published.
+
+    Attributes:
+      num_levels: T.
+      offset: keeps the first level from being too clean.
+      largest_step: largest share beta of new noise in a step.
+
+    Source: Nichol and Dhariwal (2021), eq. 17.
+    """
+
+    num_levels: int = 100
+    offset: float = 0.008
+    largest_step: float = 0.999
+
+    def __post_init__(self) -> None:
+        if self.num_levels < 3 or self.offset <= 0.0 or not 0.0 < self.largest_step < 1.0:
+            raise ValueError(f"expected three levels, a positive offset and a step below one, got {self}")
+
+    def _angle(self, u: Any) -> Any:
+        return 0.5 * math.pi * (u + self.offset) / (1.0 + self.offset)
+
+    def _last_step(self) -> tuple[float, float, float]:
+        """The level before the last in units of u, and log alpha^2 there and at the last one, whose step is clipped."""
+        before = 1.0 - 1.0 / self.num_levels
+        there = 2.0 * math.log(math.cos(self._angle(before)) / math.cos(self._angle(0.0)))
+        return before, there, there + math.log1p(-self.largest_step)
+
+    def log_snr(self, t: Float[Array, "*level"]) -> Float[Array, "*level"]:
+        """Log signal-to-noise ratio at diffusion time t."""
+        before, there, last = self._last_step()
+        u = (1.0 + t * (self.num_levels - 1)) / self.num_levels
+        inside = 2.0 * jnp.log(jnp.cos(self._angle(jnp.minimum(u, before))) / math.cos(self._angle(0.0)))
+        # over the clipped step the logarithm is a straight line
+        square = jnp.where(u > before, there + (last - there) * (u - before) * self.num_levels, inside)
+        return square - jnp.log(-jnp.expm1(square))
+
+    def time_from_log_snr(self, log_snr: Float[Array, "*level"]) -> Float[Array, "*level"]:
+        """Diffusion time with that log signal-to-noise ratio."""
+        before, there, last = self._last_step()
+        square = -jax.nn.softplus(-log_snr)
+        angle = jnp.arccos(jnp.clip(jnp.exp(0.5 * square) * math.cos(self._angle(0.0)), 0.0, 1.0))
+        u = 2.0 * angle / math.pi * (1.0 + self.offset) - self.offset
+        u = jnp.where(square < there, before + (square - there) / (last - there) / self.num_levels, u)
+        return jnp.clip((u * self.num_levels - 1.0) / (self.num_levels - 1), 0.0, 1.0)
+
+
+@dataclasses.dataclass(frozen=True)
 class LinearSchedule(Schedule):
     """Variance-preserving schedule with a linearly growing rate.
 
@@ -173,7 +227,12 @@ class EdmSchedule(Schedule):
         return jnp.clip((jnp.exp(-0.5 * log_snr / self.rho) - low) / (high - low), 0.0, 1.0)
 
 
-SCHEDULES: dict[str, type[Schedule]] = {"cosine": CosineSchedule, "linear": LinearSchedule, "edm": EdmSchedule}
+SCHEDULES: dict[str, type[Schedule]] = {
+    "cosine": CosineSchedule,
+    "stepped_cosine": SteppedCosineSchedule,
+    "linear": LinearSchedule,
+    "edm": EdmSchedule,
+}
 
 
 def sampling_times(

@@ -19,6 +19,7 @@ from phdme_jax.training.state import learning_rate_schedule as learning_rate_sch
 from phdme_jax.training.state import make_optimizer as make_optimizer
 from phdme_jax.training.state import update_average as update_average
 from phdme_jax.training.step import MixedData as MixedData
+from phdme_jax.training.step import conflict_free as conflict_free
 from phdme_jax.training.step import draw_batch as draw_batch
 from phdme_jax.training.step import example_keys as example_keys
 from phdme_jax.training.step import make_drawn_step as make_drawn_step

@@ -30,14 +30,16 @@ def make_train_step(
     """Makes `train_step(state, batch, keys) -> (state, metrics)`, pure and free of devices.
 
     The gradient is that of the mean of `example_loss` over the batch. The metrics are the batch means of those of
-    `example_loss`, and `loss`, `grad_norm` (global norm before clipping) and `finite`.
+    `example_loss`, and `loss`, `grad_norm` (global norm before clipping) and `finite`. Where `example_loss` returns
+    several losses, their gradients are merged by `conflict_free`, and `loss` is their sum.
 
     A step whose loss or gradient norm is not finite changes nothing, *not even the step count*: the state keeps the
     last good values and its `step` names the update that failed. Draws depend on the step alone, so the steps after it
     in a chunk repeat the failure instead of training on; the host sees `finite` and stops.
 
     Args:
-      example_loss: `(params, example, key) -> (loss, metrics)` for one example; every metric is a scalar.
+      example_loss: `(params, example, key) -> (loss, metrics)` for one example, the loss a number or, for
+        `conflict_free`, a vector of two; every metric is a scalar.
       optimizer: optax transformation.
       ema_decay: limit of the decay of the average, see `update_average`.
       axis_name: name of a `pmap` or `vmap` axis over which gradients and metrics are averaged; None under `jit`, also
@@ -53,14 +55,18 @@ def make_train_step(
     def train_step(state: TrainState, batch: PyTree, keys: Key[Array, "batch"]) -> tuple[TrainState, Metrics]:
         def batch_loss(params: PyTree) -> tuple[Array, Metrics]:
             losses, metrics = jax.vmap(example_loss, in_axes=(None, 0, 0))(params, batch, keys)
-            return jnp.mean(losses), {name: jnp.mean(value, axis=0) for name, value in metrics.items()}
+            return jnp.mean(losses, axis=0), {name: jnp.mean(value, axis=0) for name, value in metrics.items()}
 
-        (loss, metrics), gradients = jax.value_and_grad(batch_loss, has_aux=True)(state.params)
+        loss, pull_back, metrics = jax.vjp(batch_loss, state.params, has_aux=True)
+        rows = jnp.eye(loss.size, dtype=loss.dtype).reshape(-1, *loss.shape)
+        gradients = [pull_back(row)[0] for row in rows]
         reserved = sorted({"loss", "grad_norm", "finite"} & set(metrics))
         if reserved:
             raise ValueError(f"example_loss returns metrics named {reserved}, which train_step itself reports; rename")
         if axis_name is not None:
             loss, metrics, gradients = jax.lax.pmean((loss, metrics, gradients), axis_name)
+        gradients = gradients[0] if loss.ndim == 0 else conflict_free(*gradients)
+        loss = jnp.sum(loss)
         norm = optax.global_norm(gradients)
         finite = jnp.isfinite(loss) & jnp.isfinite(norm)
         proposal = _apply(state, gradients, optimizer, ema_decay)
@@ -68,6 +74,41 @@ def make_train_step(
         return state, {**metrics, "loss": loss, "grad_norm": norm, "finite": finite}
 
     return train_step
+
+
+def conflict_free(first: PyTree, second: PyTree) -> PyTree:
+    """One gradient that descends on two losses at the same rate in units of their gradients, however they conflict.
+
+        g = (g_1 . d + g_2 . d) d,   d = U(U(g_1 - (g_1 . u_2) u_2) + U(g_2 - (g_2 . u_1) u_1)),   u_i = U(g_i)
+
+    with U(x) = x / |x|, and zero for zero. Only the directions of the gradients decide that of g.
+
+    Args:
+      first: gradient of one loss.
+      second: gradient of the other, of the same structure.
+    Returns:
+      the merged gradient.
+    Source: Liu, Chu, Thuerey (2025), ConFIG, arXiv 2408.11104, eq. 5 to 7 for two losses.
+    """
+    tree = jax.tree.structure(first)
+
+    def inner(left: PyTree, right: PyTree) -> Array:
+        products = jax.tree.map(lambda a, b: jnp.sum(a * b), left, right)
+        return jnp.sum(jnp.stack(jax.tree.leaves(products)))
+
+    def unit(vector: PyTree) -> PyTree:
+        norm = jnp.sqrt(inner(vector, vector))
+        return jax.tree.map(lambda leaf: leaf / jnp.where(norm > 0.0, norm, 1.0), vector)
+
+    def across(vector: PyTree, other: PyTree) -> PyTree:
+        along = inner(vector, other)
+        return jax.tree.map(lambda a, b: a - along * b, vector, other)
+
+    units = unit(first), unit(second)
+    parts = unit(across(units[0], units[1])), unit(across(units[1], units[0]))
+    direction = unit(jax.tree.map(jnp.add, *parts))
+    length = inner(first, direction) + inner(second, direction)
+    return jax.tree.unflatten(tree, [length * leaf for leaf in jax.tree.leaves(direction)])
 
 
 def _apply(

@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 
 from phdme_jax.diffusion import schedule as schedules
-from phdme_jax.diffusion.schedule import SCHEDULES, CosineSchedule, EdmSchedule, LinearSchedule
+from phdme_jax.diffusion.schedule import SCHEDULES, CosineSchedule, EdmSchedule, LinearSchedule, SteppedCosineSchedule
 
-ALL = [CosineSchedule(), LinearSchedule(), EdmSchedule(), CosineSchedule(-6.0, 9.0), EdmSchedule(0.1, 3.0, 2.0)]
+ALL = [
+    CosineSchedule(), LinearSchedule(), EdmSchedule(), CosineSchedule(-6.0, 9.0), EdmSchedule(0.1, 3.0, 2.0),
+    SteppedCosineSchedule(),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("schedule", ALL)
@@ -33,6 +36,16 @@ def test_cosine_is_a_cosine_between_its_limits():
     np.testing.assert_allclose(alpha, jnp.cos(0.5 * jnp.pi * t), atol=1e-8)
     np.testing.assert_allclose(sigma, jnp.sin(0.5 * jnp.pi * t), atol=1e-8)
     np.testing.assert_allclose(CosineSchedule(-6.0, 9.0).log_snr(jnp.array([0.0, 1.0])), [9.0, -6.0], atol=1e-10)
+
+
+def test_stepped_cosine_has_the_levels_of_the_published_chain():
+    count, offset = 100, 0.008
+    angle = np.cos((np.arange(count + 1) / count + offset) / (1 + offset) * np.pi / 2) ** 2
+    betas = np.clip(1 - angle[1:] / angle[:-1], 0, 0.999)
+    alpha, _ = SteppedCosineSchedule().alpha_sigma(jnp.linspace(0.0, 1.0, count))
+    np.testing.assert_allclose(alpha**2, np.cumprod(1 - betas), rtol=1e-9)
+    np.testing.assert_allclose([betas[0], betas[-1]], [6.3e-4, 0.999], rtol=5e-3)
+    np.testing.assert_allclose([alpha[49] ** 2, alpha[99] ** 2], [0.486, 2.4e-7], rtol=3e-2)
 
 
 def test_linear_solves_its_differential_equation():

@@ -9,6 +9,7 @@ import pytest
 from phdme_jax.training import (
     MixedData,
     TrainState,
+    conflict_free,
     draw_batch,
     example_keys,
     init_train_state,
@@ -330,3 +331,43 @@ def test_training_reduces_the_loss_to_the_least_squares_solution():
     state, metrics = chunk(init_train_state({"w": jnp.zeros(4)}, optimizer), dataset, jax.random.key(0))
     np.testing.assert_allclose(state.params["w"], solution, atol=1e-4)
     assert isinstance(state, TrainState) and metrics["loss"].shape == (1500,)
+
+
+def test_merged_gradient_descends_on_both_losses_alike():
+    random = np.random.default_rng(0)
+    first = {"a": jnp.asarray(random.standard_normal(5)), "b": jnp.asarray(random.standard_normal((2, 3)))}
+    second = jax.tree.map(lambda leaf: -0.9 * leaf + 0.01 * jnp.asarray(random.standard_normal(leaf.shape)), first)
+    second = jax.tree.map(lambda leaf: 100.0 * leaf, second)
+    merged = conflict_free(first, second)
+
+    def flat(tree):
+        return np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(tree)])
+
+    g, one, two = flat(merged), flat(first), flat(second)
+    alike = [g @ one / np.linalg.norm(one), g @ two / np.linalg.norm(two)]
+    assert one @ two < 0 < alike[0]
+    np.testing.assert_allclose(alike[0], alike[1], rtol=1e-8)
+    direction = g / np.linalg.norm(g)
+    np.testing.assert_allclose(np.linalg.norm(g), one @ direction + two @ direction, rtol=1e-8)
+    alone = flat(conflict_free(first, jax.tree.map(jnp.zeros_like, first)))
+    np.testing.assert_allclose(alone, one, rtol=1e-10)
+
+
+def test_two_losses_of_one_example_are_merged_and_one_is_not():
+    optimizer, params = optax.sgd(1.0), {"w": jnp.array([1.0, 2.0])}
+    batch, keys = jnp.array([[1.0, 0.0], [3.0, 1.0]]), jax.random.split(jax.random.key(0), 2)
+
+    def losses(params, example, key):
+        del key
+        return jnp.stack([jnp.sum((params["w"] - example) ** 2), jnp.sum(params["w"]) ** 2]), {}
+
+    state = init_train_state(params, optimizer)
+    new, metrics = jax.jit(make_train_step(losses, optimizer, 0.9))(state, batch, keys)
+
+    def mean_loss(params, which):
+        return jnp.mean(jax.vmap(lambda example: losses(params, example, None)[0][which])(batch))
+
+    gradients = [jax.grad(mean_loss)(params, which) for which in (0, 1)]
+    expected = conflict_free(*gradients)["w"]
+    np.testing.assert_allclose(params["w"] - new.params["w"], expected, rtol=1e-6)
+    np.testing.assert_allclose(metrics["loss"], np.mean([4.0, 5.0]) + 9.0, rtol=1e-6)

@@ -1,0 +1,204 @@
+"""Training diffusion models with the residual of known equations: physics-informed diffusion models.
+
+    L = min(SNR_t, 5) mean|x0_hat - x0|^2 + c_r mean r(x*)^2 / (2 Sigma_t) + c_i mean max(i(x*), 0)^2 / (2 Sigma_t)
+        + c_o J(x*)
+
+The residual is taken for an observation of zero, made with the variance Sigma_t of the reverse step. The point x* is
+the denoiser's mean, or a sample that a deterministic sampler reaches from the noisy example.
+Source: Bastek, Sun, Kochmann (2024), arXiv 2403.14404, equations 12 to 17.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from phdme_jax.diffusion.loss import denoising_loss
+from phdme_jax.diffusion.preconditioning import Denoise, noise_from_x0
+from phdme_jax.diffusion.schedule import Schedule
+
+ESTIMATIONS = ("mean", "sample")
+
+
+class Physics(NamedTuple):
+    """What is asked of a clean example in normalised units; functions that are None are left out.
+
+    Attributes:
+      residual: example -> what must vanish.
+      inequality: example -> what must not be positive.
+      objective: example -> a number that should be small.
+    """
+
+    residual: Callable[[Array], Array] | None = None
+    inequality: Callable[[Array], Array] | None = None
+    objective: Callable[[Array], Array] | None = None
+
+
+@dataclass(frozen=True)
+class Informed:
+    """How physics enters the loss.
+
+    Attributes:
+      residual_weight: c_r.
+      inequality_weight: c_i.
+      objective_weight: c_o.
+      estimation: where the physics is asked for: at the denoiser's "mean", or at a "sample".
+      num_levels: noise levels of the chain, evenly spaced in time, of whose steps Sigma_t is the variance.
+      num_between: levels that the sample passes between the noisy example and the last one.
+      reuses_noisy_input: hand the denoiser the noisy example at every level, as the published code does, in place of
+        the sample on its way.
+      least_log_likelihood: floor of -r^2 / (2 Sigma_t), below which there is no slope, as on the published circle; None
+        for none.
+      equality: whether the inequality is asked to vanish instead, as the published volume is.
+    """
+
+    residual_weight: float = 1e-3
+    inequality_weight: float = 0.0
+    objective_weight: float = 0.0
+    estimation: str = "mean"
+    num_levels: int = 100
+    num_between: int = 0
+    reuses_noisy_input: bool = False
+    least_log_likelihood: float | None = None
+    equality: bool = False
+
+    def __post_init__(self) -> None:
+        if self.estimation not in ESTIMATIONS:
+            raise ValueError(f"expected an estimation among {ESTIMATIONS}, got {self.estimation!r}")
+        if self.num_levels < 3 or self.num_between < 0:
+            raise ValueError(
+                f"expected three levels or more and num_between >= 0, got {self.num_levels} and {self.num_between}"
+            )
+
+
+def posterior_variance(schedule: Schedule, level: Float[Array, ""], num_levels: int) -> Float[Array, ""]:
+    """Variance Sigma of the reverse step from one of evenly spaced noise levels to the one before.
+
+        Sigma = beta sigma'^2 / sigma^2,   beta = 1 - (alpha / alpha')^2
+
+    The first level, which has none before it, takes the value of the second.
+
+    Args:
+      schedule: a variance-preserving schedule.
+      level: number of the level, from 0 (almost clean) to num_levels - 1.
+      num_levels: their number.
+    Returns:
+      the variance.
+    Source: Ho et al. (2020), eq. 7.
+    """
+    level = jnp.maximum(level, 1.0)
+    alpha, sigma = schedule.alpha_sigma(level / (num_levels - 1))
+    alpha_before, sigma_before = schedule.alpha_sigma((level - 1.0) / (num_levels - 1))
+    return (1.0 - (alpha / alpha_before) ** 2) * (sigma_before / sigma) ** 2
+
+
+def sample_estimate(
+    denoise: Denoise,
+    schedule: Schedule,
+    noisy: Float[Array, "*shape"],
+    first: Float[Array, "*shape"],
+    level: Float[Array, ""],
+    options: Informed,
+) -> Float[Array, "*shape"]:
+    """Clean example that the deterministic sampler reaches from a noisy one.
+
+    Steps go to whole levels that divide the way to level 0 evenly, and from there to the clean example.
+
+    Args:
+      denoise: the denoiser.
+      schedule: noise schedule.
+      noisy: noisy example at the level.
+      first: the denoiser's answer to it.
+      level: number of its level.
+      options: number of levels, and whether the denoiser gets the noisy example again.
+    Returns:
+      the clean example of the last call.
+    Source: Song et al. (2021), DDIM, eq. 12 with eta = 0.
+    """
+    count = options.num_between + 1
+    state, denoised, here = noisy, first, level
+    for index in range(1, count + 1):
+        following = jnp.floor(level * (count - index) / count)
+        alpha, sigma = schedule.alpha_sigma(here / (options.num_levels - 1))
+        time = following / (options.num_levels - 1)
+        next_alpha, next_sigma = schedule.alpha_sigma(time)
+        moved = next_alpha * denoised + next_sigma * noise_from_x0(state, denoised, alpha, sigma)
+        state = jnp.where(following < here, moved, state)
+        denoised = denoise(noisy if options.reuses_noisy_input else state, time)
+        here = following
+    return denoised
+
+
+def physics_penalty(
+    options: Informed, physics: Physics, point: Float[Array, "*shape"], variance: Float[Array, ""]
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Terms of the physics at a clean example, and their sizes before weighting.
+
+    Args:
+      options: weights.
+      physics: what is asked.
+      point: clean example x*, normalised units.
+      variance: Sigma of the virtual observations.
+    Returns:
+      the penalty, and mean |r|, mean |i| and J as metrics.
+    """
+    total, sizes = jnp.zeros((), point.dtype), {}
+
+    def surprise(values: Array) -> Array:
+        square = values**2 / (2.0 * variance)
+        if options.least_log_likelihood is not None:
+            square = jnp.minimum(square, -options.least_log_likelihood)
+        return jnp.mean(square)
+
+    if physics.residual is not None:
+        residual = physics.residual(point)
+        sizes["residual"] = jnp.mean(jnp.abs(residual))
+        total = total + options.residual_weight * surprise(residual)
+    if physics.inequality is not None:
+        excess = physics.inequality(point)
+        excess = excess if options.equality else jnp.maximum(excess, 0.0)
+        sizes["inequality"] = jnp.mean(jnp.abs(excess))
+        total = total + options.inequality_weight * surprise(excess)
+    if physics.objective is not None:
+        sizes["objective"] = jnp.mean(physics.objective(point))
+        total = total + options.objective_weight * sizes["objective"]
+    return total, sizes
+
+
+def informed_loss(
+    denoise: Denoise,
+    schedule: Schedule,
+    example: Float[Array, "*shape"],
+    physics: Physics,
+    options: Informed,
+    key: PRNGKeyArray,
+    level: Float[Array, ""] | None = None,
+) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    """Loss of one example.
+
+    Args:
+      denoise: maps (noisy, t) to x0_hat.
+      schedule: noise schedule, variance preserving.
+      example: clean example, normalised units.
+      physics: what is asked of it.
+      options: how the physics enters.
+      key: random key.
+      level: number of its noise level; None draws it.
+    Returns:
+      the loss, and metrics: denoising, penalty and the sizes of the physics at x*.
+    """
+    level_key, noise_key = jax.random.split(key)
+    if level is None:
+        level = jax.random.randint(level_key, (), 0, options.num_levels)
+    level = jnp.asarray(level, example.dtype)
+    time = level / (options.num_levels - 1)
+    terms = denoising_loss(denoise, schedule, example, noise_key, time=time)
+    point = terms.x0_hat
+    if options.estimation == "sample":
+        point = sample_estimate(denoise, schedule, terms.noisy, terms.x0_hat, level, options)
+    variance = posterior_variance(schedule, level, options.num_levels)
+    penalty, sizes = physics_penalty(options, physics, point, variance)
+    return terms.loss + penalty, {"denoising": terms.loss, "penalty": penalty, **sizes}
