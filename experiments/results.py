@@ -26,12 +26,13 @@ METHOD_NAMES = (
     "reference", "phdme", "phdme_rollout", "phdme_oracle", "diffusion", "diffusion_augmented",
     "diffusion_physics", "gp_rollout",
     "gp_dphs_independent", "quadratic_hamiltonian", "neural_ode", "hnn", "fno", "phlearn", "pidm_me", "pidm_se",
-    "piddm", "pg_diffusion", "cocogen", "pbfm", "eci", "guidance", "projection", "generate_then_solve", "teacher",
-    "student",
+    "piddm", "pg_diffusion", "cocogen", "flow_matching", "pbfm", "eci", "guidance", "projection",
+    "generate_then_solve", "teacher", "student",
 )  # fmt: skip
 METRIC_NAMES = (
     "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
-    "energy_error", "mass_drift", "residual_mae", "residual_rms", "resolve_error", "sliced_wasserstein",
+    "energy_error", "mass_drift", "residual_mae", "residual_rms", "relative_residual", "resolve_error",
+    "sliced_wasserstein", "wasserstein", "angle_divergence",
     "sample_energy_drift", "sample_residual_rms",
     "spectrum_error", "energy_distance", "compliance_error", "volume_error", "parameter_error", "mass_ratio",
     "loss", "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",

@@ -1,6 +1,7 @@
 """Floor 2: where the wings meet. Adding a method is one entry here and, where it needs one, a file."""
 
 from phdme_jax.methods.base import Method
+from phdme_jax.methods.equation_models import EquationMethod
 
 _ALL = (
     Method("phdme", "posterior rollouts, initial-state conditioning, weighted physics residual", 4),
@@ -27,3 +28,16 @@ def make_method(name: str) -> Method:
     if name not in METHODS:
         raise ValueError(f"expected a method among {sorted(METHODS)}, got {name!r}")
     return METHODS[name]
+
+
+_OF_EQUATIONS = (
+    EquationMethod("diffusion", "denoising alone", 0),
+    EquationMethod("pidm_me", "the residual of the denoiser's mean in the loss", 1, physics="mean"),
+    EquationMethod("pidm_se", "the residual of a sample in the loss", 2, physics="sample"),
+    EquationMethod("pg_diffusion", "the gradient of the residual told to the network", 3, physics="input"),
+    EquationMethod("cocogen", "diffusion, corrected down the residual while and after sampling", 0, after="correct"),
+    EquationMethod("generate_then_solve", "diffusion, the solution computed anew", 0, after="resolve"),
+    EquationMethod("flow_matching", "a velocity along straight lines, without physics", 4, model="flow"),
+    EquationMethod("pbfm", "the same, residual at the end, gradients merged", 5, model="flow", physics="merged"),
+)
+EQUATION_METHODS: dict[str, EquationMethod] = {method.name: method for method in _OF_EQUATIONS}

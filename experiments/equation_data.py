@@ -1,0 +1,78 @@
+"""Examples of fields that obey known equations, drawn once a seed and kept in the run folder."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from experiments.files import RunFailed
+from experiments.priors import in_chunks, load_arrays, save_arrays
+from phdme_jax.systems.equations import Equations
+
+CHUNK = 32
+
+
+class FieldSet(NamedTuple):
+    """Examples in physical units, float64.
+
+    Attributes:
+      fields: (sample, *grid, field).
+      condition: (sample, *grid, channel).
+    """
+
+    fields: np.ndarray
+    condition: np.ndarray
+
+
+def draw_set(equations: Equations, count: int, key: Any, chunk: int = CHUNK) -> FieldSet:
+    """Draw examples, those that do not count left out.
+
+    Args:
+      equations: whose examples.
+      count: how many.
+      key: random key.
+      chunk: examples at a time.
+    Returns:
+      the examples.
+    Raises:
+      RunFailed: fewer than half of those drawn count.
+    """
+    one = jax.jit(jax.vmap(equations.draw))
+    fields, conditions, drawn, found = [], [], 0, 0
+    while found < count:
+        keys = jax.random.split(jax.random.fold_in(key, drawn), max(1, count - found))
+        samples = in_chunks(one, min(chunk, count), keys)
+        kept = np.asarray(samples.ok)
+        fields.append(samples.fields[kept])
+        conditions.append(samples.condition[kept])
+        found, drawn = found + int(kept.sum()), drawn + len(kept)
+        if found < drawn / 2:
+            raise RunFailed(f"{drawn - found} of {drawn} examples of {equations.name} came out unusable")
+    return FieldSet(np.concatenate(fields), np.concatenate(conditions))
+
+
+def load_or_make(
+    equations: dict[str, Equations], counts: dict[str, int], seed: int, folder: Path
+) -> dict[str, FieldSet]:
+    """Sets of examples by split, made once and then read from the folder.
+
+    Args:
+      equations: of each split; "shifted" may draw other examples than "train" and "test".
+      counts: examples of each split.
+      seed: of the draws, with the split's place.
+      folder: of the run.
+    Returns:
+      the sets.
+    """
+    sets = {}
+    for place, (split, one) in enumerate(equations.items()):
+        path = folder / "data" / f"{split}_{seed}.npz"
+        kept = load_arrays(path)
+        if kept is not None:
+            sets[split] = FieldSet(**kept)
+            continue
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11), seed), place)
+        sets[split] = draw_set(one, counts[split], key)
+        save_arrays(path, sets[split]._asdict())
+    return sets

@@ -1,0 +1,133 @@
+"""Pictures and sections of the report of a study of known equations."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from experiments import drawing, figures
+from experiments.drawing import Labels
+from experiments.report import Picture
+from experiments.run import RunContext, Section
+
+SHOWN = 4
+
+
+@drawing.styled
+def point_clouds(path: Path, clouds: dict[str, np.ndarray]) -> Path:
+    """Generated points of the plane, one panel a method, with the unit circle."""
+    columns = min(4, len(clouds))
+    rows = -(-len(clouds) // columns)
+    figure = Figure(figsize=(2.3 * columns, 2.4 * rows))
+    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
+    angle = np.linspace(0, 2 * np.pi, 200)
+    for axis, (name, points) in zip(axes, clouds.items(), strict=False):
+        axis.plot(np.cos(angle), np.sin(angle), color=drawing.TRUTH, linewidth=0.7)
+        axis.plot(points[:1000, 0], points[:1000, 1], ".", markersize=2.5, alpha=0.5, markeredgewidth=0)
+        axis.set_title(name)
+        axis.set_aspect("equal")
+        axis.set_xlim(-1.5, 1.5)
+        axis.set_ylim(-1.5, 1.5)
+    for axis in axes[len(clouds) :]:
+        axis.set_axis_off()
+    return drawing.save(figure, path, "")
+
+
+@drawing.styled
+def line_samples(path: Path, grid: np.ndarray, drawn: dict[str, np.ndarray], labels: Labels) -> Path:
+    """A few generated fields over a line, a row a field, a column a method."""
+    names = list(drawn)
+    figure = Figure(figsize=(2.3 * len(names), 2.1 * len(labels.panels)))
+    axes = figure.subplots(len(labels.panels), len(names), sharex=True, sharey="row", squeeze=False)
+    for column, name in enumerate(names):
+        axes[0, column].set_title(name)
+        for row, field in enumerate(labels.panels):
+            axes[row, column].plot(grid, drawn[name][:SHOWN, :, row].T, linewidth=1.0)
+            if column == 0:
+                axes[row, column].set_ylabel(field)
+        axes[-1, column].set_xlabel(labels.x)
+    return drawing.save(figure, path, labels.title)
+
+
+@drawing.styled
+def square_samples(path: Path, rows: dict[str, np.ndarray], title: str, symmetric: bool) -> Path:
+    """Generated fields on a square, a row a method, on one scale of colours."""
+    names = list(rows)
+    figure = Figure(figsize=(1.55 * SHOWN + 1.6, 1.6 * len(names)))
+    axes = figure.subplots(len(names), SHOWN, squeeze=False)
+    limits = np.percentile(rows[names[0]], [0.5, 99.5])
+    if symmetric:
+        limits = np.array([-1.0, 1.0]) * np.abs(limits).max()
+    image = None
+    for line, name in zip(axes, names, strict=True):
+        for axis, field in zip(line, rows[name], strict=False):
+            image = axis.imshow(
+                field.T, origin="lower", vmin=limits[0], vmax=limits[1], cmap="RdBu_r" if symmetric else "viridis"
+            )
+            axis.set_xticks([])
+            axis.set_yticks([])
+        line[0].set_ylabel(name, fontsize=7)
+    if image is not None:
+        figure.colorbar(image, ax=axes, shrink=0.6, extend="both")
+    return drawing.save(figure, path, title)
+
+
+def draw_all(context: RunContext, run: Any, drawn: dict[str, np.ndarray]) -> list[Section]:
+    """Draw generated examples of one seed and arrange the rest of the report.
+
+    Args:
+      context: the run.
+      run: the seed's shared state (`EquationRun`).
+      drawn: generated fields by method.
+    Returns:
+      sections of the report.
+    """
+    shown = {"data": run.sets["test"].fields, **drawn}
+    axes = len(run.equations.grid.points)
+    labels, pictures = run.problem.labels, []
+    if axes == 0:
+        path = point_clouds(context.figure_path("points"), shown)
+        pictures.append(Picture(path, "A thousand points of each method; the line is the unit circle"))
+    elif axes == 1:
+        grid = run.equations.grid.coordinates()
+        path = line_samples(context.figure_path("samples"), grid, shown, Labels(x="position", panels=labels))
+        pictures.append(Picture(path, f"{SHOWN} examples of each method, one colour an example"))
+    else:
+        for channel, label in enumerate(labels):
+            fields = {name: part[:SHOWN, ..., channel] for name, part in shown.items()}
+            path = square_samples(
+                context.figure_path(f"samples_{run.equations.fields[channel]}"), fields, label, fields["data"].min() < 0
+            )
+            pictures.append(Picture(path, f"{label}: {SHOWN} examples of each method"))
+    distances = ("sliced_wasserstein", "wasserstein", "energy_distance", "spectrum_error", "angle_divergence")
+    words = (
+        "Distances between as many generated examples and unseen ones, channel by channel. The reference row is the "
+        "distance of training examples from the same unseen ones: the floor that sampling leaves. The energy distance "
+        "is unbiased and may be negative."
+    )
+    bodies = ("compliance_error", "volume_error", "rejection_rate")
+    return [
+        Section("Closeness to the data", words, (), distances),
+        *([Section("Bodies", "", (), bodies)] if run.problem.name == "topology" else []),
+        Section("Examples", "", tuple(pictures)),
+        Section("Cost", "", (), ("train_seconds", "seconds_per_sample", "nfe")),
+    ]
+
+
+def residual_section(context: RunContext) -> Section:
+    """The section on the equations, with a picture of all seeds."""
+    rows = [row for row in context.results.rows() if row.metric == "residual_mae" and row.split == "test"]
+    values = {name: [row.value for row in rows if row.method == name] for name in context.methods}
+    floor = float(np.mean([row.value for row in rows if row.method == "reference"]))
+    path = figures.metric_by_method(
+        context.figure_path("residual"), values, Labels(x="mean absolute residual"), floor
+    )
+    words = (
+        "Mean absolute residual over places and equations, also in units of the solution's standard deviation; the "
+        "reference row is that of the data. The re-solve error compares the generated solution with the one computed "
+        "anew from the generated coefficient. A residual is worth nothing where the fields no longer look like the "
+        "data: see the distances."
+    )
+    metrics = ("residual_mae", "relative_residual", "resolve_error")
+    return Section("The equations", words, (Picture(path, "One dot a seed; the line is the data's own"),), metrics)

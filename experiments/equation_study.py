@@ -1,0 +1,162 @@
+"""The study of fields that obey known equations: generative models with and without physics, against each other.
+
+A study is one module with the name of its equations; see `experiments.darcy_kle`.
+"""
+
+import dataclasses
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+
+from experiments import equation_figures, equation_scores, equation_training
+from experiments.configs import known_equations
+from experiments.equation_data import FieldSet, load_or_make
+from experiments.results import Measurement
+from experiments.run import RunContext, Section, Study, config_digest
+from phdme_jax.methods import EQUATION_METHODS
+from phdme_jax.methods.encoding import check_kinds
+from phdme_jax.methods.equation_models import EquationMethod
+from phdme_jax.systems import make_equations
+from phdme_jax.systems.equations import Equations
+
+
+@dataclasses.dataclass(frozen=True)
+class EquationProblem:
+    """Known equations as their study sees them.
+
+    Attributes:
+      name: in the registry and in results.
+      title: of the report.
+      labels: each field with its unit.
+      shifted: arguments of the factory that change for the shifted split; none leaves it out.
+    """
+
+    name: str
+    title: str
+    labels: tuple[str, ...]
+    shifted: tuple[tuple[str, Any], ...] = ()
+
+
+def check(problem: EquationProblem, context: RunContext) -> None:
+    """Refuse a configuration that cannot be built before anything is written."""
+    equations = make_equations(problem.name, **context.config.equations)
+    check_kinds(tuple(context.config.data.kinds), len(equations.fields))
+    shape = (*equations.grid.points, len(equations.fields))
+    for method in EQUATION_METHODS.values():
+        equation_training.build_model(equations, method, context.config, shape)
+
+
+class EquationRun:
+    """Everything one seed shares between methods."""
+
+    def __init__(self, problem: EquationProblem, context: RunContext, seed: int) -> None:
+        self.problem, self.context, self.seed, self.config = problem, context, seed, context.config
+        options = context.config.equations.to_dict()
+        self.equations = make_equations(problem.name, **options)
+        sources: dict[str, Equations] = {"train": self.equations, "test": self.equations}
+        if problem.shifted:
+            sources["shifted"] = make_equations(problem.name, **options, **dict(problem.shifted))
+        counts = {split: context.config.data[f"num_{split}"] for split in sources}
+        self.sets = load_or_make(sources, counts, seed, context.workdir)
+        self.codes = equation_training.fit_codes(self.sets["train"], tuple(context.config.data.kinds))
+        self.key = jax.random.fold_in(jax.random.key(13), seed)
+        self._trained: dict[int, tuple[Any, float]] = {}
+
+    def model(self, method: EquationMethod) -> Any:
+        """The method's model."""
+        shape = self.sets["train"].fields.shape[1:]
+        return equation_training.build_model(self.equations, method, self.config, shape)
+
+    def trained(self, method: EquationMethod) -> tuple[Any, float]:
+        """Parameters of the method's network and the seconds they took; methods of one network share them."""
+        if method.stream not in self._trained:
+            owner = next(one for one in EQUATION_METHODS.values() if one.stream == method.stream)
+            folder = self.context.workdir / "training" / f"{owner.name}_{self.seed}"
+            self._trained[method.stream] = equation_training.train_model(
+                self.model(owner), self.codes, equation_training.encoded(self.codes, self.sets["train"]),
+                self.config, jax.random.fold_in(self.key, 100 + method.stream),
+                config_digest(self.config.to_dict()), folder,
+            )  # fmt: skip
+        return self._trained[method.stream]
+
+    def record(self, method: str, split: str, rows: dict[str, Measurement], count: int) -> None:
+        """Write rows of this seed."""
+        self.context.results.record(self.problem.name, method, self.seed, split, rows, count)
+
+    def scores(self, generated: FieldSet, split: str) -> dict[str, Measurement]:
+        """All scores of generated fields against those of a split."""
+        reference = self.sets[split]
+        rows = equation_scores.physics_scores(self.equations, generated)
+        rows |= equation_scores.distance_scores(self.equations, generated, reference)
+        if self.problem.name == "circle":
+            rows["angle_divergence"] = equation_scores.angle_divergence(generated.fields)
+        if self.problem.name == "topology":
+            rows |= equation_scores.body_scores(self.equations, generated, reference)
+        return rows
+
+
+def evaluate(run: EquationRun, method: EquationMethod) -> np.ndarray:
+    """Train, generate for every split, write the rows; returns the fields generated for the test split."""
+    params, seconds = run.trained(method)
+    model = run.model(method)
+    run.record(method.name, "train", {"train_seconds": Measurement(seconds, "s")}, len(run.sets["train"].fields))
+    kept = None
+    for place, split in enumerate(name for name in run.sets if name != "train"):
+        wanted = equation_training.encoded(run.codes, run.sets[split])
+        key = jax.random.fold_in(jax.random.fold_in(run.key, 200 + place), method.stream)
+        fields, each, calls = equation_training.generate(model, params, run.codes, wanted, run.config.sampling, key)
+        rows = run.scores(FieldSet(fields, run.sets[split].condition), split)
+        rows |= {"seconds_per_sample": Measurement(each, "s"), "nfe": Measurement(float(calls))}
+        run.record(method.name, split, rows, len(fields))
+        kept = fields if split == "test" else kept
+    assert kept is not None
+    return kept
+
+
+def reference_rows(run: EquationRun) -> None:
+    """Scores of other examples of the data: the floor that sampling leaves."""
+    test = run.sets["test"]
+    count = min(len(test.fields), len(run.sets["train"].fields))
+    other = FieldSet(*(part[:count] for part in run.sets["train"]))
+    rows = equation_scores.physics_scores(run.equations, test)
+    if not run.equations.conditions:
+        rows |= equation_scores.distance_scores(run.equations, other, test)
+    if run.problem.name == "circle":
+        rows["angle_divergence"] = equation_scores.angle_divergence(test.fields)
+    run.record("reference", "test", rows, len(test.fields))
+
+
+def run_study(problem: EquationProblem, context: RunContext) -> list[Section]:
+    """Every seed and method: rows, pictures, sections."""
+    sections: list[Section] = []
+    for seed in context.seeds:
+        run = EquationRun(problem, context, seed)
+        reference_rows(run)
+        drawn = {}
+        for name in context.methods:
+            drawn[name] = evaluate(run, EQUATION_METHODS[name])
+            print(f"seed {seed}: {name} done", flush=True)
+        if seed == context.seeds[0]:
+            sections = equation_figures.draw_all(context, run, drawn)
+    return [equation_figures.residual_section(context), *sections]
+
+
+def make_study(problem: EquationProblem) -> Study:
+    """The study of known equations.
+
+    Args:
+      problem: the equations and their labels.
+    Returns:
+      what the command line needs.
+    """
+    return Study(
+        name=problem.name,
+        title=problem.title,
+        get_config=partial(known_equations.get_config, problem.name),
+        run=partial(run_study, problem),
+        methods=tuple(EQUATION_METHODS),
+        sizes=known_equations.sizes(problem.name),
+        check=partial(check, problem),
+    )

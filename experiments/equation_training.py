@@ -1,0 +1,165 @@
+"""Models of fields that obey known equations, trained and sampled as a study's configuration says."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.equation_data import FieldSet
+from experiments.generators import StageTrainer
+from experiments.priors import in_chunks
+from phdme_jax.diffusion import NETWORKS
+from phdme_jax.diffusion.schedule import SteppedCosineSchedule
+from phdme_jax.methods.encoding import Encoding, encode, fit_encoding
+from phdme_jax.methods.equation_models import (
+    EquationExample,
+    EquationMethod,
+    EquationModel,
+    calls,
+    draw,
+    init_model,
+    make_loss,
+)
+from phdme_jax.methods.informed import Informed
+from phdme_jax.systems.equations import Equations
+
+CHUNK = 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """Encodings of fields and of conditions, told from the training set."""
+
+    kinds: tuple[str, ...]
+    fields: Encoding
+    given: Encoding
+
+
+def fit_codes(train: FieldSet, kinds: tuple[str, ...]) -> Codes:
+    """Encodings of a training set; conditions that never change are left as they are."""
+    given = fit_encoding(jnp.asarray(train.condition), ("linear",) * train.condition.shape[-1])
+    given = given._replace(scale=jnp.where(given.scale > 1e-9, given.scale, 1.0))
+    narrow = [jax.tree.map(lambda leaf: leaf.astype(jnp.float32), code) for code in (
+        fit_encoding(jnp.asarray(train.fields), kinds), given,
+    )]  # fmt: skip
+    return Codes(kinds, *narrow)
+
+
+def encoded(codes: Codes, examples: FieldSet) -> EquationExample:
+    """Examples as networks see them, float32; conditions in physical units beside."""
+    fields = encode(codes.fields, codes.kinds, jnp.asarray(examples.fields))
+    linear = ("linear",) * examples.condition.shape[-1]
+    given = encode(codes.given, linear, jnp.asarray(examples.condition))
+    parts: Any = [np.asarray(part, np.float32) for part in (fields, examples.condition, given)]
+    return EquationExample(*parts)
+
+
+def build_model(equations: Equations, method: EquationMethod, config: Any, num_fields_shape: tuple[int, ...]) -> Any:
+    """The model of a method, its network without arrays.
+
+    Args:
+      equations: the equations.
+      method: the method.
+      config: of the study.
+      num_fields_shape: shape of an example's fields.
+    Returns:
+      the model.
+    """
+    sizes = config.network.to_dict()
+    name = sizes.pop("name")
+    if name == "mlp":
+        sizes["shape"] = num_fields_shape
+    informed = config.informed.to_dict()
+    weights = {"mean": informed.pop("mean_weight"), "sample": informed.pop("sample_weight")}
+    estimation = method.physics if method.physics in weights else "mean"
+    schedule = SteppedCosineSchedule(num_levels=informed["num_levels"])
+    return EquationModel(
+        equations=equations,
+        network=NETWORKS[name](**sizes),
+        schedule=schedule,
+        kinds=tuple(config.data.kinds),
+        method=method,
+        informed=Informed(residual_weight=weights[estimation], estimation=estimation, **informed),
+        corrections=tuple(config.sampling.corrections),
+        correction_rule=config.sampling.correction_rule,
+    )
+
+
+def train_model(
+    model: EquationModel, codes: Codes, train: EquationExample, config: Any, key: Any, digest: str, workdir: Path
+) -> tuple[Any, float]:
+    """Train a model in the stages of its kind.
+
+    Args:
+      model: the model.
+      codes: encodings.
+      train: encoded training set.
+      config: of the study.
+      key: root key of the method and seed.
+      digest: of the configuration, guards the checkpoints.
+      workdir: folder of this training.
+    Returns:
+      averaged parameters, and seconds of training without compilation.
+    """
+    method = model.method
+    kind = "merged" if method.physics == "merged" else method.model
+    init_key, train_key = jax.random.split(key)
+    params = init_model(model, jnp.asarray(train.fields[0]), jnp.asarray(train.given[0]), init_key)
+    trainer = StageTrainer(method.name, 0.0, config.training.ema_decay, digest, workdir, matrix_steps=False)
+    for index, (unroll, *numbers) in enumerate(config.stages[kind]):
+        loss = make_loss(dataclasses.replace(model, unroll=unroll), codes.fields)
+        stage = f"{kind}_{unroll}"
+        params = trainer.run(stage, loss, params, (train, None), jax.random.fold_in(train_key, index), *numbers)
+    return params, sum(trainer.seconds.values())
+
+
+@lru_cache
+def _drawer(model: EquationModel, num_steps: int, sampler: str) -> Callable:
+    @jax.jit
+    def many(params: Any, encoding: Any, fields: Any, condition: Any, given: Any, keys: Any) -> Any:
+        def one(*parts: Any) -> Any:
+            *example, key = parts
+            return draw(model, params, encoding, EquationExample(*example), key, num_steps, sampler)
+
+        return jax.vmap(one)(fields, condition, given, keys)
+
+    return many
+
+
+def generate(
+    model: EquationModel, params: Any, codes: Codes, wanted: EquationExample, sampling: Any, key: Any
+) -> tuple[np.ndarray, float, int]:
+    """Fields for the conditions of some examples, one each.
+
+    Args:
+      model: the model.
+      params: of its network.
+      codes: encodings.
+      wanted: examples whose conditions are taken.
+      sampling: the group of the configuration.
+      key: random key.
+    Returns:
+      fields in physical units, float64; seconds a sample without compilation; calls of the network a sample.
+    """
+    flow = model.method.model == "flow"
+    num_steps = sampling.flow_steps if flow else sampling.num_steps
+    many = _drawer(model, num_steps, sampling.sampler)
+    blank = np.zeros_like(wanted.fields)
+    keys = jax.random.split(key, len(blank))
+
+    def chunk(*parts: Any) -> Any:
+        return many(params, codes.fields, *parts)
+
+    parts = (blank, wanted.condition, wanted.given, keys)
+    first = tuple(part[:1] for part in parts)
+    in_chunks(chunk, CHUNK, *first)  # compiles: slices are padded to one shape
+    began = time.perf_counter()
+    fields = in_chunks(chunk, CHUNK, *parts)
+    seconds = (time.perf_counter() - began) / len(blank)
+    return np.asarray(fields, np.float64), seconds, calls(model.method, num_steps)

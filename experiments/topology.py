@@ -1,0 +1,16 @@
+"""Topology optimisation: `python -m experiments.topology --size laptop`."""
+
+from experiments.equation_study import EquationProblem, make_study
+from experiments.run import main
+
+PROBLEM = EquationProblem(
+    "topology",
+    "Topology optimisation",
+    ("displacement in x", "displacement in y", "density"),
+    shifted=(("unseen_supports", True),),
+)
+STUDY = make_study(PROBLEM)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))
