@@ -59,6 +59,8 @@ def decode(
     encoding: Encoding, kinds: tuple[str, ...], normalised: Float[Array, "*grid field"]
 ) -> Float[Array, "*grid field"]:
     """Fields in physical units of normalised channels; channels of kind "unit" are cut off at 0 and 1."""
+    if not kinds:
+        return normalised
     inverse: dict[str, Any] = {
         "linear": lambda x: x,
         "log": jnp.exp,

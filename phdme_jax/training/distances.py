@@ -7,7 +7,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 
 def sliced_wasserstein(
-    left: Float[Array, "sample *grid"], right: Float[Array, "sample *grid"], key: PRNGKeyArray, num_slices: int = 256
+    left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"], key: PRNGKeyArray, num_slices: int = 256
 ) -> Float[Array, ""]:
     """Sliced 2-Wasserstein distance of one channel, in units of the right set's standard deviation at a place.
 
@@ -32,7 +32,7 @@ def sliced_wasserstein(
     return jnp.sqrt(jnp.mean((one - other) ** 2)) / scale
 
 
-def wasserstein_of_values(left: Float[Array, "sample *grid"], right: Float[Array, "sample *grid"]) -> Float[Array, ""]:
+def wasserstein_of_values(left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"]) -> Float[Array, ""]:
     """1-Wasserstein distance between the values of all places and samples taken together, in the field's units.
 
     Raises:
@@ -42,7 +42,7 @@ def wasserstein_of_values(left: Float[Array, "sample *grid"], right: Float[Array
     return jnp.mean(jnp.abs(jnp.sort(left.ravel()) - jnp.sort(right.ravel())))
 
 
-def energy_distance(left: Float[Array, "sample *grid"], right: Float[Array, "sample *grid"]) -> Float[Array, ""]:
+def energy_distance(left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"]) -> Float[Array, ""]:
     """Energy distance with root mean square distances between fields, in units of the right set's deviation.
 
         D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'|
@@ -87,7 +87,7 @@ def radial_spectrum(fields: Float[Array, "sample *grid"]) -> Float[Array, " wave
     return jnp.stack([jnp.sum(jnp.where(ring == wave, power, 0.0)) for wave in range(count)])
 
 
-def spectrum_error(left: Float[Array, "sample *grid"], right: Float[Array, "sample *grid"]) -> Float[Array, ""]:
+def spectrum_error(left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"]) -> Float[Array, ""]:
     """Mean absolute difference of the logarithms (base 10) of two radial spectra, over wave numbers that carry power.
 
     Wave numbers with less than a millionth of the right set's largest power are left out.

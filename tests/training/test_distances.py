@@ -1,0 +1,70 @@
+"""Distances between sets: known values, floors, and what they must notice."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phdme_jax.training import distances
+
+
+def normal(count, size, seed, shift=0.0, scale=1.0):
+    return shift + scale * jax.random.normal(jax.random.key(seed), (count, size))
+
+
+def test_sliced_wasserstein_of_a_shift_and_of_a_scale():
+    """Between N(m, I) and N(0, I) it is |m| / sqrt(size); between N(0, s^2 I) and N(0, I) it is |s - 1|."""
+    other = normal(4000, 3, 1)
+    shifted = distances.sliced_wasserstein(other + jnp.array([2.0, 0.0, 0.0]), other, jax.random.key(0), 2000)
+    np.testing.assert_allclose(shifted, 2.0 / np.sqrt(3), rtol=0.03)
+    scaled = distances.sliced_wasserstein(1.5 * other, other, jax.random.key(0), 200)
+    np.testing.assert_allclose(scaled, 0.5, rtol=0.03)
+    assert distances.sliced_wasserstein(other[::-1], other, jax.random.key(0)) < 1e-12
+    floor = distances.sliced_wasserstein(normal(4000, 3, 2), other, jax.random.key(0))
+    assert 0.0 < floor < 0.06
+
+
+def test_wasserstein_of_values_is_the_shift():
+    other = normal(100, 5, 0)
+    np.testing.assert_allclose(distances.wasserstein_of_values(other + 0.7, other), 0.7, rtol=1e-12)
+
+
+def test_energy_distance_equals_the_double_sums_and_has_no_bias():
+    left, right = normal(7, 4, 0), normal(7, 4, 1, 0.5)
+
+    def apart(x, y):
+        return np.sqrt(np.mean((np.asarray(x)[:, None] - np.asarray(y)[None]) ** 2, axis=-1))
+
+    expected = 2 * apart(left, right).mean() - (apart(left, left).sum() + apart(right, right).sum()) / 42
+    scale = np.sqrt(np.var(np.asarray(right), axis=0).mean())
+    np.testing.assert_allclose(distances.energy_distance(left, right), expected / scale, rtol=1e-6)
+    values = [float(distances.energy_distance(normal(40, 2, 2 * s), normal(40, 2, 2 * s + 1))) for s in range(40)]
+    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(40)
+
+
+def test_a_collapsed_set_is_far_although_its_mean_is_right():
+    other = normal(500, 6, 0)
+    collapsed = jnp.zeros_like(other)
+    assert distances.energy_distance(collapsed, other) > 0.3
+    assert distances.sliced_wasserstein(collapsed, other, jax.random.key(0)) > 0.9
+
+
+@pytest.mark.parametrize("shape", [(32,), (16, 16)])
+def test_spectrum_has_its_power_where_the_wave_is(shape):
+    middles = [(np.arange(size) + 0.5) / size for size in shape]
+    wave = np.cos(3 * np.pi * middles[0]).reshape(-1, *(1 for _ in shape[1:])) * np.ones(shape)
+    power = np.asarray(distances.radial_spectrum(jnp.asarray(wave[None])))
+    assert np.argmax(power) == 3
+    np.testing.assert_allclose(power[3], np.sum(wave**2), rtol=1e-12)
+    np.testing.assert_allclose(np.delete(power, 3), 0.0, atol=1e-12)
+
+
+def test_spectrum_error_of_ten_times_the_power_is_one():
+    waves = jax.random.normal(jax.random.key(0), (20, 16))
+    np.testing.assert_allclose(distances.spectrum_error(np.sqrt(10.0) * waves, waves), 1.0, rtol=1e-6)
+    assert distances.spectrum_error(waves, waves) == 0.0
+
+
+def test_sets_of_different_sizes_are_refused():
+    with pytest.raises(ValueError, match="same shape"):
+        distances.energy_distance(normal(5, 2, 0), normal(6, 2, 0))
