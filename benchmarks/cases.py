@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks import equations
 from benchmarks.harness import measure, record
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import compression, fit, observations, sampling
@@ -192,4 +193,7 @@ CASES: dict[str, Callable[[], Iterator[Row]]] = {
     "sample_draw": sample_draw,
     "rollout256": rollout256,
     "string_field": string_field,
+    "darcy_data": equations.darcy_data,
+    "elasticity": equations.elasticity_residual,
+    "unet_step": equations.unet_step,
 }

@@ -1,0 +1,117 @@
+"""Studies of known equations from their command line, and the scores they report."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import circle, equation_scores, topology
+from experiments.equation_data import FieldSet, draw_set, load_or_make
+from experiments.files import RunFailed
+from experiments.run import main
+from phdme_jax.systems import make_equations
+from phdme_jax.systems.equations import Sample
+
+TINY = [
+    "--size", "smoke", "--seeds", "1", "--config.data.num_train=128", "--config.data.num_test=64",
+    "--config.network.width=16", "--config.sampling.num_steps=10", "--config.sampling.corrections=4,2",
+]  # fmt: skip
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+
+
+def value(rows, method, metric, split="test"):
+    (row,) = (r for r in rows if (r["method"], r["metric"], r["split"]) == (method, metric, split))
+    return row["value"]
+
+
+def test_study_of_the_circle_compares_methods_that_share_a_network(tmp_path):
+    arguments = [*TINY, "--methods", "diffusion,cocogen,generate_then_solve", "--workdir", str(tmp_path)]
+    assert main(circle.STUDY, arguments) == 0
+    rows = rows_of(tmp_path)
+    assert value(rows, "reference", "residual_mae") < 1e-12
+    assert value(rows, "generate_then_solve", "residual_mae") < 1e-6
+    assert value(rows, "cocogen", "residual_mae") < value(rows, "diffusion", "residual_mae")
+    for metric in ("sliced_wasserstein_x", "energy_distance_y", "angle_divergence", "nfe", "seconds_per_sample"):
+        assert np.isfinite(value(rows, "diffusion", metric))
+    assert {folder.name for folder in (tmp_path / "training").iterdir()} == {"diffusion_0"}
+    page = (tmp_path / "report.html").read_text()
+    assert "points on the unit circle" in page.lower() and (tmp_path / "figures" / "points.png").exists()
+    # the same command goes on from what is there, and changes nothing
+    assert main(circle.STUDY, arguments) == 0
+    again = rows_of(tmp_path)
+    assert value(again[: len(rows)], "diffusion", "residual_mae") == value(rows, "diffusion", "residual_mae")
+
+
+def test_wrong_encodings_are_refused_before_anything_is_written(tmp_path, capsys):
+    folder = tmp_path / "run"
+    assert main(circle.STUDY, [*TINY, "--config.data.kinds=linear", "--workdir", str(folder)]) == 2
+    assert "expected" in capsys.readouterr().err and not folder.exists()
+
+
+def test_data_are_drawn_once_and_unusable_examples_are_left_out(tmp_path):
+    equations = make_equations("circle")
+
+    def half(key):
+        sample = equations.draw(key)
+        return Sample(sample.fields, sample.condition, sample.fields[0] > -0.9)
+
+    chosen = draw_set(type(equations)(**{**vars(equations), "draw": half}), 50, jax.random.key(0))
+    assert chosen.fields.shape == (50, 2) and chosen.fields[:, 0].min() > -0.9
+    never = type(equations)(**{**vars(equations), "draw": lambda key: half(key)._replace(ok=jnp.asarray(False))})
+    with pytest.raises(RunFailed, match="unusable"):
+        draw_set(never, 10, jax.random.key(0))
+    first = load_or_make({"train": equations}, {"train": 8}, 0, tmp_path)["train"]
+    again = load_or_make({"train": equations}, {"train": 8}, 0, tmp_path)["train"]
+    np.testing.assert_array_equal(first.fields, again.fields)
+    other = load_or_make({"train": equations}, {"train": 8}, 1, tmp_path)["train"]
+    assert np.abs(first.fields - other.fields).max() > 0.1
+
+
+def test_scores_of_the_data_themselves_are_perfect_and_of_worse_fields_are_not():
+    equations = make_equations("topology", num_squares=8, num_iterations=10)
+    data = draw_set(equations, 6, jax.random.key(0))
+    scores = equation_scores.physics_scores(equations, data) | equation_scores.body_scores(equations, data, data)
+    assert scores["residual_mae"].value < 1e-10 and scores["resolve_error"].value < 1e-10
+    assert abs(scores["compliance_error"].value) < 1e-10
+    # whole squares cannot make every fraction
+    assert scores["volume_error"].value < 0.5 / 64 / 0.3 and scores["rejection_rate"].value == 0.0
+    fields = data.fields.copy()
+    fields[..., 2] = 0.0
+    fields[:, 0, 0, 2] = fields[:, 6, 6, 2] = 1.0
+    worse = equation_scores.body_scores(equations, FieldSet(fields, data.condition), data)
+    assert worse["compliance_error"].value > 1.0 and worse["rejection_rate"].value == 1.0
+    wrong = equation_scores.physics_scores(equations, FieldSet(1.1 * data.fields, data.condition))
+    assert wrong["residual_mae"].value > 1e-3
+
+
+def test_distances_of_data_from_themselves_vanish_and_of_collapsed_fields_do_not():
+    equations = make_equations("poisson_1d", num_points=20, num_waves=3)
+    data = draw_set(equations, 64, jax.random.key(0))
+    same = equation_scores.distance_scores(equations, data, data)
+    assert same["sliced_wasserstein_solution"].value == 0.0 and same["spectrum_error_source"].value == 0.0
+    collapsed = FieldSet(0.01 * data.fields, data.condition)
+    far = equation_scores.distance_scores(equations, collapsed, data)
+    assert far["sliced_wasserstein_solution"].value > 0.5 and far["energy_distance_source"].value > 0.2
+
+
+def test_angles_of_uniform_points_diverge_little_and_of_one_point_by_the_logarithm_of_the_bins():
+    angle = 2 * np.pi * (np.arange(5000) + 0.5) / 5000
+    even = np.stack([np.cos(angle), np.sin(angle)], -1)
+    assert equation_scores.angle_divergence(even).value < 1e-9
+    one = np.ones((100, 2))
+    np.testing.assert_allclose(equation_scores.angle_divergence(one).value, np.log(50))
+
+
+@pytest.mark.slow
+def test_study_of_bodies_runs_through(tmp_path):
+    arguments = ["--size", "smoke", "--seeds", "1", "--workdir", str(tmp_path), "--config.sampling.num_steps=6"]
+    assert main(topology.STUDY, arguments) == 0
+    rows = rows_of(tmp_path)
+    for split in ("test", "shifted"):
+        assert value(rows, "generate_then_solve", "residual_mae", split) < 1e-4
+        assert 0.0 <= value(rows, "pidm_me", "rejection_rate", split) <= 1.0
