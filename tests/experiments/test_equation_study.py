@@ -93,7 +93,7 @@ def test_distances_of_data_from_themselves_vanish_and_of_collapsed_fields_do_not
     equations = make_equations("poisson_1d", num_points=20, num_waves=3)
     data = draw_set(equations, 64, jax.random.key(0))
     same = equation_scores.distance_scores(equations, data, data)
-    assert same["sliced_wasserstein_solution"].value == 0.0 and same["spectrum_error_source"].value == 0.0
+    assert same["sliced_wasserstein_solution"].value == 0.0 and same["spectrum_error_source"].value < 1e-12
     collapsed = FieldSet(0.01 * data.fields, data.condition)
     far = equation_scores.distance_scores(equations, collapsed, data)
     assert far["sliced_wasserstein_solution"].value > 0.5 and far["energy_distance_source"].value > 0.2
