@@ -4,7 +4,8 @@
 
 Augmentation by rollouts and the physics residual, each with and without the other; the residual's weight and target;
 its weighting by the energy's uncertainty; how many trajectories, sites and how much noise; and structures that are
-wrong.
+wrong. Variants with and without the residual have the same random draws; `diffusion_augmented`, whose draws are
+others, shows beside a weight of zero how much those alone change.
 """
 
 import dataclasses
@@ -26,8 +27,9 @@ from phdme_jax.methods.base import Method
 from phdme_jax.systems.alternatives import with_opposite_sign, without_dissipation
 from phdme_jax.systems.base import Structure
 
+# draws as `diffusion` does, so that the residual is the only change
 DIFFUSION_PHYSICS = Method(
-    "diffusion_physics", "observed data alone, with the residual of the learned energy", 11, data="observed"
+    "diffusion_physics", "observed data alone, with the residual of the learned energy", 0, data="observed"
 )
 STRUCTURES = {
     "given": lambda structure: structure,
@@ -61,7 +63,7 @@ def _variants() -> Iterator[Variant]:
     phdme, rollout, diffusion = (make_method(name) for name in ("phdme", "gp_rollout", "diffusion"))
     for method in (phdme, make_method("diffusion_augmented"), DIFFUSION_PHYSICS, diffusion, rollout):
         yield Variant(method.name, method)
-    for weight in (0.01, 1.0, 10.0):
+    for weight in (0.0, 0.01, 1.0, 10.0):
         name = f"phdme_residual_weight_{weight:g}".replace(".", "_")
         yield Variant(name, phdme, (("physics.residual_weight", weight),))
     yield Variant("phdme_residual_target_zero", phdme, (("physics.residual_target", "zero"),))

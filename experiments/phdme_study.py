@@ -201,7 +201,9 @@ def ablation_sections(rows: Rows, picture: Callable[[str], Path]) -> list[Sectio
             labels = Labels(x=words, y="normalised MSE")
             drawn.append(Picture(figures.metric_over_setting(picture(f"ablation_{name}"), found, labels), words))
     groups = {
-        "parts": ("phdme", "diffusion_augmented", "diffusion_physics", "diffusion", "gp_rollout"),
+        "parts": (
+            "phdme", "phdme_residual_weight_0", "diffusion_augmented", "diffusion_physics", "diffusion", "gp_rollout",
+        ),
         "residual": (
             "phdme", "phdme_residual_target_zero", "phdme_uncertainty_off", "phdme_uncertainty_shuffled",
         ),
@@ -224,8 +226,8 @@ def ablation_sections(rows: Rows, picture: Callable[[str], Path]) -> list[Sectio
 
 
 def _weights(values: Callable[[str], list[float]]) -> dict[str, dict[float, list]]:
-    """Residual weights: none is the generator on the same rollouts without the residual."""
-    names = {0.0: "diffusion_augmented", 0.01: "phdme_residual_weight_0_01", 0.1: "phdme",
+    """Residual weights, all with the same random draws."""
+    names = {0.0: "phdme_residual_weight_0", 0.01: "phdme_residual_weight_0_01", 0.1: "phdme",
              1.0: "phdme_residual_weight_1", 10.0: "phdme_residual_weight_10"}  # fmt: skip
     curve = {weight: values(name) for weight, name in names.items() if values(name)}
     return {"phdme": curve} if len(curve) > 1 else {}

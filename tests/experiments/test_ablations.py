@@ -17,6 +17,13 @@ def test_every_variant_changes_a_number_that_there_is():
         assert sum((bool(variant.changes), variant.weights != "uncertainty", variant.structure != "given")) <= 1
 
 
+def test_variants_with_and_without_the_residual_have_the_same_draws():
+    pairs = (("phdme", "phdme_residual_weight_0"), ("diffusion", "diffusion_physics"))
+    for left, right in pairs:
+        assert VARIANTS[left].method.stream == VARIANTS[right].method.stream
+    assert VARIANTS["diffusion_augmented"].method.stream != VARIANTS["phdme"].method.stream
+
+
 def test_even_weights_keep_their_mean_and_shuffled_ones_their_values():
     weights = np.random.default_rng(0).uniform(0.1, 3.0, size=(4, 5, 6, 2)).astype(np.float32)
     even, shuffled = changed_weights(weights, "off", 0), changed_weights(weights, "shuffled", 0)
