@@ -58,7 +58,7 @@ def get_config(size: str) -> ConfigDict:
         base["network"]["unet"] |= {"channels": 48}
         # fewer and smaller batches than on the line, as a state has sixteen times as many points
         base["baselines"]["stages"] = {
-            "neural_ode": ((4, 1500, 4, 1e-2), (16, 200, 4, 2e-3)),
+            "neural_ode": ((4, 1500, 1, 1e-2), (16, 200, 1, 2e-3)),
             "hnn": ((4, 300, 4, 3e-3), (16, 60, 4, 1e-3)),
             "fno": ((4, 1000, 8, 1e-2),),
         }
