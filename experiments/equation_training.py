@@ -147,6 +147,11 @@ def generate(
     Returns:
       fields in physical units, float64; seconds a sample without compilation; calls of the network a sample.
     """
+    resolve = model.equations.resolve if model.method.after == "resolve" else None
+    if resolve is not None:
+        # networks are in single precision, which a solution computed anew cannot do with
+        model = dataclasses.replace(model, method=dataclasses.replace(model.method, after="nothing"))
+        resolve = jax.jit(jax.vmap(resolve))
     flow = model.method.model == "flow"
     num_steps = sampling.flow_steps if flow else sampling.num_steps
     many = _drawer(model, num_steps, sampling.sampler)
@@ -154,7 +159,8 @@ def generate(
     keys = jax.random.split(key, len(blank))
 
     def chunk(*parts: Any) -> Any:
-        return many(params, codes.fields, *parts)
+        fields = many(params, codes.fields, *parts)
+        return fields if resolve is None else resolve(jnp.asarray(fields, float), jnp.asarray(parts[1], float))
 
     parts = (blank, wanted.condition, wanted.given, keys)
     first = tuple(part[:1] for part in parts)
