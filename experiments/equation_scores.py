@@ -1,5 +1,7 @@
 """Scores of generated fields: how well they obey the equations, and how close their distribution is to the data."""
 
+from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -14,6 +16,13 @@ from phdme_jax.training import distances
 
 CHUNK = 64
 
+_DISTANCES: dict[str, Callable[[Any, Any], Any]] = {
+    "sliced_wasserstein": jax.jit(lambda left, right: distances.sliced_wasserstein(left, right, jax.random.key(5))),
+    "wasserstein": jax.jit(distances.wasserstein_of_values),
+    "energy_distance": jax.jit(distances.energy_distance),
+    "spectrum_error": jax.jit(distances.spectrum_error),
+}
+
 
 def _mean(values: np.ndarray, unit: str = "1") -> Measurement:
     """Mean over examples and its standard error; nothing where one is not finite."""
@@ -21,6 +30,34 @@ def _mean(values: np.ndarray, unit: str = "1") -> Measurement:
         return Measurement(None, unit)
     error = float(np.std(values, ddof=1) / np.sqrt(len(values))) if len(values) > 1 else None
     return Measurement(float(np.mean(values)), unit, error)
+
+
+@lru_cache
+def _residual_sizes(equations: Equations) -> Callable[[Any, Any], Any]:
+    """Mean absolute and root-mean-square residual of many examples."""
+
+    @jax.jit
+    @jax.vmap
+    def sizes(fields: Any, condition: Any) -> Any:
+        found = stacked_residual(equations, fields, condition)
+        return jnp.mean(jnp.abs(found)), jnp.sqrt(jnp.mean(found**2))
+
+    return sizes
+
+
+@lru_cache
+def _resolved(equations: Equations) -> Callable[[Any, Any], Any]:
+    """Many examples with their solutions computed anew."""
+    assert equations.resolve is not None
+    return jax.jit(jax.vmap(equations.resolve))
+
+
+@lru_cache
+def _compliance(equations: Equations) -> Callable[[Any, Any], Any]:
+    """Objective of many examples, solved anew."""
+    resolve, objective = equations.resolve, equations.objective
+    assert resolve is not None and objective is not None
+    return jax.jit(jax.vmap(lambda fields, condition: objective(resolve(fields, condition), condition)))
 
 
 def physics_scores(equations: Equations, generated: FieldSet) -> dict[str, Measurement]:
@@ -35,21 +72,13 @@ def physics_scores(equations: Equations, generated: FieldSet) -> dict[str, Measu
     Returns:
       measurements by name, means over the examples; the resolve error is a median.
     """
-
-    @jax.jit
-    @jax.vmap
-    def residual(fields: Any, condition: Any) -> Any:
-        found = stacked_residual(equations, fields, condition)
-        return jnp.mean(jnp.abs(found)), jnp.sqrt(jnp.mean(found**2))
-
     count = equations.num_solution
-    mae, rms = in_chunks(residual, CHUNK, *generated)
+    mae, rms = in_chunks(_residual_sizes(equations), CHUNK, *generated)
     spread = float(np.std(generated.fields[..., :count]))
     rows = {"residual_mae": _mean(mae), "residual_rms": _mean(rms)}
     rows["relative_residual"] = Measurement(float(np.mean(mae)) / spread if spread > 0 else None)
-    resolve = equations.resolve
-    if resolve is not None:
-        again = in_chunks(jax.jit(jax.vmap(resolve)), CHUNK, *generated)[..., :count]
+    if equations.resolve is not None:
+        again = in_chunks(_resolved(equations), CHUNK, *generated)[..., :count]
         others = tuple(range(1, again.ndim))
         size = np.sqrt(np.sum(again**2, axis=others))
         error = np.sqrt(np.sum((generated.fields[..., :count] - again) ** 2, axis=others)) / size
@@ -70,17 +99,11 @@ def distance_scores(equations: Equations, generated: FieldSet, reference: FieldS
     """
     count = min(len(generated.fields), len(reference.fields))
     rows: dict[str, Measurement] = {}
-    measures: dict[str, Any] = {
-        "sliced_wasserstein": lambda x, y: distances.sliced_wasserstein(x, y, jax.random.key(5)),
-        "wasserstein": distances.wasserstein_of_values,
-        "energy_distance": distances.energy_distance,
-    }
-    if equations.grid.points:
-        measures["spectrum_error"] = distances.spectrum_error
+    measures = [name for name in _DISTANCES if name != "spectrum_error" or equations.grid.points]
     for channel, name in enumerate(equations.fields):
         left, right = (jnp.asarray(part.fields[:count, ..., channel]) for part in (generated, reference))
-        for measure, function in measures.items():
-            value = float(jax.jit(function)(left, right)) if jnp.all(jnp.isfinite(left)) else None
+        for measure in measures:
+            value = float(_DISTANCES[measure](left, right)) if jnp.all(jnp.isfinite(left)) else None
             rows[f"{measure}_{name}"] = Measurement(value)
     return rows
 
@@ -112,16 +135,9 @@ def body_scores(equations: Equations, generated: FieldSet, reference: FieldSet) 
     """
     from scipy import ndimage
 
-    resolve, objective = equations.resolve, equations.objective
-    assert resolve is not None and objective is not None
     solid = np.zeros_like(generated.fields)
     solid[..., :-1, :-1, 2] = generated.fields[..., :-1, :-1, 2] > 0.5
-
-    @jax.jit
-    @jax.vmap
-    def compliance(fields: Any, condition: Any) -> Any:
-        return objective(resolve(fields, condition), condition)
-
+    compliance = _compliance(equations)
     found = in_chunks(compliance, CHUNK, solid, generated.condition)
     best = in_chunks(compliance, CHUNK, reference.fields, reference.condition)
     volume = solid[..., :-1, :-1, 2].mean(axis=(1, 2))
