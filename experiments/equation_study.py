@@ -63,6 +63,7 @@ class EquationRun:
         self.codes = equation_training.fit_codes(self.sets["train"], tuple(context.config.data.kinds))
         self.key = jax.random.fold_in(jax.random.key(13), seed)
         self._trained: dict[int, tuple[Any, float]] = {}
+        self._drawn: dict[Any, tuple[np.ndarray, float, int]] = {}
 
     def model(self, method: EquationMethod) -> Any:
         """The method's model."""
@@ -80,6 +81,23 @@ class EquationRun:
                 config_digest(self.config.to_dict()), folder,
             )  # fmt: skip
         return self._trained[method.stream]
+
+    def generated(self, method: EquationMethod, split: str) -> tuple[np.ndarray, float, int]:
+        """Fields for the conditions of a split, seconds a sample, calls of the network; drawn once a network."""
+        owner = (method.stream, method.after == "correct", split)
+        if owner not in self._drawn:
+            wanted = equation_training.encoded(self.codes, self.sets[split])
+            place = list(self.sets).index(split) - 1
+            key = jax.random.fold_in(jax.random.fold_in(self.key, 200 + place), method.stream)
+            params, _ = self.trained(method)
+            self._drawn[owner] = equation_training.generate(
+                self.model(method), params, self.codes, wanted, self.config.sampling, key
+            )
+        fields, seconds, calls = self._drawn[owner]
+        if method.after == "resolve":
+            fields, more = equation_training.solve_anew(self.equations, fields, self.sets[split].condition)
+            seconds += more
+        return fields, seconds, calls
 
     def record(self, method: str, split: str, rows: dict[str, Measurement], count: int) -> None:
         """Write rows of this seed."""
@@ -99,14 +117,13 @@ class EquationRun:
 
 def evaluate(run: EquationRun, method: EquationMethod) -> np.ndarray:
     """Train, generate for every split, write the rows; returns the fields generated for the test split."""
-    params, seconds = run.trained(method)
-    model = run.model(method)
+    _, seconds = run.trained(method)
     run.record(method.name, "train", {"train_seconds": Measurement(seconds, "s")}, len(run.sets["train"].fields))
     kept = None
-    for place, split in enumerate(name for name in run.sets if name != "train"):
-        wanted = equation_training.encoded(run.codes, run.sets[split])
-        key = jax.random.fold_in(jax.random.fold_in(run.key, 200 + place), method.stream)
-        fields, each, calls = equation_training.generate(model, params, run.codes, wanted, run.config.sampling, key)
+    for split in run.sets:
+        if split == "train":
+            continue
+        fields, each, calls = run.generated(method, split)
         rows = run.scores(FieldSet(fields, run.sets[split].condition), split)
         rows |= {"seconds_per_sample": Measurement(each, "s"), "nfe": Measurement(float(calls))}
         run.record(method.name, split, rows, len(fields))

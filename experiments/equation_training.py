@@ -76,6 +76,7 @@ def build_model(equations: Equations, method: EquationMethod, config: Any, num_f
     if name == "mlp":
         sizes["shape"] = num_fields_shape
     informed = config.informed.to_dict()
+    detached = informed.pop("detached")
     weights = {"mean": informed.pop("mean_weight"), "sample": informed.pop("sample_weight")}
     estimation = method.physics if method.physics in weights else "mean"
     schedule = SteppedCosineSchedule(num_levels=informed["num_levels"])
@@ -86,6 +87,7 @@ def build_model(equations: Equations, method: EquationMethod, config: Any, num_f
         kinds=tuple(config.data.kinds),
         method=method,
         informed=Informed(residual_weight=weights[estimation], estimation=estimation, **informed),
+        detached=detached and method.physics in ("mean", "sample", "merged"),
         corrections=tuple(config.sampling.corrections),
         correction_rule=config.sampling.correction_rule,
     )
@@ -135,7 +137,7 @@ def _drawer(model: EquationModel, num_steps: int, sampler: str) -> Callable:
 def generate(
     model: EquationModel, params: Any, codes: Codes, wanted: EquationExample, sampling: Any, key: Any
 ) -> tuple[np.ndarray, float, int]:
-    """Fields for the conditions of some examples, one each.
+    """Fields for the conditions of some examples, one each, before a solution is computed anew.
 
     Args:
       model: the model.
@@ -147,25 +149,30 @@ def generate(
     Returns:
       fields in physical units, float64; seconds a sample without compilation; calls of the network a sample.
     """
-    resolve = model.equations.resolve if model.method.after == "resolve" else None
-    if resolve is not None:
-        # networks are in single precision, which a solution computed anew cannot do with
-        model = dataclasses.replace(model, method=dataclasses.replace(model.method, after="nothing"))
-        resolve = jax.jit(jax.vmap(resolve))
     flow = model.method.model == "flow"
     num_steps = sampling.flow_steps if flow else sampling.num_steps
+    if model.method.after == "resolve":
+        model = dataclasses.replace(model, method=dataclasses.replace(model.method, after="nothing"))
     many = _drawer(model, num_steps, sampling.sampler)
     blank = np.zeros_like(wanted.fields)
     keys = jax.random.split(key, len(blank))
 
     def chunk(*parts: Any) -> Any:
-        fields = many(params, codes.fields, *parts)
-        return fields if resolve is None else resolve(jnp.asarray(fields, float), jnp.asarray(parts[1], float))
+        return many(params, codes.fields, *parts)
 
-    parts = (blank, wanted.condition, wanted.given, keys)
-    first = tuple(part[:1] for part in parts)
-    in_chunks(chunk, CHUNK, *first)  # compiles: slices are padded to one shape
+    fields, seconds = _timed(chunk, blank, wanted.condition, wanted.given, keys)
+    return fields, seconds, calls(model.method, num_steps)
+
+
+def solve_anew(equations: Equations, fields: np.ndarray, condition: np.ndarray) -> tuple[np.ndarray, float]:
+    """The solutions of many examples computed anew, in double precision, and the seconds of one."""
+    assert equations.resolve is not None
+    return _timed(jax.jit(jax.vmap(equations.resolve)), fields, np.asarray(condition, np.float64))
+
+
+def _timed(function: Callable, *parts: Any) -> tuple[np.ndarray, float]:
+    """Values in chunks, float64, and seconds an example without compilation."""
+    in_chunks(function, CHUNK, *(part[:1] for part in parts))  # compiles: slices are padded to one shape
     began = time.perf_counter()
-    fields = in_chunks(chunk, CHUNK, *parts)
-    seconds = (time.perf_counter() - began) / len(blank)
-    return np.asarray(fields, np.float64), seconds, calls(model.method, num_steps)
+    values = in_chunks(function, CHUNK, *parts)
+    return np.asarray(values, np.float64), (time.perf_counter() - began) / len(parts[0])

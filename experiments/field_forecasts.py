@@ -66,7 +66,8 @@ def learn(run: SeedRun, method: Method) -> tuple[Forecaster, generators.Generato
     """Train or fit a method on the seed's data."""
     floor = 0.01 * np.asarray(run.normaliser.scale, np.float64)
     seconds = {}
-    if method.energy in ("posterior", "quadratic") and (method.kind == "rollout" or method.data == "rollouts"):
+    needs_energy = method.kind != "network" and (method.data == "rollouts" or method.physics)
+    if method.energy in ("posterior", "quadratic") and needs_energy:
         seconds["fit_seconds"] = Measurement(run.prior(method.energy).seconds, "s")
     if method.kind == "rollout":
         return Forecaster(lambda initial, key: forecast_by_rollout(run, method, initial, key), floor, seconds), None

@@ -68,6 +68,8 @@ class EquationModel:
       kinds: encoding of each field, see `encoding`.
       method: the method.
       informed: how the residual enters the loss of PIDM.
+      detached: whether the residual in the loss teaches the solution alone: no gradient goes to the other fields, whose
+        distribution it would bend.
       unroll: steps to the end at which a flow's residual is taken.
       guidance: weight of the model that sees the gradient over the one that does not, at sampling.
       corrections: steps of the correction during the last levels, one each, and at the end.
@@ -80,6 +82,7 @@ class EquationModel:
     kinds: tuple[str, ...]
     method: EquationMethod
     informed: Informed = field(default_factory=Informed)
+    detached: bool = False
     unroll: int = 1
     guidance: float = 3.0
     corrections: tuple[int, int] = (50, 25)
@@ -94,6 +97,10 @@ def physics_of(model: EquationModel, encoding: Encoding, condition: Float[Array,
         return lambda point: function(decode(encoding, model.kinds, point), condition)
 
     def residual(fields: Array, given: Array) -> Array:
+        if model.detached:
+            count = equations.num_solution
+            rest = jax.lax.stop_gradient(fields[..., count:])
+            fields = jnp.concatenate([fields[..., :count], rest], axis=-1)
         return stacked_residual(equations, fields, given)
 
     inequality, objective = equations.inequality, equations.objective

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import circle, equation_scores, topology
+from experiments import circle, darcy_kle, equation_scores, topology
 from experiments.equation_data import FieldSet, draw_set, load_or_make
 from experiments.files import RunFailed
 from experiments.run import main
@@ -115,3 +115,17 @@ def test_study_of_bodies_runs_through(tmp_path):
     for split in ("test", "shifted"):
         assert value(rows, "generate_then_solve", "residual_mae", split) < 1e-8
         assert 0.0 <= value(rows, "pidm_me", "rejection_rate", split) <= 1.0
+
+
+@pytest.mark.slow
+def test_paper_sized_darcy_flow_runs_through_cut_to_two_steps(tmp_path):
+    arguments = [
+        "--size", "accelerator", "--seeds", "1", "--methods", "pidm_me", "--workdir", str(tmp_path),
+        "--config.data.num_train=8", "--config.data.num_test=4", "--config.sampling.num_steps=2",
+        "--config.stages.diffusion=((1,2,4,3e-4),)",
+    ]  # fmt: skip
+    assert main(darcy_kle.STUDY, arguments) == 0
+    rows = rows_of(tmp_path)
+    # the figure of the literature, by the same generator
+    assert abs(value(rows, "reference", "residual_mae") - 1.26e-3) < 1e-4
+    assert value(rows, "pidm_me", "nfe") == 2 and np.isfinite(value(rows, "pidm_me", "residual_mae"))

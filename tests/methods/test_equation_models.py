@@ -70,6 +70,18 @@ def test_losses_with_physics_see_it_and_others_do_not():
         assert ("residual" in metrics) is (name in ("pidm_me", "pidm_se", "pbfm"))
 
 
+def test_a_detached_residual_has_the_same_value_and_moves_the_solution_alone():
+    slopes = []
+    noisy = jax.random.normal(jax.random.key(0), EXAMPLE.fields.shape)
+    for detached in (False, True):
+        residual = physics_of(model_of("pidm_me", detached=detached), ENCODING, EXAMPLE.condition).residual
+        slopes.append(jax.value_and_grad(lambda point, function=residual: jnp.sum(function(point) ** 2))(noisy))
+    (value, slope), (same, part) = slopes
+    np.testing.assert_allclose(same, value)
+    np.testing.assert_allclose(part[:, 0], slope[:, 0], rtol=1e-12)
+    assert np.all(part[:, 1] == 0.0) and np.abs(slope[:, 1]).max() > 0.1
+
+
 def test_gradient_input_is_that_of_the_decoded_residual():
     physics = physics_of(model_of("pg_diffusion"), ENCODING, EXAMPLE.condition)
     noisy = jax.random.normal(jax.random.key(0), EXAMPLE.fields.shape)
