@@ -110,15 +110,25 @@ def train_model(
       averaged parameters, and seconds of training without compilation.
     """
     method = model.method
-    kind = "merged" if method.physics == "merged" else method.model
+    kind = {"none": method.model, "input": method.model, "merged": "merged"}.get(method.physics, "informed")
     init_key, train_key = jax.random.split(key)
     params = init_model(model, jnp.asarray(train.fields[0]), jnp.asarray(train.given[0]), init_key)
     trainer = StageTrainer(method.name, 0.0, config.training.ema_decay, digest, workdir, matrix_steps=False)
-    for index, (unroll, *numbers) in enumerate(config.stages[kind]):
-        loss = make_loss(dataclasses.replace(model, unroll=unroll), codes.fields)
-        stage = f"{kind}_{unroll}"
+    for index, (physics, *numbers) in enumerate(config.stages[kind]):
+        loss = make_loss(_at_stage(model, physics), codes.fields)
+        stage = f"{kind}_{index}"
         params = trainer.run(stage, loss, params, (train, None), jax.random.fold_in(train_key, index), *numbers)
     return params, sum(trainer.seconds.values())
+
+
+def _at_stage(model: EquationModel, physics: float) -> EquationModel:
+    """The model with as much physics as a stage has: steps to the end for flows, a factor of all weights for PIDM."""
+    if model.method.physics == "merged":
+        return dataclasses.replace(model, unroll=int(physics))
+    options = model.informed
+    weights = ("residual_weight", "inequality_weight", "objective_weight")
+    scaled = {name: physics * getattr(options, name) for name in weights}
+    return dataclasses.replace(model, informed=dataclasses.replace(options, **scaled))
 
 
 @lru_cache

@@ -1,9 +1,10 @@
 """Configurations of the studies of known equations: `python -m experiments.NAME --size SIZE`.
 
 Groups: `equations` are arguments of the factory; `data` counts examples and says how fields are encoded; `network` is
-one of `phdme_jax.diffusion.NETWORKS` with its sizes; `stages` are those of the training, (unrolled steps, steps, batch,
-learning rate), of diffusion models, of flows and of flows with physics; `informed` are the weights of PIDM at the mean
-and at a sample; `sampling` counts noise levels and steps of flows.
+one of `phdme_jax.diffusion.NETWORKS` with its sizes; `stages` are those of the training, (physics, steps, batch, rate),
+of diffusion models, of those with the residual in their loss (physics is a factor of its weights), of flows and of flows
+with physics (steps to the end); `informed` are the weights of PIDM at the mean and at a sample; `sampling` counts
+noise levels and steps of flows.
 """
 
 from typing import Any
@@ -22,13 +23,17 @@ _INFORMED = {
 _SAMPLING = {"num_steps": 100, "sampler": "ddpm", "flow_steps": 20, "corrections": (50, 25), "correction_rule": "exact"}
 
 
-def _stages(steps: int, batch: int, rate: float, merged_share: float = 0.25) -> dict[str, Any]:
-    """The same number of steps for every model; flows with physics unroll four steps in the last quarter of theirs."""
-    late = int(merged_share * steps)
+def _stages(
+    steps: int, batch: int, rate: float, merged_share: float = 0.25, informed_share: float = 1.0
+) -> dict[str, Any]:
+    """The same number of steps for every model; those with physics have it in the last share of theirs."""
+    merged, informed = int(merged_share * steps), int(informed_share * steps)
+    warm = ((0.0, steps - informed, batch, rate),) if informed < steps else ()
     return {
         "diffusion": ((1, steps, batch, rate),),
+        "informed": (*warm, (1.0, informed, batch, 0.3 * rate if warm else rate)),
         "flow": ((1, steps, batch, rate),),
-        "merged": ((1, steps - late, batch, rate), (4, late, batch, 0.3 * rate)),
+        "merged": ((1, steps - merged, batch, rate), (4, merged, batch, 0.3 * rate)),
     }
 
 
@@ -50,7 +55,7 @@ _STUDIES: dict[str, dict[str, dict[str, Any]]] = {
             "data": {"num_train": 10000, "num_test": 5000, "kinds": ("linear", "linear")},
             "network": dict(_MLP),
             "stages": _stages(31600, 128, 5e-4),
-            "informed": {"mean_weight": 0.1, "sample_weight": 0.005, **_INFORMED, "least_log_likelihood": -27.63},
+            "informed": {"mean_weight": 1.0, "sample_weight": 1.0, **_INFORMED, "least_log_likelihood": -27.63},
         },
     },
     "poisson_1d": {
@@ -64,7 +69,7 @@ _STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "laptop": {
             "equations": {"num_points": 64, "num_waves": 8},
             "data": {"num_train": 10000, "num_test": 1000, "kinds": ("linear", "linear")},
-            "network": {**_MLP, "width": 512, "num_blocks": 3, "embedding_size": 128},
+            "network": {**_MLP, "width": 256, "num_blocks": 3, "embedding_size": 128},
             "stages": _stages(20000, 64, 1e-3),
             "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **_INFORMED},
         },
@@ -81,7 +86,7 @@ _STUDIES: dict[str, dict[str, dict[str, Any]]] = {
             "equations": {"num_points": 32, "num_modes": 64, "length": 0.1},
             "data": {"num_train": 10000, "num_test": 512, "kinds": ("linear", "log")},
             "network": {**_MLP, "width": 512, "num_blocks": 3, "embedding_size": 128},
-            "stages": _stages(8000, 64, 1e-3),
+            "stages": _stages(8000, 64, 1e-3, informed_share=0.25),
             "informed": {"mean_weight": 1e-3, "sample_weight": 1e-5, **_INFORMED},
         },
         "accelerator": {

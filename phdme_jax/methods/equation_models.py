@@ -188,8 +188,10 @@ def make_loss(
         physics = physics_of(model, encoding, example.condition)
         sees = (jax.random.uniform(null_key) >= NULL_SHARE).astype(example.fields.dtype)
         denoise = make_denoise(model, params, example.given, physics, sees)
-        asked = physics if method.physics in ("mean", "sample") else Physics()
-        return informed_loss(denoise, model.schedule, example.fields, asked, model.informed, loss_key)
+        options = model.informed
+        weights = (options.residual_weight, options.inequality_weight, options.objective_weight)
+        asked = physics if method.physics in ("mean", "sample") and any(weights) else Physics()
+        return informed_loss(denoise, model.schedule, example.fields, asked, options, loss_key)
 
     def flow(params: Any, example: EquationExample, key: Array) -> tuple[Array, dict[str, Array]]:
         velocity = make_velocity(model, params, example.given)
