@@ -2,8 +2,8 @@
 
 Groups: `equations` are arguments of the factory; `data` counts examples and says how fields are encoded; `network` is
 one of `phdme_jax.diffusion.NETWORKS` with its sizes; `stages` are those of the training, (physics, steps, batch, rate),
-of diffusion models, of those with the residual in their loss (physics is a factor of its weights), of flows and of flows
-with physics (steps to the end); `informed` are the weights of PIDM at the mean and at a sample; `sampling` counts
+of diffusion models, of those with the residual in their loss (physics is a factor of its weights), of flows and of
+flows with physics (steps to the end); `informed` are the weights of PIDM at the mean and at a sample; `sampling` counts
 noise levels and steps of flows.
 """
 
