@@ -18,6 +18,7 @@ _INFORMED = {
     "inequality_weight": 0.0,
     "objective_weight": 0.0,
     "least_log_likelihood": None,
+    "variance": "step",
     "detached": False,
 }
 _SAMPLING = {"num_steps": 100, "sampler": "ddpm", "flow_steps": 20, "corrections": (50, 25), "correction_rule": "exact"}

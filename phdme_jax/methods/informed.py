@@ -21,6 +21,7 @@ from phdme_jax.diffusion.preconditioning import Denoise, noise_from_x0
 from phdme_jax.diffusion.schedule import Schedule
 
 ESTIMATIONS = ("mean", "sample")
+VARIANCES = ("step", "observation")
 
 
 class Physics(NamedTuple):
@@ -52,6 +53,9 @@ class Informed:
         the sample on its way.
       least_log_likelihood: floor of -r^2 / (2 Sigma_t), below which there is no slope, as on the published circle; None
         for none.
+      variance: Sigma_t, of "step" (the published one, that of the reverse step), or of "observation": 1 / SNR_t, with
+        which the noisy example tells the clean one. The former hardly grows over the middle of the chain, where the
+        denoiser's mean is far from any example and need not obey the equations; the latter does.
       equality: whether the inequality is asked to vanish instead, as the published volume is.
     """
 
@@ -63,11 +67,14 @@ class Informed:
     num_between: int = 0
     reuses_noisy_input: bool = False
     least_log_likelihood: float | None = None
+    variance: str = "step"
     equality: bool = False
 
     def __post_init__(self) -> None:
         if self.estimation not in ESTIMATIONS:
             raise ValueError(f"expected an estimation among {ESTIMATIONS}, got {self.estimation!r}")
+        if self.variance not in VARIANCES:
+            raise ValueError(f"expected a variance among {VARIANCES}, got {self.variance!r}")
         if self.num_levels < 3 or self.num_between < 0:
             raise ValueError(
                 f"expected three levels or more and num_between >= 0, got {self.num_levels} and {self.num_between}"
@@ -199,6 +206,10 @@ def informed_loss(
     point = terms.x0_hat
     if options.estimation == "sample":
         point = sample_estimate(denoise, schedule, terms.noisy, terms.x0_hat, level, options)
-    variance = posterior_variance(schedule, level, options.num_levels)
+    if options.variance == "step":
+        variance = posterior_variance(schedule, level, options.num_levels)
+    else:
+        alpha, sigma = schedule.alpha_sigma(time)
+        variance = (sigma / alpha) ** 2
     penalty, sizes = physics_penalty(options, physics, point, variance)
     return terms.loss + penalty, {"denoising": terms.loss, "penalty": penalty, **sizes}

@@ -96,6 +96,20 @@ def test_terms_are_weighted_by_the_variance_and_by_their_coefficients():
     np.testing.assert_allclose(broken, 0.25 * 1.0 / 0.2, rtol=1e-12)
 
 
+@pytest.mark.parametrize(("variance", "expected"), [("step", None), ("observation", 0.3**2)])
+def test_the_variance_of_the_virtual_observation_is_the_one_asked_for(variance, expected):
+    """A signal-to-noise ratio of 1 / 0.09 at some level; a denoiser that always answers 2, a residual of its square."""
+    levels = jnp.arange(0.0, 99.0, 1e-3)
+    alpha, sigma = jax.vmap(SCHEDULE.alpha_sigma)(levels / 99)
+    level = levels[jnp.argmin(jnp.abs(sigma / alpha - 0.3))]
+    options = Informed(residual_weight=0.5, variance=variance)
+    physics = Physics(residual=lambda point: point**2)
+    two = lambda noisy, t: jnp.full_like(noisy, 2.0)  # noqa: E731
+    _, metrics = informed_loss(two, SCHEDULE, jnp.zeros(3), physics, options, jax.random.key(0), level)
+    expected = posterior_variance(SCHEDULE, level, 100) if expected is None else expected
+    np.testing.assert_allclose(metrics["penalty"], 0.5 * 16.0 / (2.0 * expected), rtol=1e-4)
+
+
 def test_a_floor_of_the_likelihood_takes_the_slope_of_large_residuals_away():
     physics, variance = Physics(lambda x: x), jnp.asarray(0.1)
     options = Informed(1.0, least_log_likelihood=-10.0)
@@ -144,6 +158,8 @@ def test_gradients_pass_through_every_call_of_the_denoiser():
 
 
 def test_impossible_options_are_refused():
+    with pytest.raises(ValueError, match="variance"):
+        Informed(variance="guess")
     with pytest.raises(ValueError, match="estimation"):
         Informed(estimation="median")
     with pytest.raises(ValueError, match="levels"):
