@@ -60,21 +60,21 @@ def encoded(codes: Codes, examples: FieldSet) -> EquationExample:
     return EquationExample(*parts)
 
 
-def build_model(equations: Equations, method: EquationMethod, config: Any, num_fields_shape: tuple[int, ...]) -> Any:
+def build_model(equations: Equations, method: EquationMethod, config: Any, code_shape: tuple[int, ...]) -> Any:
     """The model of a method, its network without arrays.
 
     Args:
       equations: the equations.
       method: the method.
       config: of the study.
-      num_fields_shape: shape of an example's fields.
+      code_shape: shape of an example as the network sees it.
     Returns:
       the model.
     """
     sizes = config.network.to_dict()
     name = sizes.pop("name")
     if name == "mlp":
-        sizes["shape"] = num_fields_shape
+        sizes["shape"] = code_shape
     informed = config.informed.to_dict()
     detached = informed.pop("detached")
     weights = {"mean": informed.pop("mean_weight"), "sample": informed.pop("sample_weight")}
