@@ -87,6 +87,7 @@ def build_model(equations: Equations, method: EquationMethod, config: Any, code_
         kinds=tuple(config.data.kinds),
         method=method,
         informed=Informed(residual_weight=weights[estimation], estimation=estimation, **informed),
+        predicts=config.training.predicts,
         detached=detached and method.physics in ("mean", "sample", "merged"),
         corrections=tuple(config.sampling.corrections),
         correction_rule=config.sampling.correction_rule,

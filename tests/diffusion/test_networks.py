@@ -1,5 +1,6 @@
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,7 +14,7 @@ from phdme_jax.diffusion.networks import Condition, Network, draw_params, frames
 from phdme_jax.diffusion.preconditioning import bind, precondition
 from phdme_jax.diffusion.samplers import sample
 from phdme_jax.diffusion.schedule import CosineSchedule
-from phdme_jax.diffusion.unet import make_unet
+from phdme_jax.diffusion.unet import GroupNorm, make_unet
 
 SHAPE = (6, 5, 2)  # an axis that can be halved and one that cannot
 SCHEDULE = CosineSchedule()
@@ -150,6 +151,17 @@ def test_unet_on_a_periodic_axis_commutes_with_shifts():
     late = run(jnp.roll(noisy, 2, axis=0), jnp.roll(rollout, 2, axis=0))
     assert float(jnp.abs(late - jnp.roll(straight, 2, axis=0)).max()) > 1e-2  # time is not periodic
     assert float(jnp.abs(run(noisy, 0.0 * rollout) - straight).max()) > 1e-2  # the rollout has a say
+
+
+def test_group_normalisation_is_that_of_linen():
+    inputs = 3.0 + normal(0, 7, 5, 12, dtype="float64") * jnp.arange(1.0, 13.0)
+    ours, theirs = GroupNorm(4, "float64"), nn.GroupNorm(num_groups=4, param_dtype="float64")
+    params = {"params": {"scale": 1.0 + normal(1, 12, dtype="float64"), "bias": normal(2, 12, dtype="float64")}}
+    expected = theirs.apply(params, inputs[None])[0]
+    np.testing.assert_allclose(ours.apply(params, inputs), expected, rtol=1e-12, atol=1e-13)
+    grouped = ours.apply({"params": {"scale": jnp.ones(12), "bias": jnp.zeros(12)}}, inputs).reshape(-1, 4, 3)
+    np.testing.assert_allclose(grouped.mean(axis=(0, 2)), 0.0, atol=1e-12)
+    np.testing.assert_allclose(grouped.var(axis=(0, 2)), 1.0, rtol=1e-5)
 
 
 def test_unet_takes_any_number_of_axes_and_no_condition():
