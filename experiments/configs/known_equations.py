@@ -24,17 +24,14 @@ _INFORMED = {
 _SAMPLING = {"num_steps": 100, "sampler": "ddpm", "flow_steps": 20, "corrections": (50, 25), "correction_rule": "exact"}
 
 
-def _stages(
-    steps: int, batch: int, rate: float, merged_share: float = 0.25, informed_share: float = 1.0
-) -> dict[str, Any]:
-    """The same number of steps for every model; those with physics have it in the last share of theirs."""
-    merged, informed = int(merged_share * steps), int(informed_share * steps)
-    warm = ((0.0, steps - informed, batch, rate),) if informed < steps else ()
+def _stages(steps: int, batch: int, rate: float, merged_share: float = 0.25) -> dict[str, Any]:
+    """The same number of steps for every model; flows with physics unroll four steps in the last quarter of theirs."""
+    late = int(merged_share * steps)
     return {
         "diffusion": ((1, steps, batch, rate),),
-        "informed": (*warm, (1.0, informed, batch, 0.3 * rate if warm else rate)),
+        "informed": ((1.0, steps, batch, rate),),
         "flow": ((1, steps, batch, rate),),
-        "merged": ((1, steps - merged, batch, rate), (4, merged, batch, 0.3 * rate)),
+        "merged": ((1, steps - late, batch, rate), (4, late, batch, 0.3 * rate)),
     }
 
 
