@@ -35,6 +35,26 @@ def point_clouds(path: Path, clouds: dict[str, np.ndarray]) -> Path:
 
 
 @drawing.styled
+def residual_by_angle(path: Path, clouds: dict[str, np.ndarray]) -> Path:
+    """Distance from the unit circle over the angle, one panel a method, with its mean: uneven angles show as gaps."""
+    columns = min(4, len(clouds))
+    rows = -(-len(clouds) // columns)
+    figure = Figure(figsize=(2.3 * columns, 1.9 * rows))
+    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
+    for axis, (name, points) in zip(axes, clouds.items(), strict=False):
+        error = np.abs(np.sum(points**2, axis=1) - 1.0)
+        angle = np.arctan2(points[:, 1], points[:, 0])
+        axis.semilogy(angle[:1000], np.maximum(error[:1000], 1e-10), ".", markersize=2, alpha=0.5, markeredgewidth=0)
+        axis.axhline(max(float(error.mean()), 1e-10), color=drawing.TRUTH, linewidth=0.7)
+        axis.set_title(name)
+        axis.set_xticks([-np.pi, 0.0, np.pi], ["-π", "0", "π"])
+    for axis in axes[len(clouds) :]:
+        axis.set_axis_off()
+    figure.supxlabel("angle", fontsize=8)
+    return drawing.save(figure, path, "|x² + y² - 1|, at least 1e-10")
+
+
+@drawing.styled
 def line_samples(path: Path, grid: np.ndarray, drawn: dict[str, np.ndarray], labels: Labels) -> Path:
     """A few generated fields over a line, a row a field, a column a method."""
     names = list(drawn)
@@ -89,6 +109,8 @@ def draw_all(context: RunContext, run: Any, drawn: dict[str, np.ndarray]) -> lis
     if axes == 0:
         path = point_clouds(context.figure_path("points"), shown)
         pictures.append(Picture(path, "A thousand points of each method; the line is the unit circle"))
+        path = residual_by_angle(context.figure_path("residual_by_angle"), shown)
+        pictures.append(Picture(path, "Their distance from the circle over the angle; the line is the mean of all"))
     elif axes == 1:
         grid = run.equations.grid.coordinates()
         path = line_samples(context.figure_path("samples"), grid, shown, Labels(x="position", panels=labels))

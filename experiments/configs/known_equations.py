@@ -83,7 +83,7 @@ _STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "laptop": {
             "equations": {"num_points": 32, "num_modes": 64, "length": 0.1},
             "data": {"num_train": 10000, "num_test": 512, "kinds": ("linear", "log")},
-            "network": dict(_UNET),
+            "network": {**_UNET, "channels": 32, "multipliers": (1, 2, 2), "patch": 2},
             "stages": _stages(6000, 16, 1e-3),
             "informed": {"mean_weight": 1e-3, "sample_weight": 1e-5, **_INFORMED},
         },
