@@ -19,6 +19,7 @@ _INFORMED = {
     "objective_weight": 0.0,
     "least_log_likelihood": None,
     "variance": "step",
+    "level_share": 0.0,
     "detached": False,
 }
 _SAMPLING = {"num_steps": 100, "sampler": "ddpm", "flow_steps": 20, "corrections": (50, 25), "correction_rule": "exact"}
@@ -83,7 +84,7 @@ _STUDIES: dict[str, dict[str, dict[str, Any]]] = {
         "laptop": {
             "equations": {"num_points": 32, "num_modes": 64, "length": 0.1},
             "data": {"num_train": 10000, "num_test": 512, "kinds": ("linear", "log")},
-            "network": {**_UNET, "channels": 32, "multipliers": (1, 2, 2), "patch": 2},
+            "network": dict(_UNET),
             "stages": _stages(6000, 16, 1e-3),
             "informed": {"mean_weight": 1e-3, "sample_weight": 1e-5, **_INFORMED},
         },

@@ -56,6 +56,9 @@ class Informed:
       variance: Sigma_t, of "step" (the published one, that of the reverse step), or of "observation": 1 / SNR_t, with
         which the noisy example tells the clean one. The former hardly grows over the middle of the chain, where the
         denoiser's mean is far from any example and need not obey the equations; the latter does.
+      level_share: share of the examples whose noise level is drawn in proportion to 1 / Sigma_t in place of evenly. The
+        loss stays what it is on average, each example divided by how often its level is drawn; but the two lowest of a
+        hundred levels, which carry two fifths of the weight of the residual, are not left to two examples of a hundred.
       equality: whether the inequality is asked to vanish instead, as the published volume is.
     """
 
@@ -68,6 +71,7 @@ class Informed:
     reuses_noisy_input: bool = False
     least_log_likelihood: float | None = None
     variance: str = "step"
+    level_share: float = 0.0
     equality: bool = False
 
     def __post_init__(self) -> None:
@@ -75,6 +79,8 @@ class Informed:
             raise ValueError(f"expected an estimation among {ESTIMATIONS}, got {self.estimation!r}")
         if self.variance not in VARIANCES:
             raise ValueError(f"expected a variance among {VARIANCES}, got {self.variance!r}")
+        if not 0.0 <= self.level_share < 1.0:
+            raise ValueError(f"expected a level_share from 0 to below 1, got {self.level_share}")
         if self.num_levels < 3 or self.num_between < 0:
             raise ValueError(
                 f"expected three levels or more and num_between >= 0, got {self.num_levels} and {self.num_between}"
@@ -100,6 +106,22 @@ def posterior_variance(schedule: Schedule, level: Float[Array, ""], num_levels: 
     alpha, sigma = schedule.alpha_sigma(level / (num_levels - 1))
     alpha_before, sigma_before = schedule.alpha_sigma((level - 1.0) / (num_levels - 1))
     return (1.0 - (alpha / alpha_before) ** 2) * (sigma_before / sigma) ** 2
+
+
+def virtual_variance(options: Informed, schedule: Schedule, level: Float[Array, ""]) -> Float[Array, ""]:
+    """Variance Sigma_t of the virtual observations at a level, see `Informed`."""
+    if options.variance == "step":
+        return posterior_variance(schedule, level, options.num_levels)
+    alpha, sigma = schedule.alpha_sigma(level / (options.num_levels - 1))
+    return (sigma / alpha) ** 2
+
+
+def level_frequencies(options: Informed, schedule: Schedule) -> Float[Array, " level"]:
+    """How often each level is drawn: (1 - share) / levels + share Sigma_t^-1 / sum Sigma^-1."""
+    levels = jnp.arange(options.num_levels, dtype=float)
+    precision = 1.0 / jax.vmap(lambda level: virtual_variance(options, schedule, level))(levels)
+    even = (1.0 - options.level_share) / options.num_levels
+    return even + options.level_share * precision / jnp.sum(precision)
 
 
 def sample_estimate(
@@ -198,18 +220,19 @@ def informed_loss(
       the loss, and metrics: denoising, penalty and the sizes of the physics at x*.
     """
     level_key, noise_key = jax.random.split(key)
+    weight: Array | float = 1.0
     if level is None:
         level = jax.random.randint(level_key, (), 0, options.num_levels)
+        if options.level_share > 0.0:
+            often = level_frequencies(options, schedule).astype(example.dtype)
+            level = jax.random.categorical(level_key, jnp.log(often))
+            weight = 1.0 / (options.num_levels * often[level])
     level = jnp.asarray(level, example.dtype)
     time = level / (options.num_levels - 1)
     terms = denoising_loss(denoise, schedule, example, noise_key, time=time)
     point = terms.x0_hat
     if options.estimation == "sample":
         point = sample_estimate(denoise, schedule, terms.noisy, terms.x0_hat, level, options)
-    if options.variance == "step":
-        variance = posterior_variance(schedule, level, options.num_levels)
-    else:
-        alpha, sigma = schedule.alpha_sigma(time)
-        variance = (sigma / alpha) ** 2
+    variance = virtual_variance(options, schedule, level)
     penalty, sizes = physics_penalty(options, physics, point, variance)
-    return terms.loss + penalty, {"denoising": terms.loss, "penalty": penalty, **sizes}
+    return weight * (terms.loss + penalty), {"denoising": terms.loss, "penalty": penalty, **sizes}

@@ -10,6 +10,7 @@ from phdme_jax.methods.informed import (
     Informed,
     Physics,
     informed_loss,
+    level_frequencies,
     physics_penalty,
     posterior_variance,
     sample_estimate,
@@ -144,6 +145,22 @@ def test_drawn_levels_are_those_of_the_chain():
     assert set(np.round(np.array(times) * 4, 9)) == {0.0, 1.0, 2.0, 3.0, 4.0}
 
 
+def test_levels_drawn_by_their_weight_leave_the_mean_of_the_loss_and_lower_its_spread():
+    physics = Physics(residual=lambda point: jnp.ones_like(point))  # of one size at all levels
+    example = MEAN + STD * jnp.array([1.0, -0.5])
+    losses = []
+    for share in (0.0, 0.5):
+        options = Informed(residual_weight=0.1, level_share=share)
+        one = lambda key, options=options: informed_loss(gaussian_denoise, SCHEDULE, example, physics, options, key)[0]  # noqa: E731
+        losses.append(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 40000)))
+    even, drawn = losses
+    np.testing.assert_allclose(drawn.mean(), even.mean(), rtol=0.02)
+    assert drawn.std() < 0.5 * even.std()
+    often = level_frequencies(Informed(level_share=0.5), SCHEDULE)
+    np.testing.assert_allclose(often.sum(), 1.0, rtol=1e-12)
+    assert often[0] > 0.09 and often[50] > 0.005
+
+
 def test_gradients_pass_through_every_call_of_the_denoiser():
     def loss(scale, between):
         denoise = lambda x, t: scale * gaussian_denoise(x, t)  # noqa: E731
@@ -158,6 +175,8 @@ def test_gradients_pass_through_every_call_of_the_denoiser():
 
 
 def test_impossible_options_are_refused():
+    with pytest.raises(ValueError, match="level_share"):
+        Informed(level_share=1.0)
     with pytest.raises(ValueError, match="variance"):
         Informed(variance="guess")
     with pytest.raises(ValueError, match="estimation"):
