@@ -19,7 +19,6 @@ _INFORMED = {
     "objective_weight": 0.0,
     "least_log_likelihood": None,
     "variance": "step",
-    "level_share": 0.0,
     "detached": False,
 }
 _SAMPLING = {"num_steps": 100, "sampler": "ddpm", "flow_steps": 20, "corrections": (50, 25), "correction_rule": "exact"}
