@@ -1,5 +1,7 @@
 """Examples of fields that obey known equations, drawn once a seed and kept in the run folder."""
 
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +25,13 @@ class FieldSet(NamedTuple):
 
     fields: np.ndarray
     condition: np.ndarray
+
+
+@lru_cache
+def resolver(equations: Equations) -> Callable[[Any, Any], Any]:
+    """Many fields and conditions to the fields with their solutions computed anew, compiled once."""
+    assert equations.resolve is not None
+    return jax.jit(jax.vmap(equations.resolve))
 
 
 def draw_set(equations: Equations, count: int, key: Any, chunk: int = CHUNK) -> FieldSet:

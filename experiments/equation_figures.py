@@ -14,42 +14,44 @@ from experiments.run import RunContext, Section
 SHOWN = 4
 
 
+def _panels(names: list[str], height: float) -> tuple[Figure, list[Any]]:
+    """A titled panel for each name, four to a row, on shared axes."""
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(2.3 * columns, height * rows))
+    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
+    for axis, name in zip(axes, names, strict=False):
+        axis.set_title(name)
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    return figure, list(axes[: len(names)])
+
+
 @drawing.styled
 def point_clouds(path: Path, clouds: dict[str, np.ndarray]) -> Path:
     """Generated points of the plane, one panel a method, with the unit circle."""
-    columns = min(4, len(clouds))
-    rows = -(-len(clouds) // columns)
-    figure = Figure(figsize=(2.3 * columns, 2.4 * rows))
-    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
+    figure, axes = _panels(list(clouds), 2.4)
     angle = np.linspace(0, 2 * np.pi, 200)
-    for axis, (name, points) in zip(axes, clouds.items(), strict=False):
+    for axis, points in zip(axes, clouds.values(), strict=True):
         axis.plot(np.cos(angle), np.sin(angle), color=drawing.TRUTH, linewidth=0.7)
         axis.plot(points[:1000, 0], points[:1000, 1], ".", markersize=2.5, alpha=0.5, markeredgewidth=0)
-        axis.set_title(name)
         axis.set_aspect("equal")
         axis.set_xlim(-1.5, 1.5)
         axis.set_ylim(-1.5, 1.5)
-    for axis in axes[len(clouds) :]:
-        axis.set_axis_off()
     return drawing.save(figure, path, "")
 
 
 @drawing.styled
 def residual_by_angle(path: Path, clouds: dict[str, np.ndarray]) -> Path:
-    """Distance from the unit circle over the angle, one panel a method, with its mean: uneven angles show as gaps."""
-    columns = min(4, len(clouds))
-    rows = -(-len(clouds) // columns)
-    figure = Figure(figsize=(2.3 * columns, 1.9 * rows))
-    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
-    for axis, (name, points) in zip(axes, clouds.items(), strict=False):
-        error = np.abs(np.sum(points**2, axis=1) - 1.0)
+    """Residual of the unit circle over the angle, one panel a method, with its mean: uneven angles show as gaps."""
+    figure, axes = _panels(list(clouds), 1.9)
+    for axis, points in zip(axes, clouds.values(), strict=True):
+        residual = np.abs(np.sum(points**2, axis=1) - 1.0)
         angle = np.arctan2(points[:, 1], points[:, 0])
-        axis.semilogy(angle[:1000], np.maximum(error[:1000], 1e-10), ".", markersize=2, alpha=0.5, markeredgewidth=0)
-        axis.axhline(max(float(error.mean()), 1e-10), color=drawing.TRUTH, linewidth=0.7)
-        axis.set_title(name)
+        shown = np.maximum(residual[:1000], 1e-10)
+        axis.semilogy(angle[:1000], shown, ".", markersize=2, alpha=0.5, markeredgewidth=0)
+        axis.axhline(max(float(residual.mean()), 1e-10), color=drawing.TRUTH, linewidth=0.7)
         axis.set_xticks([-np.pi, 0.0, np.pi], ["-π", "0", "π"])
-    for axis in axes[len(clouds) :]:
-        axis.set_axis_off()
     figure.supxlabel("angle", fontsize=8)
     return drawing.save(figure, path, "|x² + y² - 1|, at least 1e-10")
 
@@ -110,7 +112,7 @@ def draw_all(context: RunContext, run: Any, drawn: dict[str, np.ndarray]) -> lis
         path = point_clouds(context.figure_path("points"), shown)
         pictures.append(Picture(path, "A thousand points of each method; the line is the unit circle"))
         path = residual_by_angle(context.figure_path("residual_by_angle"), shown)
-        pictures.append(Picture(path, "Their distance from the circle over the angle; the line is the mean of all"))
+        pictures.append(Picture(path, "Their residual over the angle; the line is the mean of all"))
     elif axes == 1:
         grid = run.equations.grid.coordinates()
         path = line_samples(context.figure_path("samples"), grid, shown, Labels(x="position", panels=labels))

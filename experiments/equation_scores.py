@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.equation_data import FieldSet
+from experiments.equation_data import FieldSet, resolver
 from experiments.priors import in_chunks
 from experiments.results import Measurement
 from phdme_jax.systems.equations import Equations, stacked_residual
@@ -46,13 +46,6 @@ def _residual_sizes(equations: Equations) -> Callable[[Any, Any], Any]:
 
 
 @lru_cache
-def _resolved(equations: Equations) -> Callable[[Any, Any], Any]:
-    """Many examples with their solutions computed anew."""
-    assert equations.resolve is not None
-    return jax.jit(jax.vmap(equations.resolve))
-
-
-@lru_cache
 def _compliance(equations: Equations) -> Callable[[Any, Any], Any]:
     """Objective of many examples, solved anew."""
     resolve, objective = equations.resolve, equations.objective
@@ -78,7 +71,7 @@ def physics_scores(equations: Equations, generated: FieldSet) -> dict[str, Measu
     rows = {"residual_mae": _mean(mae), "residual_rms": _mean(rms)}
     rows["relative_residual"] = Measurement(float(np.mean(mae)) / spread if spread > 0 else None)
     if equations.resolve is not None:
-        again = in_chunks(_resolved(equations), CHUNK, *generated)[..., :count]
+        again = in_chunks(resolver(equations), CHUNK, *generated)[..., :count]
         others = tuple(range(1, again.ndim))
         size = np.sqrt(np.sum(again**2, axis=others))
         error = np.sqrt(np.sum((generated.fields[..., :count] - again) ** 2, axis=others)) / size

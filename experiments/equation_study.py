@@ -16,7 +16,7 @@ from experiments.equation_data import FieldSet, load_or_make
 from experiments.results import Measurement
 from experiments.run import RunContext, Section, Study, config_digest
 from phdme_jax.methods import EQUATION_METHODS
-from phdme_jax.methods.encoding import check_kinds, has_modes
+from phdme_jax.methods.encoding import check_kinds
 from phdme_jax.methods.equation_models import EquationMethod
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations import Equations
@@ -42,10 +42,7 @@ class EquationProblem:
 def check(problem: EquationProblem, context: RunContext) -> None:
     """Refuse a configuration that cannot be built before anything is written."""
     equations = make_equations(problem.name, **context.config.equations)
-    kinds = tuple(context.config.data.kinds)
-    check_kinds(kinds, len(equations.fields))
-    if has_modes(kinds) and context.config.network.name != "mlp":
-        raise ValueError(f"expected the network mlp for encodings without a grid, got {context.config.network.name!r}")
+    check_kinds(tuple(context.config.data.kinds), len(equations.fields))
     shape = (*equations.grid.points, len(equations.fields))
     for method in EQUATION_METHODS.values():
         equation_training.build_model(equations, method, context.config, shape)
@@ -70,8 +67,7 @@ class EquationRun:
 
     def model(self, method: EquationMethod) -> Any:
         """The method's model."""
-        one = FieldSet(*(part[:1] for part in self.sets["train"]))
-        shape = equation_training.encoded(self.codes, one).fields.shape[1:]
+        shape = self.sets["train"].fields.shape[1:]
         return equation_training.build_model(self.equations, method, self.config, shape)
 
     def trained(self, method: EquationMethod) -> tuple[Any, float]:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.equation_data import FieldSet
+from experiments.equation_data import FieldSet, resolver
 from experiments.generators import StageTrainer
 from experiments.priors import in_chunks
 from phdme_jax.diffusion import NETWORKS
@@ -60,21 +60,21 @@ def encoded(codes: Codes, examples: FieldSet) -> EquationExample:
     return EquationExample(*parts)
 
 
-def build_model(equations: Equations, method: EquationMethod, config: Any, code_shape: tuple[int, ...]) -> Any:
+def build_model(equations: Equations, method: EquationMethod, config: Any, shape: tuple[int, ...]) -> Any:
     """The model of a method, its network without arrays.
 
     Args:
       equations: the equations.
       method: the method.
       config: of the study.
-      code_shape: shape of an example as the network sees it.
+      shape: of an example's fields.
     Returns:
       the model.
     """
     sizes = config.network.to_dict()
     name = sizes.pop("name")
     if name == "mlp":
-        sizes["shape"] = code_shape
+        sizes["shape"] = shape
     informed = config.informed.to_dict()
     detached = informed.pop("detached")
     weights = {"mean": informed.pop("mean_weight"), "sample": informed.pop("sample_weight")}
@@ -177,8 +177,7 @@ def generate(
 
 def solve_anew(equations: Equations, fields: np.ndarray, condition: np.ndarray) -> tuple[np.ndarray, float]:
     """The solutions of many examples computed anew, in double precision, and the seconds of one."""
-    assert equations.resolve is not None
-    return _timed(jax.jit(jax.vmap(equations.resolve)), fields, np.asarray(condition, np.float64))
+    return _timed(resolver(equations), fields, np.asarray(condition, np.float64))
 
 
 def _timed(function: Callable, *parts: Any) -> tuple[np.ndarray, float]:

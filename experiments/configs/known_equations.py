@@ -78,14 +78,14 @@ _STUDIES: dict[str, dict[str, dict[str, Any]]] = {
             "data": {"num_train": 64, "num_test": 16, "kinds": ("linear", "log")},
             "network": dict(_SMOKE_UNET),
             "stages": _stages(20, 8, 1e-3),
-            "informed": {"mean_weight": 1e-3, "sample_weight": 1e-5, **_INFORMED},
+            "informed": {"mean_weight": 1e-3, "sample_weight": 1e-5, **_INFORMED, "level_share": 0.5},
         },
         "laptop": {
             "equations": {"num_points": 32, "num_modes": 64, "length": 0.1},
             "data": {"num_train": 10000, "num_test": 512, "kinds": ("linear", "log")},
             "network": dict(_UNET),
             "stages": _stages(6000, 16, 1e-3),
-            "informed": {"mean_weight": 1e-3, "sample_weight": 1e-5, **_INFORMED},
+            "informed": {"mean_weight": 1e-3, "sample_weight": 1e-5, **_INFORMED, "level_share": 0.5},
         },
         "accelerator": {
             "equations": {"num_points": 64, "num_modes": 64, "length": 0.1},

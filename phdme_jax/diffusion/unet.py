@@ -36,7 +36,6 @@ class UNetConfig:
       groups: groups of the group normalisation.
       padding: "zero", "circular", "reflect" or "edge", one for all axes or one for each.
       embed_initial: whether the initial state also enters as an embedding.
-      patch: points along each axis that enter the finest level as channels of one, and leave it as such.
       flat_time: whether frames are channels, so that the axes are those of the grid alone, see `frames_as_channels`.
       matmul_dtype: type of the convolutions ("bfloat16"), or None for that of the inputs. On a CPU bfloat16 makes
         convolutions slower, unlike plain matrix products.
@@ -50,7 +49,6 @@ class UNetConfig:
     groups: int = 8
     padding: str | tuple[str, ...] = "zero"
     embed_initial: bool = True
-    patch: int = 1
     flat_time: bool = False
     matmul_dtype: str | None = None
 
@@ -64,8 +62,6 @@ class UNetConfig:
             raise ValueError(
                 f"expected channels in multiples of groups, an even embedding_size and a level, got {self}"
             )
-        if self.patch < 1:
-            raise ValueError(f"expected a patch of one point or more, got {self.patch}")
         if self.heads and self.channels * self.multipliers[-1] % self.heads:
             raise ValueError(f"expected channels of the coarsest level in multiples of heads, got {self}")
 
@@ -143,7 +139,7 @@ class _Trunk(nn.Module):
         embedding = NoiseEmbedding(config.embedding_size, self.param_dtype)(noise_level)
         if features.embedding is not None:
             embedding = embedding + features.embedding
-        hidden = _to_channels(_input_channels(noisy, features.condition, config), config.patch)
+        hidden = _input_channels(noisy, features.condition, config)
         hidden = _Convolution(config.channels, *kind)(hidden)
         skips = []
         for level, multiplier in enumerate(config.multipliers):
@@ -162,8 +158,7 @@ class _Trunk(nn.Module):
             if level:
                 hidden = _double(hidden)
         hidden = nn.silu(_Norm(*kind)(hidden))
-        outputs = noisy.shape[-1] * config.patch ** (noisy.ndim - 1)
-        hidden = _from_channels(_Convolution(outputs, *kind, zero=True)(hidden), config.patch)
+        hidden = _Convolution(noisy.shape[-1], *kind, zero=True)(hidden)
         return hidden[tuple(slice(size) for size in noisy.shape[:-1])]
 
 
@@ -183,7 +178,7 @@ def _input_channels(noisy: Array, condition: Condition, config: UNetConfig) -> A
             line = jnp.linspace(-1.0, 1.0, size, dtype=noisy.dtype)
             column = line.reshape([size if other == axis else 1 for other in range(len(axes))] + [1])
             channels.append(jnp.broadcast_to(column, (*axes, 1)))
-    multiple = config.patch * 2 ** (len(config.multipliers) - 1)
+    multiple = 2 ** (len(config.multipliers) - 1)
     missing = [-size % multiple for size in axes]
     if any(gap and mode == "circular" for gap, mode in zip(missing, modes, strict=True)):
         raise ValueError(
@@ -231,28 +226,6 @@ class _Halve(nn.Module):
             self.features, two, two, padding="VALID", dtype=self.config.matmul_dtype, param_dtype=self.param_dtype
         )
         return layer(inputs).astype(inputs.dtype)
-
-
-def _to_channels(inputs: Float[Array, "*shape channel"], patch: int) -> Float[Array, "*coarse more"]:
-    """Patches of so many points along each axis as channels of one point."""
-    if patch == 1:
-        return inputs
-    *shape, width = inputs.shape
-    parts = inputs.reshape([size for points in shape for size in (points // patch, patch)] + [width])
-    count = len(shape)
-    parts = parts.transpose([*range(0, 2 * count, 2), *range(1, 2 * count, 2), 2 * count])
-    return parts.reshape(*(points // patch for points in shape), -1)
-
-
-def _from_channels(inputs: Float[Array, "*coarse more"], patch: int) -> Float[Array, "*shape channel"]:
-    """The reverse of `_to_channels`."""
-    if patch == 1:
-        return inputs
-    *shape, width = inputs.shape
-    count = len(shape)
-    parts = inputs.reshape(*shape, *[patch] * count, width // patch**count)
-    parts = parts.transpose([axis for pair in range(count) for axis in (pair, count + pair)] + [2 * count])
-    return parts.reshape(*(points * patch for points in shape), -1)
 
 
 def _double(inputs: Array) -> Array:

@@ -14,7 +14,7 @@ from phdme_jax.diffusion.networks import Condition, Network, draw_params, frames
 from phdme_jax.diffusion.preconditioning import bind, precondition
 from phdme_jax.diffusion.samplers import sample
 from phdme_jax.diffusion.schedule import CosineSchedule
-from phdme_jax.diffusion.unet import GroupNorm, _from_channels, _to_channels, make_unet
+from phdme_jax.diffusion.unet import GroupNorm, make_unet
 
 SHAPE = (6, 5, 2)  # an axis that can be halved and one that cannot
 SCHEDULE = CosineSchedule()
@@ -151,21 +151,6 @@ def test_unet_on_a_periodic_axis_commutes_with_shifts():
     late = run(jnp.roll(noisy, 2, axis=0), jnp.roll(rollout, 2, axis=0))
     assert float(jnp.abs(late - jnp.roll(straight, 2, axis=0)).max()) > 1e-2  # time is not periodic
     assert float(jnp.abs(run(noisy, 0.0 * rollout) - straight).max()) > 1e-2  # the rollout has a say
-
-
-def test_patches_become_channels_and_come_back():
-    inputs = normal(0, 6, 4, 2)
-    parts = _to_channels(inputs, 2)
-    assert parts.shape == (3, 2, 8)
-    np.testing.assert_array_equal(parts[1, 0], inputs[2:4, :2].reshape(-1))
-    np.testing.assert_array_equal(_from_channels(parts, 2), inputs)
-    # a periodic network of patches commutes with shifts by whole patches
-    network = make_unet(channels=8, multipliers=(1, 2), embedding_size=16, heads=0, padding="circular", patch=2)
-    noisy = normal(1, 8, 8, 2)
-    params = stir(network.init(jax.random.key(0), noisy, Condition()))
-    apply = quick_jit(lambda x: network.apply(params, x, jnp.zeros(()), network.encode(params, Condition())))
-    np.testing.assert_allclose(apply(jnp.roll(noisy, 4, axis=0)), jnp.roll(apply(noisy), 4, axis=0), atol=1e-4)
-    assert jnp.abs(apply(jnp.roll(noisy, 1, axis=0)) - jnp.roll(apply(noisy), 1, axis=0)).max() > 1e-3
 
 
 def test_group_normalisation_is_that_of_linen():

@@ -7,10 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import circle, darcy_kle, equation_scores, topology
+from experiments import circle, darcy_kle, equation_scores, equation_training, topology
+from experiments.configs import known_equations
 from experiments.equation_data import FieldSet, draw_set, load_or_make
 from experiments.files import RunFailed
 from experiments.run import main
+from phdme_jax.methods import EQUATION_METHODS
+from phdme_jax.methods.equation_models import init_model, make_loss
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations import Sample
 
@@ -107,6 +110,26 @@ def test_angles_of_uniform_points_diverge_little_and_of_one_point_by_the_logarit
     np.testing.assert_allclose(equation_scores.angle_divergence(one).value, np.log(50))
 
 
+def test_a_stage_without_physics_has_the_loss_of_plain_diffusion_and_a_half_one_half_the_penalty():
+    config = known_equations.get_config("poisson_1d", "smoke")
+    equations = make_equations("poisson_1d", **config.equations)
+    codes = equation_training.fit_codes(draw_set(equations, 8, jax.random.key(0)), ("linear", "linear"))
+    example = equation_training.encoded(codes, draw_set(equations, 1, jax.random.key(1)))
+    example = type(example)(*(jnp.asarray(part[0]) for part in example))
+
+    def loss(name, physics):
+        model = equation_training.build_model(equations, EQUATION_METHODS[name], config, example.fields.shape)
+        params = init_model(model, example.fields, example.given, jax.random.key(2))
+        staged = equation_training._at_stage(model, physics)
+        return make_loss(staged, codes.fields)(params, example, jax.random.key(3))
+
+    (plain, _), (none, metrics) = loss("diffusion", 1.0), loss("pidm_me", 0.0)
+    assert none == plain and "residual" not in metrics
+    whole, half = (loss("pidm_me", physics)[1]["penalty"] for physics in (1.0, 0.5))
+    assert whole > 0
+    np.testing.assert_allclose(half, 0.5 * whole, rtol=1e-5)
+
+
 @pytest.mark.slow
 def test_study_of_bodies_runs_through(tmp_path):
     arguments = ["--size", "smoke", "--seeds", "1", "--workdir", str(tmp_path), "--config.sampling.num_steps=6"]
@@ -122,7 +145,7 @@ def test_paper_sized_darcy_flow_runs_through_cut_to_two_steps(tmp_path):
     arguments = [
         "--size", "accelerator", "--seeds", "1", "--methods", "pidm_me", "--workdir", str(tmp_path),
         "--config.data.num_train=8", "--config.data.num_test=4", "--config.sampling.num_steps=2",
-        "--config.stages.diffusion=((1,2,4,3e-4),)",
+        "--config.stages.informed=((1.0,2,4,3e-4),)",
     ]  # fmt: skip
     assert main(darcy_kle.STUDY, arguments) == 0
     rows = rows_of(tmp_path)
