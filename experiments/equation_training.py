@@ -76,7 +76,7 @@ def build_model(equations: Equations, method: EquationMethod, config: Any, shape
     if name == "mlp":
         sizes["shape"] = shape
     informed = config.informed.to_dict()
-    detached = informed.pop("detached")
+    detached, solves_objective = informed.pop("detached"), informed.pop("solves_objective", False)
     weights = {"mean": informed.pop("mean_weight"), "sample": informed.pop("sample_weight")}
     estimation = method.physics if method.physics in weights else "mean"
     schedule = SteppedCosineSchedule(num_levels=informed["num_levels"])
@@ -87,6 +87,7 @@ def build_model(equations: Equations, method: EquationMethod, config: Any, shape
         kinds=tuple(config.data.kinds),
         method=method,
         informed=Informed(residual_weight=weights[estimation], estimation=estimation, **informed),
+        solves_objective=solves_objective,
         predicts=config.training.predicts,
         detached=detached and method.physics in ("mean", "sample", "merged"),
         corrections=tuple(config.sampling.corrections),

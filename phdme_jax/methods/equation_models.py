@@ -70,6 +70,7 @@ class EquationModel:
       informed: how the residual enters the loss of PIDM.
       detached: whether the residual in the loss teaches the solution alone: no gradient goes to the other fields, whose
         distribution it would bend.
+      solves_objective: whether the objective of PIDM is that of the solution computed anew.
       predicts: what the network of a diffusion model predicts, see `precondition`.
       unroll: steps to the end at which a flow's residual is taken.
       guidance: weight of the model that sees the gradient over the one that does not, at sampling.
@@ -84,6 +85,7 @@ class EquationModel:
     method: EquationMethod
     informed: Informed = field(default_factory=Informed)
     detached: bool = False
+    solves_objective: bool = False
     predicts: str = "x0"
     unroll: int = 1
     guidance: float = 3.0
@@ -105,7 +107,8 @@ def physics_of(model: EquationModel, encoding: Encoding, condition: Float[Array,
             fields = jnp.concatenate([fields[..., :count], rest], axis=-1)
         return stacked_residual(equations, fields, given)
 
-    inequality, objective = equations.inequality, equations.objective
+    inequality = equations.inequality
+    objective = equations.solved_objective if model.solves_objective else equations.objective
     return Physics(
         decoded(residual),
         None if inequality is None else decoded(inequality),

@@ -42,6 +42,7 @@ class Equations:
       num_solution: how many fields, the first ones, `resolve` computes.
       inequality: (fields, condition) -> what must not be positive; None without.
       objective: (fields, condition) -> what should be small, a number; None without.
+      solved_objective: the same with the solution computed anew, so that its slope in the other fields is the true one.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Equations:
     num_solution: int = 1
     inequality: Callable[[Array, Array], Array] | None = None
     objective: Callable[[Array, Array], Array] | None = None
+    solved_objective: Callable[[Array, Array], Array] | None = None
 
 
 def unconditional(fields: Float[Array, "*grid field"]) -> Sample:

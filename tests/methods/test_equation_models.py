@@ -82,6 +82,16 @@ def test_a_detached_residual_has_the_same_value_and_moves_the_solution_alone():
     assert np.all(part[:, 1] == 0.0) and np.abs(slope[:, 1]).max() > 0.1
 
 
+def test_the_objective_is_that_of_the_solution_computed_anew_where_asked_for():
+    equations = dataclasses.replace(
+        POISSON, objective=lambda fields, _: jnp.sum(fields), solved_objective=lambda fields, _: -jnp.sum(fields)
+    )
+    for solves, sign in ((False, 1.0), (True, -1.0)):
+        model = model_of("pidm_me", equations=equations, solves_objective=solves)
+        asked = physics_of(model, ENCODING, EXAMPLE.condition).objective
+        np.testing.assert_allclose(asked(EXAMPLE.fields), sign * jnp.sum(DATA[0]), rtol=1e-12)
+
+
 def test_gradient_input_is_that_of_the_decoded_residual():
     physics = physics_of(model_of("pg_diffusion"), ENCODING, EXAMPLE.condition)
     noisy = jax.random.normal(jax.random.key(0), EXAMPLE.fields.shape)

@@ -61,6 +61,29 @@ def test_sensitivity_is_the_derivative_of_the_compliance(bridge):
     np.testing.assert_allclose(jnp.vdot(sensitivity, direction), difference, rtol=1e-5)
 
 
+def test_log_compliance_has_the_slope_of_bodies_solved_anew_and_none_in_displacements(bridge):
+    task, density, _ = bridge
+    equations = topology.make_topology(num_squares=SQUARES)
+    condition = topology.conditions(task)
+    body = jnp.pad(0.3 + 0.4 * density, ((0, 1), (0, 1)))
+    fields = jnp.stack([jnp.ones_like(body), -jnp.ones_like(body), body], axis=-1)
+
+    @jax.jit
+    def anew(body):
+        solved = equations.resolve(fields.at[..., 2].set(body), condition)
+        return jnp.log(equations.objective(solved, condition))
+
+    value, slope = jax.jit(jax.value_and_grad(equations.solved_objective))(fields, condition)
+    np.testing.assert_allclose(value, anew(body), rtol=1e-9)
+    direction = jax.random.normal(jax.random.key(1), body.shape)
+    difference = (anew(body + 1e-6 * direction) - anew(body - 1e-6 * direction)) / 2e-6
+    np.testing.assert_allclose(jnp.vdot(slope[..., 2], direction), difference, rtol=1e-5)
+    assert np.all(slope[..., :2] == 0.0)
+    free = condition.at[..., 3:5].set(0.0)  # a body without supports cannot be solved, and teaches nothing
+    value, slope = jax.value_and_grad(equations.solved_objective)(fields, free)
+    assert value == 0.0 and np.all(slope == 0.0)
+
+
 def test_every_support_holds_a_body_and_the_unseen_ones_are_others():
     seen, unseen = topology.support_masks(SQUARES), topology.support_masks(SQUARES, unseen=True)
     assert len(seen) == 42 and len(unseen) == 5
