@@ -1,9 +1,11 @@
 """Darcy flow, fluxes in balance: `python -m experiments.darcy_nodal --size laptop`."""
 
-from experiments.equation_study import EquationProblem, make_study
+from experiments.equation_study import FEW_METHODS, EquationProblem, make_study
 from experiments.run import main
 
-PROBLEM = EquationProblem("darcy_nodal", "Darcy flow, fluxes in balance", ("pressure", "permeability"))
+PROBLEM = EquationProblem(
+    "darcy_nodal", "Darcy flow, fluxes in balance", ("pressure", "permeability"), trial_methods=FEW_METHODS
+)
 STUDY = make_study(PROBLEM)
 
 

@@ -21,6 +21,9 @@ from phdme_jax.methods.equation_models import EquationMethod
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations import Equations
 
+# where compiling a network takes longer than the rest of a trial: those of two networks
+FEW_METHODS = ("diffusion", "pidm_me", "cocogen", "generate_then_solve")
+
 
 @dataclasses.dataclass(frozen=True)
 class EquationProblem:
@@ -31,12 +34,14 @@ class EquationProblem:
       title: of the report.
       labels: each field with its unit.
       shifted: arguments of the factory that change for the shifted split; none leaves it out.
+      trial_methods: methods of a bare command at the size smoke; all where empty.
     """
 
     name: str
     title: str
     labels: tuple[str, ...]
     shifted: tuple[tuple[str, Any], ...] = ()
+    trial_methods: tuple[str, ...] = ()
 
 
 def check(problem: EquationProblem, context: RunContext) -> None:
@@ -176,4 +181,5 @@ def make_study(problem: EquationProblem) -> Study:
         methods=tuple(EQUATION_METHODS),
         sizes=known_equations.sizes(problem.name),
         check=partial(check, problem),
+        trial_methods=problem.trial_methods,
     )

@@ -1,6 +1,6 @@
 """Topology optimisation: `python -m experiments.topology --size laptop`."""
 
-from experiments.equation_study import EquationProblem, make_study
+from experiments.equation_study import FEW_METHODS, EquationProblem, make_study
 from experiments.run import main
 
 PROBLEM = EquationProblem(
@@ -8,6 +8,7 @@ PROBLEM = EquationProblem(
     "Topology optimisation",
     ("displacement in x", "displacement in y", "density"),
     shifted=(("unseen_supports", True),),
+    trial_methods=FEW_METHODS,
 )
 STUDY = make_study(PROBLEM)
 

@@ -30,6 +30,7 @@ MOVE = 0.2
 FIELDS = ("displacement_x", "displacement_y", "density")
 CONDITIONS = (
     "volume_fraction", "strain_energy", "von_mises", "support_x", "support_y", "load_x", "load_y",
+    "full_displacement_x", "full_displacement_y",
 )  # fmt: skip
 
 
@@ -190,17 +191,20 @@ def to_nodes(squares: Float[Array, "ex ey"]) -> Float[Array, "x y"]:
     return total / number
 
 
-def conditions(task: Task) -> Float[Array, "x y 7"]:
-    """Channels that tell a network the task: volume, energy and stress of the full body, supports, load."""
+def conditions(task: Task) -> Float[Array, "x y 9"]:
+    """Channels that tell a network the task: volume, energy and stress of the full body, supports, load.
+
+    The displacements of the full body, which are not among the published channels, come last.
+    """
     full = jnp.ones((task.load.shape[0] - 1, task.load.shape[1] - 1), task.load.dtype)
     displacement = elasticity.solve_equilibrium(full, task.load, task.fixed)
     energy, stress = elasticity.strain_energy(displacement), elasticity.von_mises(displacement)
     volume = jnp.broadcast_to(task.volume_fraction, task.load.shape[:2])
     parts = [volume, to_nodes(energy), to_nodes(stress)]
-    return jnp.concatenate([jnp.stack(parts, -1), task.fixed, task.load], axis=-1)
+    return jnp.concatenate([jnp.stack(parts, -1), task.fixed, task.load, displacement], axis=-1)
 
 
-def task_of(condition: Float[Array, "x y 7"]) -> Task:
+def task_of(condition: Float[Array, "x y 9"]) -> Task:
     """The task that the channels tell."""
     return Task(condition[..., 3:5], condition[..., 5:7], condition[0, 0, 0])
 
@@ -224,7 +228,7 @@ def draw_topology(key: Array, num_squares: int, num_iterations: int, unseen: boo
 
 
 def topology_residual(
-    fields: Float[Array, "x y 3"], condition: Float[Array, "x y 7"]
+    fields: Float[Array, "x y 3"], condition: Float[Array, "x y 9"]
 ) -> Residuals:
     """Force out of balance in x and y at the nodes, displacements where they are held."""
     task = task_of(condition)
@@ -239,7 +243,7 @@ def _resolve(fields: Array, condition: Array) -> Array:
     return jnp.concatenate([displacement, fields[..., 2:]], axis=-1)
 
 
-def log_compliance(fields: Float[Array, "x y 3"], condition: Float[Array, "x y 7"]) -> Float[Array, ""]:
+def log_compliance(fields: Float[Array, "x y 3"], condition: Float[Array, "x y 9"]) -> Float[Array, ""]:
     """Logarithm of the compliance at the equilibrium of the density, whatever the displacements, and its true slope.
 
         c = max_u 2 f . u - u^T K(rho) u,   so that dc/drho = -u^T dK/drho u at the equilibrium u
@@ -270,7 +274,7 @@ def make_topology(num_squares: int = 64, num_iterations: int = 60, unseen_suppor
       num_iterations: steps of the optimiser of the examples.
       unseen_supports: whether examples have the supports that are not learned from.
     Returns:
-      the equations; fields displacement_x, displacement_y [sides of a square], density; seven conditions.
+      the equations; fields displacement_x, displacement_y [sides of a square], density; nine conditions.
     Raises:
       ValueError: odd number of squares.
     """
