@@ -6,7 +6,6 @@
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
 KINDS = ("linear", "log", "unit")
@@ -68,8 +67,3 @@ def decode(
     }
     channels = jnp.moveaxis(normalised * encoding.scale + encoding.shift, -1, 0)
     return jnp.stack([inverse[kind](x) for x, kind in zip(channels, kinds, strict=True)], -1)
-
-
-def as_numpy(encoding: Encoding) -> dict[str, np.ndarray]:
-    """The encoding for a file."""
-    return {name: np.asarray(value) for name, value in encoding._asdict().items()}

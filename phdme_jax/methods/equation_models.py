@@ -70,7 +70,8 @@ class EquationModel:
       informed: how the residual enters the loss of PIDM.
       detached: whether the residual in the loss teaches the solution alone: no gradient goes to the other fields, whose
         distribution it would bend.
-      solves_objective: whether the objective of PIDM is that of the solution computed anew.
+      solves_objective: whether the objective of PIDM is that of the solution computed anew. That of the generated one,
+        as published, does not see what a change of the other fields does to the solution.
       predicts: what the network of a diffusion model predicts, see `precondition`.
       unroll: steps to the end at which a flow's residual is taken.
       guidance: weight of the model that sees the gradient over the one that does not, at sampling.
@@ -91,6 +92,10 @@ class EquationModel:
     guidance: float = 3.0
     corrections: tuple[int, int] = (50, 25)
     correction_rule: str = "exact"
+
+    def __post_init__(self) -> None:
+        if self.solves_objective and self.equations.solved_objective is None:
+            raise ValueError(f"expected equations with a solved objective, got {self.equations.name}")
 
 
 def physics_of(model: EquationModel, encoding: Encoding, condition: Float[Array, "*grid channel"]) -> Physics:

@@ -59,6 +59,7 @@ class Informed:
       level_share: share of the examples whose noise level is drawn in proportion to 1 / Sigma_t in place of evenly. The
         loss stays what it is on average, each example divided by how often its level is drawn; but the two lowest of a
         hundred levels, which carry two fifths of the weight of the residual, are not left to two examples of a hundred.
+        Without a residual levels are drawn evenly.
       equality: whether the inequality is asked to vanish instead, as the published volume is.
     """
 
@@ -223,7 +224,7 @@ def informed_loss(
     weight: Array | float = 1.0
     if level is None:
         level = jax.random.randint(level_key, (), 0, options.num_levels)
-        if options.level_share > 0.0:
+        if options.level_share > 0.0 and physics.residual is not None:
             often = level_frequencies(options, schedule).astype(example.dtype)
             level = jax.random.categorical(level_key, jnp.log(often))
             weight = 1.0 / (options.num_levels * often[level])

@@ -132,9 +132,13 @@ def test_a_stage_without_physics_has_the_loss_of_plain_diffusion_and_a_half_one_
 
 @pytest.mark.slow
 def test_study_of_bodies_runs_through(tmp_path):
-    arguments = ["--size", "smoke", "--seeds", "1", "--workdir", str(tmp_path), "--config.sampling.num_steps=6"]
+    arguments = [
+        "--size", "smoke", "--seeds", "1", "--workdir", str(tmp_path), "--config.sampling.num_steps=6",
+        "--methods", ",".join(EQUATION_METHODS),
+    ]  # fmt: skip
     assert main(topology.STUDY, arguments) == 0
     rows = rows_of(tmp_path)
+    assert {row["method"] for row in rows} == {"reference", *EQUATION_METHODS}
     for split in ("test", "shifted"):
         assert value(rows, "generate_then_solve", "residual_mae", split) < 1e-8
         assert 0.0 <= value(rows, "pidm_me", "rejection_rate", split) <= 1.0

@@ -90,6 +90,8 @@ def test_the_objective_is_that_of_the_solution_computed_anew_where_asked_for():
         model = model_of("pidm_me", equations=equations, solves_objective=solves)
         asked = physics_of(model, ENCODING, EXAMPLE.condition).objective
         np.testing.assert_allclose(asked(EXAMPLE.fields), sign * jnp.sum(DATA[0]), rtol=1e-12)
+    with pytest.raises(ValueError, match="solved objective"):
+        model_of("pidm_me", solves_objective=True)
 
 
 def test_gradient_input_is_that_of_the_decoded_residual():

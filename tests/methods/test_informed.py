@@ -161,6 +161,16 @@ def test_levels_drawn_by_their_weight_leave_the_mean_of_the_loss_and_lower_its_s
     assert often[0] > 0.09 and often[50] > 0.005
 
 
+def test_levels_are_drawn_evenly_where_no_residual_weighs_them():
+    example = MEAN + STD * jnp.array([1.0, -0.5])
+    for key in jax.random.split(jax.random.key(4), 3):
+        even, drawn = (
+            informed_loss(gaussian_denoise, SCHEDULE, example, Physics(), Informed(level_share=share), key)[0]
+            for share in (0.0, 0.5)
+        )
+        assert even == drawn
+
+
 def test_gradients_pass_through_every_call_of_the_denoiser():
     def loss(scale, between):
         denoise = lambda x, t: scale * gaussian_denoise(x, t)  # noqa: E731

@@ -106,6 +106,21 @@ def test_tasks_load_one_free_node_of_the_boundary_by_one():
         np.testing.assert_allclose(one, other[3])
 
 
+def test_conditions_tell_the_task_and_the_equilibrium_of_the_full_body(bridge):
+    task, _, _ = bridge
+    channels = topology.conditions(task)
+    assert channels.shape == (SQUARES + 1, SQUARES + 1, len(topology.CONDITIONS))
+    for told, asked in zip(topology.task_of(channels), task, strict=True):
+        np.testing.assert_array_equal(told, asked)
+    full = jnp.ones((SQUARES, SQUARES))
+    residual = elasticity.equilibrium_residual(channels[..., 7:], full, task.load, task.fixed)
+    assert np.abs(residual).max() < 1e-10
+    # half the work of the load is the strain energy of the full body
+    energy = elasticity.strain_energy(channels[..., 7:])
+    np.testing.assert_allclose(jnp.sum(energy), 0.5 * jnp.sum(task.load * channels[..., 7:]), rtol=1e-10)
+    np.testing.assert_allclose(channels[..., 1], topology.to_nodes(energy), rtol=1e-10)
+
+
 def test_connected_pieces_are_those_scipy_finds():
     solid = np.random.default_rng(0).random((14, 11)) < 0.4
     labels, count = ndimage.label(solid, structure=np.ones((3, 3)))
