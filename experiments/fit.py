@@ -33,7 +33,7 @@ from experiments.forecast import as_forecasts, centre, draw, whole_number
 from experiments.overrides import apply_overrides
 from experiments.report import build_report
 from experiments.results import ResultsWriter
-from experiments.run import CommandParser, command_line, run_main, split_overrides, use_double_precision, user_input
+from experiments.run import CommandParser, command_line, prepare_process, run_main, split_overrides, user_input
 from experiments.saved import (
     Forecaster,
     flatten,
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _fit(arguments: Sequence[str], command: str) -> None:
     request = _parse(arguments)
-    use_double_precision()
+    prepare_process()
     with user_input():
         structure = request.config.structure.to_dict()
         inputs = read_inputs(request.structure, request.data, request.calibration, request.method, structure)

@@ -28,7 +28,7 @@ from experiments.evaluation import Forecasts
 from experiments.files import InitialState, InputError, read_state
 from experiments.fit_inputs import check_ends, smoothest_part
 from experiments.forecast_file import Forecast, write_forecast
-from experiments.run import CommandParser, command_line, run_main, use_double_precision
+from experiments.run import CommandParser, command_line, prepare_process, run_main
 from experiments.saved import Forecaster, is_calibrated, load_forecaster
 from phdme_jax.systems.base import line_parity
 
@@ -213,7 +213,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _forecast(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
-    use_double_precision()
+    prepare_process()
     forecaster = load_forecaster(options.run)
     found = read_state(options.initial, forecaster.layout, (forecaster.grid,))
     state, notes = check_state(options.initial, forecaster, found)
