@@ -1,10 +1,11 @@
 """Training diffusion models with the residual of known equations: physics-informed diffusion models.
 
-    L = min(SNR_t, 5) mean|x0_hat - x0|^2 + c_r mean r(x*)^2 / (2 Sigma_t) + c_i mean max(i(x*), 0)^2 / (2 Sigma_t)
-        + c_o J(x*)
+    L = w_t mean|x0_hat - x0|^2 + c_r mean r(x*)^2 / (2 Sigma_t) + c_i mean max(i(x*), 0)^2 / (2 Sigma_t) + c_o J(x*),
+    w_t = min(SNR_t, gamma)
 
 The residual is taken for an observation of zero, made with the variance Sigma_t of the reverse step. The point x* is
-the denoiser's mean, or a sample that a deterministic sampler reaches from the noisy example.
+the denoiser's mean, or a sample that a deterministic sampler reaches from the noisy example. Beyond the published
+losses, Sigma_t may be 1 / w_t, with w_t before J too: then the physics weighs as much at every level as the data do.
 Source: Bastek, Sun, Kochmann (2024), arXiv 2403.14404, equations 12 to 17.
 """
 
@@ -16,12 +17,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from phdme_jax.diffusion.loss import denoising_loss
+from phdme_jax.diffusion.loss import denoising_loss, loss_weight
 from phdme_jax.diffusion.preconditioning import Denoise, noise_from_x0
 from phdme_jax.diffusion.schedule import Schedule
 
 ESTIMATIONS = ("mean", "sample")
-VARIANCES = ("step", "observation")
+VARIANCES = ("step", "denoising")
 
 
 class Physics(NamedTuple):
@@ -53,9 +54,10 @@ class Informed:
         the sample on its way.
       least_log_likelihood: floor of -r^2 / (2 Sigma_t), below which there is no slope, as on the published circle; None
         for none.
-      variance: Sigma_t, of "step" (the published one, that of the reverse step), or of "observation": 1 / SNR_t, with
-        which the noisy example tells the clean one. The former hardly grows over the middle of the chain, where the
-        denoiser's mean is far from any example and need not obey the equations; the latter does.
+      variance: Sigma_t, of "step" (the published one, that of the reverse step), or of "denoising": 1 / w_t. The former
+        leaves the highest levels, where the data weigh next to nothing and the denoiser's mean is far from any example,
+        to the physics; the latter does not.
+      gamma: where the weight of the data is cut off.
       level_share: share of the examples whose noise level is drawn in proportion to 1 / Sigma_t in place of evenly. The
         loss stays what it is on average, each example divided by how often its level is drawn; but the two lowest of a
         hundred levels, which carry two fifths of the weight of the residual, are not left to two examples of a hundred.
@@ -72,6 +74,7 @@ class Informed:
     reuses_noisy_input: bool = False
     least_log_likelihood: float | None = None
     variance: str = "step"
+    gamma: float = 5.0
     level_share: float = 0.0
     equality: bool = False
 
@@ -113,8 +116,7 @@ def virtual_variance(options: Informed, schedule: Schedule, level: Float[Array, 
     """Variance Sigma_t of the virtual observations at a level, see `Informed`."""
     if options.variance == "step":
         return posterior_variance(schedule, level, options.num_levels)
-    alpha, sigma = schedule.alpha_sigma(level / (options.num_levels - 1))
-    return (sigma / alpha) ** 2
+    return 1.0 / loss_weight(schedule, level / (options.num_levels - 1), gamma=options.gamma)
 
 
 def level_frequencies(options: Informed, schedule: Schedule) -> Float[Array, " level"]:
@@ -194,7 +196,8 @@ def physics_penalty(
         total = total + options.inequality_weight * surprise(excess)
     if physics.objective is not None:
         sizes["objective"] = jnp.mean(physics.objective(point))
-        total = total + options.objective_weight * sizes["objective"]
+        weight = 1.0 if options.variance == "step" else 1.0 / variance
+        total = total + options.objective_weight * weight * sizes["objective"]
     return total, sizes
 
 
@@ -230,7 +233,7 @@ def informed_loss(
             weight = 1.0 / (options.num_levels * often[level])
     level = jnp.asarray(level, example.dtype)
     time = level / (options.num_levels - 1)
-    terms = denoising_loss(denoise, schedule, example, noise_key, time=time)
+    terms = denoising_loss(denoise, schedule, example, noise_key, time=time, gamma=options.gamma)
     point = terms.x0_hat
     if options.estimation == "sample":
         point = sample_estimate(denoise, schedule, terms.noisy, terms.x0_hat, level, options)

@@ -248,7 +248,9 @@ def log_compliance(fields: Float[Array, "x y 3"], condition: Float[Array, "x y 9
 
         c = max_u 2 f . u - u^T K(rho) u,   so that dc/drho = -u^T dK/drho u at the equilibrium u
 
-    No slope goes through the solution, which is the maximum. Zero, without slope, for a body that cannot be solved.
+    The stiffness is the penalised one of the examples' optimiser, which is that of the finished body where a square is
+    full or empty, and asks for such squares. No slope goes through the solution, which is the maximum. Zero, without
+    slope, for a body that cannot be solved.
 
     Args:
       fields: density between 0 and 1; displacements are not read.
@@ -257,7 +259,7 @@ def log_compliance(fields: Float[Array, "x y 3"], condition: Float[Array, "x y 9
       log c.
     """
     task = task_of(condition)
-    stiffness = linear_stiffness(fields[:-1, :-1, 2])
+    stiffness = penalised_stiffness(fields[:-1, :-1, 2])
     solved = elasticity.solve_equilibrium(jax.lax.stop_gradient(stiffness), task.load, task.fixed)
     usable = jnp.all(jnp.isfinite(solved))
     solved = jnp.where(usable, solved, 0.0)

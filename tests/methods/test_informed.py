@@ -97,18 +97,21 @@ def test_terms_are_weighted_by_the_variance_and_by_their_coefficients():
     np.testing.assert_allclose(broken, 0.25 * 1.0 / 0.2, rtol=1e-12)
 
 
-@pytest.mark.parametrize(("variance", "expected"), [("step", None), ("observation", 0.3**2)])
+@pytest.mark.parametrize(("variance", "expected"), [("step", None), ("denoising", 0.2), ("denoising", 0.3**2)])
 def test_the_variance_of_the_virtual_observation_is_the_one_asked_for(variance, expected):
     """A signal-to-noise ratio of 1 / 0.09 at some level; a denoiser that always answers 2, a residual of its square."""
     levels = jnp.arange(0.0, 99.0, 1e-3)
     alpha, sigma = jax.vmap(SCHEDULE.alpha_sigma)(levels / 99)
     level = levels[jnp.argmin(jnp.abs(sigma / alpha - 0.3))]
-    options = Informed(residual_weight=0.5, variance=variance)
-    physics = Physics(residual=lambda point: point**2)
+    gamma = 5.0 if expected == 0.2 else 20.0  # cut off below 1 / 0.09, or not
+    options = Informed(residual_weight=0.5, objective_weight=3.0, variance=variance, gamma=gamma)
+    physics = Physics(residual=lambda point: point**2, objective=lambda point: point[0])
     two = lambda noisy, t: jnp.full_like(noisy, 2.0)  # noqa: E731
     _, metrics = informed_loss(two, SCHEDULE, jnp.zeros(3), physics, options, jax.random.key(0), level)
-    expected = posterior_variance(SCHEDULE, level, 100) if expected is None else expected
-    np.testing.assert_allclose(metrics["penalty"], 0.5 * 16.0 / (2.0 * expected), rtol=1e-4)
+    objective = 3.0 * 2.0 / (expected or 1.0)
+    expected = expected or posterior_variance(SCHEDULE, level, 100)
+    np.testing.assert_allclose(metrics["penalty"], 0.5 * 16.0 / (2.0 * expected) + objective, rtol=1e-4)
+    np.testing.assert_allclose(metrics["denoising"], 4.0 * min(1 / 0.3**2, gamma), rtol=1e-4)
 
 
 def test_a_floor_of_the_likelihood_takes_the_slope_of_large_residuals_away():
