@@ -42,8 +42,8 @@ class Equations:
       num_solution: how many fields, the first ones, `resolve` computes.
       inequality: (fields, condition) -> what must not be positive; None without.
       objective: (fields, condition) -> what should be small, a number; None without.
-      solved_objective: (fields, condition) -> a number that grows with the objective at the solution computed anew, and
-        whose slope in the other fields is the true one; None without.
+      solved_objective: (fields, condition) -> what should be small once the solution is computed anew, a number that
+        does not read the solution given and whose slope in the other fields is the true one; None without.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import subprocess
 import sys
 import textwrap
@@ -329,3 +330,31 @@ def test_a_trial_runs_the_methods_of_a_trial_unless_others_are_named(tmp_path):
     assert set(STUDY.methods) - set(STUDY.trial_methods) == {"phdme_oracle", "hnn", "neural_ode", "fno"}
     assert methods("--size", "laptop") == STUDY.methods
     assert methods("--size", "smoke", "--methods", "hnn") == ("hnn",)
+
+
+_TOUCHED_AGAIN = """
+import ctypes, resource
+from experiments.run import prepare_process
+
+def use_and_free():
+    blocks = [library.malloc(100_000) for _ in range(400)]
+    for block in blocks:
+        ctypes.memset(block, 1, 100_000)
+    for block in blocks:
+        library.free(block)
+
+prepare_process()
+library = ctypes.CDLL(None)
+library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+use_and_free()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use_and_free()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is of glibc")
+def test_memory_that_was_freed_is_not_asked_for_again():
+    """40 MB used twice: ten thousand pages of 4 kB, fetched anew by a process that had handed them back."""
+    result = subprocess.run([sys.executable, "-c", _TOUCHED_AGAIN], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 1000
