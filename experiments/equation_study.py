@@ -17,7 +17,7 @@ from experiments.results import Measurement
 from experiments.run import RunContext, Section, Study, config_digest
 from phdme_jax.methods import EQUATION_METHODS
 from phdme_jax.methods.encoding import check_kinds
-from phdme_jax.methods.equation_models import EquationMethod
+from phdme_jax.methods.equation_models import EquationMethod, has_map
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations import Equations
 
@@ -44,12 +44,16 @@ class EquationProblem:
     trial_methods: tuple[str, ...] = ()
 
 
+def _methods_of(equations: Equations) -> list[EquationMethod]:
+    return [method for method in EQUATION_METHODS.values() if method.physics != "map" or has_map(equations)]
+
+
 def check(problem: EquationProblem, context: RunContext) -> None:
     """Refuse a configuration that cannot be built before anything is written."""
     equations = make_equations(problem.name, **context.config.equations)
     check_kinds(tuple(context.config.data.kinds), len(equations.fields))
     shape = (*equations.grid.points, len(equations.fields))
-    for method in EQUATION_METHODS.values():
+    for method in _methods_of(equations):
         equation_training.build_model(equations, method, context.config, shape)
 
 
@@ -178,7 +182,7 @@ def make_study(problem: EquationProblem) -> Study:
         title=problem.title,
         get_config=partial(known_equations.get_config, problem.name),
         run=partial(run_study, problem),
-        methods=tuple(EQUATION_METHODS),
+        methods=tuple(method.name for method in _methods_of(make_equations(problem.name))),
         sizes=known_equations.sizes(problem.name),
         check=partial(check, problem),
         trial_methods=problem.trial_methods,

@@ -89,7 +89,7 @@ def build_model(equations: Equations, method: EquationMethod, config: Any, shape
         informed=Informed(residual_weight=weights[estimation], estimation=estimation, **informed),
         solves_objective=solves_objective,
         predicts=config.training.predicts,
-        detached=detached and method.physics in ("mean", "sample", "merged"),
+        detached=method.physics == "map" or (detached and method.physics in ("mean", "sample", "merged")),
         corrections=tuple(config.sampling.corrections),
         correction_rule=config.sampling.correction_rule,
     )

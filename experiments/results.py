@@ -26,7 +26,7 @@ METHOD_NAMES = (
     "reference", "phdme", "phdme_rollout", "phdme_oracle", "diffusion", "diffusion_augmented",
     "diffusion_physics", "gp_rollout",
     "gp_dphs_independent", "quadratic_hamiltonian", "neural_ode", "hnn", "fno", "phlearn", "pidm_me", "pidm_se",
-    "piddm", "pg_diffusion", "cocogen", "flow_matching", "pbfm", "eci", "guidance", "projection",
+    "pidm_map", "piddm", "pg_diffusion", "cocogen", "flow_matching", "pbfm", "eci", "guidance", "projection",
     "generate_then_solve", "teacher", "student",
 )  # fmt: skip
 METRIC_NAMES = (

@@ -267,13 +267,16 @@ def _data_dir(text: str) -> Path | None:
 def prepare_process() -> None:
     """Double precision, compiled programs kept between processes, freed memory kept within this one.
 
-    Reference data and GP stages are float64; the networks ask for float32 themselves. Programs are kept in the folder
-    that the user's environment names, if it names one. What a step of training frees at the top of the heap is asked
-    for again by the next: handing it back to the system each time costs up to a quarter of the step on a CPU.
+    Reference data and GP stages are float64; the networks ask for float32 themselves. Outside of convolutions products
+    are made of all digits, where accelerators would round the factors to three: a residual, which divides differences
+    by the square of a spacing, would see it. Programs are kept in the folder that the user's environment names, if it
+    names one. What a step of training frees at the top of the heap is asked for again by the next: handing it back to
+    the system each time costs up to a quarter of the step on a CPU.
     """
     import jax
 
     jax.config.update("jax_enable_x64", True)
+    jax.config.update("jax_default_matmul_precision", "float32")
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "phdme_jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

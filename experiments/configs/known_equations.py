@@ -97,8 +97,8 @@ _STUDIES: dict[str, dict[str, dict[str, Any]]] = {
             "equations": {"num_points": 64, "num_modes": 64, "length": 0.1},
             "data": {"num_train": 10000, "num_test": 1024, "kinds": ("linear", "log")},
             "network": {**_UNET, "channels": 32, "multipliers": (1, 2, 4, 8), "num_blocks": 2, "embedding_size": 128},
-            "stages": _stages(300000, 64, 3e-4),
-            "informed": {"mean_weight": 1e-3, "sample_weight": 1e-5, **_INFORMED},
+            "stages": _stages(10000, 64, 1e-3),
+            "informed": {"mean_weight": 1e-3, "sample_weight": 1e-5, **_INFORMED, "level_share": 0.5},
         },
     },
     "topology": {

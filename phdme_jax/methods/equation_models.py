@@ -24,6 +24,7 @@ from phdme_jax.methods.informed import Informed, Physics, informed_loss
 from phdme_jax.systems.equations import Equations, stacked_residual
 
 NULL_SHARE = 0.1  # of training examples whose gradient input is left out
+INFORMED = ("mean", "sample", "map")  # physics that is a term of the loss of a diffusion model
 EARLIEST = 1e-3  # time of a flow at which the noise level that its network is told stops growing
 
 
@@ -36,8 +37,9 @@ class EquationMethod:
       summary: one line for reports.
       stream: number of the method's random draws; methods that share a network share it.
       model: "diffusion" or "flow".
-      physics: how the residual enters training: "none", "mean" or "sample" (PIDM), "input" (its gradient, told to the
-        network), or "merged" (at the unrolled end, with conflict-free gradients).
+      physics: how the residual enters training: "none", "mean" or "sample" (PIDM), "map" (PIDM at the mean of a
+        denoiser that is not shown the noisy solution, but tells it from the other fields), "input" (its gradient, told
+        to the network), or "merged" (at the unrolled end, with conflict-free gradients).
       after: what follows sampling: "nothing", "correct" or "resolve".
     """
 
@@ -96,6 +98,13 @@ class EquationModel:
     def __post_init__(self) -> None:
         if self.solves_objective and self.equations.solved_objective is None:
             raise ValueError(f"expected equations with a solved objective, got {self.equations.name}")
+        if self.method.physics == "map" and not has_map(self.equations):
+            raise ValueError(f"expected equations that others of their fields enter, got {self.equations.name}")
+
+
+def has_map(equations: Equations) -> bool:
+    """Whether there are fields beside the solution, from which it can be predicted."""
+    return len(equations.fields) > equations.num_solution
 
 
 def physics_of(model: EquationModel, encoding: Encoding, condition: Float[Array, "*grid channel"]) -> Physics:
@@ -151,13 +160,20 @@ def residual_gradient(physics: Physics, noisy: Float[Array, "*shape"]) -> Float[
 def make_denoise(
     model: EquationModel, params: Any, given: Array, physics: Physics, sees_gradient: Array | float = 1.0
 ) -> Denoise:
-    """Denoiser of one example under its condition; zero for `sees_gradient` hides the gradient from the network."""
+    """Denoiser of one example under its condition; zero for `sees_gradient` hides the gradient from the network.
+
+    Where physics is a "map", the network sees zeros for the noisy solution. What it answers for the solution is then
+    its mean given the other noisy fields, at the lowest level the solution itself: the mean of something certain has no
+    Jensen gap, and no noise is left in it for a residual to find.
+    """
     denoiser = precondition(model.network, model.schedule, model.predicts)
 
     def denoise(noisy: Array, t: Array) -> Array:
         gradient = None
         if model.method.physics == "input":
             gradient = sees_gradient * residual_gradient(physics, noisy)
+        if model.method.physics == "map":
+            noisy = noisy.at[..., : model.equations.num_solution].set(0.0)
         features = denoiser.encode(params, _condition(model, given, gradient))
         return denoiser.apply(params, noisy, t, features)
 
@@ -200,7 +216,7 @@ def make_loss(
         denoise = make_denoise(model, params, example.given, physics, sees)
         options = model.informed
         weights = (options.residual_weight, options.inequality_weight, options.objective_weight)
-        asked = physics if method.physics in ("mean", "sample") and any(weights) else Physics()
+        asked = physics if method.physics in INFORMED and any(weights) else Physics()
         return informed_loss(denoise, model.schedule, example.fields, asked, options, loss_key)
 
     def flow(params: Any, example: EquationExample, key: Array) -> tuple[Array, dict[str, Array]]:
