@@ -12,7 +12,10 @@ from experiments.files import RunFailed
 from experiments.priors import in_chunks, load_arrays, save_arrays
 from phdme_jax.systems.equations import Equations
 
-CHUNK = 32
+
+def chunk_size() -> int:
+    """Examples at a time: few enough for the caches of a CPU, many for an accelerator."""
+    return 32 if jax.default_backend() == "cpu" else 256
 
 
 class FieldSet(NamedTuple):
@@ -34,14 +37,14 @@ def resolver(equations: Equations) -> Callable[[Any, Any], Any]:
     return jax.jit(jax.vmap(equations.resolve))
 
 
-def draw_set(equations: Equations, count: int, key: Any, chunk: int = CHUNK) -> FieldSet:
+def draw_set(equations: Equations, count: int, key: Any, chunk: int | None = None) -> FieldSet:
     """Draw examples, those that do not count left out.
 
     Args:
       equations: whose examples.
       count: how many.
       key: random key.
-      chunk: examples at a time.
+      chunk: examples at a time; None leaves it to `chunk_size`.
     Returns:
       the examples.
     Raises:
@@ -51,7 +54,7 @@ def draw_set(equations: Equations, count: int, key: Any, chunk: int = CHUNK) -> 
     fields, conditions, drawn, found = [], [], 0, 0
     while found < count:
         keys = jax.random.split(jax.random.fold_in(key, drawn), max(1, count - found))
-        samples = in_chunks(one, min(chunk, count), keys)
+        samples = in_chunks(one, min(chunk or chunk_size(), count), keys)
         kept = np.asarray(samples.ok)
         fields.append(samples.fields[kept])
         conditions.append(samples.condition[kept])

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.equation_data import FieldSet, resolver
+from experiments.equation_data import FieldSet, chunk_size, resolver
 from experiments.generators import StageTrainer
 from experiments.priors import in_chunks
 from phdme_jax.diffusion import NETWORKS
@@ -28,8 +28,6 @@ from phdme_jax.methods.equation_models import (
 )
 from phdme_jax.methods.informed import Informed
 from phdme_jax.systems.equations import Equations
-
-CHUNK = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +181,7 @@ def solve_anew(equations: Equations, fields: np.ndarray, condition: np.ndarray) 
 
 def _timed(function: Callable, *parts: Any) -> tuple[np.ndarray, float]:
     """Values in chunks, float64, and seconds an example without compilation."""
-    in_chunks(function, CHUNK, *(part[:1] for part in parts))  # compiles: slices are padded to one shape
+    in_chunks(function, chunk_size(), *(part[:1] for part in parts))  # compiles: slices are padded to one shape
     began = time.perf_counter()
-    values = in_chunks(function, CHUNK, *parts)
+    values = in_chunks(function, chunk_size(), *parts)
     return np.asarray(values, np.float64), (time.perf_counter() - began) / len(parts[0])
