@@ -74,7 +74,7 @@ _STUDIES: dict[str, dict[str, dict[str, Any]]] = {
             "equations": {"num_points": 64, "num_waves": 8},
             "data": {"num_train": 10000, "num_test": 1000, "kinds": ("linear", "linear")},
             "network": {**_MLP, "width": 256, "num_blocks": 3, "embedding_size": 128},
-            "stages": _stages(5000, 64, 1e-3),
+            "stages": _stages(10000, 64, 1e-3),
             "informed": {"mean_weight": 1e-7, "sample_weight": 1e-7, **_INFORMED},
         },
     },

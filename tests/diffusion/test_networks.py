@@ -266,3 +266,18 @@ def test_a_unet_over_the_grid_alone_couples_frames_and_starts_at_zero():
     params = stir(params)
     change = one(params, noisy.at[0, 2, 2, 0].add(1.0)) - one(params, noisy)
     assert np.all(np.abs(np.asarray(change)).max(axis=(1, 2, 3)) > 0)
+
+
+def test_what_leaves_the_unet_is_made_of_all_digits_and_the_inside_of_rounded_ones():
+    """Also where a process asks for all digits everywhere else, as the studies do."""
+    network = make_unet(channels=8, multipliers=(1, 2), embedding_size=16, heads=0)
+    noisy = jnp.ones((8, 8, 2))
+    params = network.init(jax.random.key(0), noisy, Condition())
+    with jax.default_matmul_precision("float32"):
+        features = network.encode(params, Condition())
+        program = jax.make_jaxpr(lambda point: network.apply(params, point, jnp.asarray(0.1), features))(noisy)
+    precisions = [
+        equation.params["precision"] for equation in program.eqns if equation.primitive.name == "conv_general_dilated"
+    ]
+    highest, default = (jax.lax.Precision.HIGHEST,) * 2, (jax.lax.Precision.DEFAULT,) * 2
+    assert precisions[-1] == highest and precisions.count(default) == len(precisions) - 1 > 5

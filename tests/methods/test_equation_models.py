@@ -63,11 +63,11 @@ def test_every_loss_has_the_gradient_that_differences_see(name):
 
 
 def test_losses_with_physics_see_it_and_others_do_not():
-    for name in ("diffusion", "pidm_me", "pidm_se", "pg_diffusion", "flow_matching", "pbfm"):
+    for name in ("diffusion", "pidm_me", "pidm_se", "pidm_map", "pg_diffusion", "flow_matching", "pbfm"):
         model = model_of(name)
         value, metrics = make_loss(model, ENCODING)(random_params(model), EXAMPLE, jax.random.key(3))
         assert value.shape == ((2,) if name == "pbfm" else ())
-        assert ("residual" in metrics) is (name in ("pidm_me", "pidm_se", "pbfm"))
+        assert ("residual" in metrics) is (name in ("pidm_me", "pidm_se", "pidm_map", "pbfm"))
 
 
 def test_a_detached_residual_has_the_same_value_and_moves_the_solution_alone():
@@ -80,6 +80,19 @@ def test_a_detached_residual_has_the_same_value_and_moves_the_solution_alone():
     np.testing.assert_allclose(same, value)
     np.testing.assert_allclose(part[:, 0], slope[:, 0], rtol=1e-12)
     assert np.all(part[:, 1] == 0.0) and np.abs(slope[:, 1]).max() > 0.1
+
+
+def test_a_map_tells_the_solution_from_the_other_fields_alone():
+    model = model_of("pidm_map")
+    physics = physics_of(model, ENCODING, EXAMPLE.condition)
+    denoise = make_denoise(model, random_params(model), EXAMPLE.given, physics)
+    noisy = jax.random.normal(jax.random.key(0), EXAMPLE.fields.shape)
+    slope = jax.jacobian(lambda point: denoise(point, jnp.asarray(0.5)))(noisy)
+    assert np.all(slope[..., 0] == 0.0)
+    for answered in (0, 1):
+        assert np.abs(slope[:, answered, :, 1]).max() > 1e-3
+    with pytest.raises(ValueError, match="circle"):
+        model_of("pidm_map", equations=make_equations("circle"))
 
 
 def test_the_objective_is_that_of_the_solution_computed_anew_where_asked_for():

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.systems import darcy
+from phdme_jax.systems import darcy, make_equations
 from phdme_jax.systems.equations import stacked_residual
 
 
@@ -107,3 +107,13 @@ def test_impossible_sizes_are_refused():
         darcy.karhunen_loeve(8, 0.1, 65)
     with pytest.raises(ValueError, match="at least"):
         darcy.corner_source(3)
+
+
+def test_residuals_ask_for_products_of_all_digits():
+    """Accelerators round the factors of float32 products to three digits unless asked not to."""
+    for equations in (make_equations("darcy_kle", num_points=16), make_equations("topology", num_squares=8)):
+        sample = jax.eval_shape(equations.draw, jax.random.key(0))
+        arguments = [jnp.ones(part.shape, jnp.float32) for part in (sample.fields, sample.condition)]
+        text = str(jax.make_jaxpr(equations.residual)(*arguments))
+        products = text.count("dot_general[")
+        assert products == text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") > 0
