@@ -267,11 +267,10 @@ def _data_dir(text: str) -> Path | None:
 def prepare_process() -> None:
     """Double precision, compiled programs kept between processes, freed memory kept within this one.
 
-    Reference data and GP stages are float64; the networks ask for float32 themselves. Outside of convolutions products
-    are made of all digits, where accelerators would round the factors to three: a residual, which divides differences
-    by the square of a spacing, would see it. Programs are kept in the folder that the user's environment names, if it
-    names one. What a step of training frees at the top of the heap is asked for again by the next: handing it back to
-    the system each time costs up to a quarter of the step on a CPU.
+    Reference data and GP stages are float64; the networks ask for float32 themselves. Products are made of all digits,
+    where accelerators would round the factors to three: a residual, which divides differences by the square of a
+    spacing, would see it. Only the inside of a U-Net asks for less. Programs are kept in the folder that the user's
+    environment names, if it names one.
     """
     import jax
 
@@ -280,5 +279,14 @@ def prepare_process() -> None:
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(Path.home() / ".cache" / "phdme_jax"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Keep what is freed at the top of the heap within this process.
+
+    A step of training asks for what the one before it freed: handing it back to the system each time costs up to a
+    quarter of the step on a CPU. Linux with glibc; nothing happens elsewhere.
+    """
     if sys.platform == "linux" and hasattr(library := ctypes.CDLL(None), "mallopt"):
         library.mallopt(_M_TOP_PAD, 256 * 2**20)
