@@ -53,8 +53,8 @@ def check(problem: EquationProblem, context: RunContext) -> None:
     equations = make_equations(problem.name, **context.config.equations)
     check_kinds(tuple(context.config.data.kinds), len(equations.fields))
     shape = (*equations.grid.points, len(equations.fields))
-    for method in _methods_of(equations):
-        equation_training.build_model(equations, method, context.config, shape)
+    for name in context.methods:
+        equation_training.build_model(equations, EQUATION_METHODS[name], context.config, shape)
 
 
 class EquationRun:

@@ -1,6 +1,7 @@
 """Models of fields that obey known equations, trained and sampled as a study's configuration says."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -87,7 +88,7 @@ def build_model(equations: Equations, method: EquationMethod, config: Any, shape
         informed=Informed(residual_weight=weights[estimation], estimation=estimation, **informed),
         solves_objective=solves_objective,
         predicts=config.training.predicts,
-        detached=method.physics == "map" or (detached and method.physics in ("mean", "sample", "merged")),
+        detached=detached and method.physics in ("mean", "sample", "map", "merged"),
         corrections=tuple(config.sampling.corrections),
         correction_rule=config.sampling.correction_rule,
     )
@@ -171,7 +172,7 @@ def generate(
         return many(params, codes.fields, *parts)
 
     fields, seconds = _timed(chunk, blank, wanted.condition, wanted.given, keys)
-    return fields, seconds, calls(model.method, num_steps)
+    return fields, seconds, calls(model.method, num_steps, sampling.sampler)
 
 
 def solve_anew(equations: Equations, fields: np.ndarray, condition: np.ndarray) -> tuple[np.ndarray, float]:
@@ -180,8 +181,10 @@ def solve_anew(equations: Equations, fields: np.ndarray, condition: np.ndarray) 
 
 
 def _timed(function: Callable, *parts: Any) -> tuple[np.ndarray, float]:
-    """Values in chunks, float64, and seconds an example without compilation."""
-    in_chunks(function, chunk_size(), *(part[:1] for part in parts))  # compiles: slices are padded to one shape
+    """Values in chunks, float64, and seconds an example of a full chunk without compilation."""
+    size = chunk_size()
+    in_chunks(function, size, *(part[:1] for part in parts))  # compiles: slices are padded to one shape
     began = time.perf_counter()
-    values = in_chunks(function, chunk_size(), *parts)
-    return np.asarray(values, np.float64), (time.perf_counter() - began) / len(parts[0])
+    values = in_chunks(function, size, *parts)
+    computed = size * math.ceil(len(parts[0]) / size)
+    return np.asarray(values, np.float64), (time.perf_counter() - began) / computed

@@ -268,9 +268,9 @@ def prepare_process() -> None:
     """Double precision, compiled programs kept between processes, freed memory kept within this one.
 
     Reference data and GP stages are float64; the networks ask for float32 themselves. Products are made of all digits,
-    where accelerators would round the factors to three: a residual, which divides differences by the square of a
-    spacing, would see it. Only the inside of a U-Net asks for less. Programs are kept in the folder that the user's
-    environment names, if it names one.
+    where accelerators would round the factors, a GPU to three: a residual, which divides differences by the square of
+    a spacing, would see it. Only the convolutions inside a U-Net ask for less. Programs are kept in the folder that the
+    user's environment names, if it names one.
     """
     import jax
 

@@ -188,7 +188,7 @@ def _input_channels(noisy: Array, condition: Condition, config: UNetConfig) -> A
 
 
 class _Convolution(nn.Module):
-    """Inside, factors rounded to three digits do, as accelerators are fast with; what leaves is `exact`."""
+    """Inside, the rounded factors that accelerators are fast with do; what leaves is `exact`."""
 
     features: int
     config: UNetConfig

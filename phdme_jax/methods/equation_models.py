@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from phdme_jax.diffusion.flow import flow_matching_loss, follow_flow, sample_flow
 from phdme_jax.diffusion.networks import Condition, Network
 from phdme_jax.diffusion.preconditioning import Denoise, precondition
-from phdme_jax.diffusion.samplers import sample
+from phdme_jax.diffusion.samplers import num_function_evaluations, sample
 from phdme_jax.diffusion.schedule import Schedule
 from phdme_jax.methods.correction import correct
 from phdme_jax.methods.encoding import Encoding, decode, encode
@@ -38,9 +38,10 @@ class EquationMethod:
       stream: number of the method's random draws; methods that share a network share it.
       model: "diffusion" or "flow".
       physics: how the residual enters training: "none", "mean" or "sample" (PIDM), "map" (PIDM at the mean of a
-        denoiser that is not shown the noisy solution, but tells it from the other fields), "input" (its gradient, told
+        denoiser that is not shown the noisy solution, but predicts it from the others), "input" (its gradient, told
         to the network), or "merged" (at the unrolled end, with conflict-free gradients).
       after: what follows sampling: "nothing", "correct" or "resolve".
+      restart_until: steps of a flow that begin before this time start anew from fresh noise, see `flow.sample_flow`.
     """
 
     name: str
@@ -49,6 +50,7 @@ class EquationMethod:
     model: str = "diffusion"
     physics: str = "none"
     after: str = "nothing"
+    restart_until: float = 0.0
 
 
 class EquationExample(NamedTuple):
@@ -70,8 +72,8 @@ class EquationModel:
       kinds: encoding of each field, see `encoding`.
       method: the method.
       informed: how the residual enters the loss of PIDM.
-      detached: whether the residual in the loss teaches the solution alone: no gradient goes to the other fields, whose
-        distribution it would bend.
+      detached: whether the residual in the loss asks for another solution alone: no gradient goes to the other fields,
+        whose distribution it would bend. Always so where physics is a "map".
       solves_objective: whether the objective of PIDM is that of the solution computed anew. That of the generated one,
         as published, does not see what a change of the other fields does to the solution.
       predicts: what the network of a diffusion model predicts, see `precondition`.
@@ -99,7 +101,9 @@ class EquationModel:
         if self.solves_objective and self.equations.solved_objective is None:
             raise ValueError(f"expected equations with a solved objective, got {self.equations.name}")
         if self.method.physics == "map" and not has_map(self.equations):
-            raise ValueError(f"expected equations that others of their fields enter, got {self.equations.name}")
+            raise ValueError(f"expected equations with fields beside the solution, got {self.equations.name}")
+        if self.method.physics == "map" and self.predicts != "x0":
+            raise ValueError(f"expected predicts='x0', the noise of the solution being hidden, got {self.predicts!r}")
 
 
 def has_map(equations: Equations) -> bool:
@@ -115,7 +119,7 @@ def physics_of(model: EquationModel, encoding: Encoding, condition: Float[Array,
         return lambda point: function(decode(encoding, model.kinds, point), condition)
 
     def residual(fields: Array, given: Array) -> Array:
-        if model.detached:
+        if model.detached or model.method.physics == "map":
             count = equations.num_solution
             rest = jax.lax.stop_gradient(fields[..., count:])
             fields = jnp.concatenate([fields[..., :count], rest], axis=-1)
@@ -163,8 +167,8 @@ def make_denoise(
     """Denoiser of one example under its condition; zero for `sees_gradient` hides the gradient from the network.
 
     Where physics is a "map", the network sees zeros for the noisy solution. What it answers for the solution is then
-    its mean given the other noisy fields, at the lowest level the solution itself: the mean of something certain has no
-    Jensen gap, and no noise is left in it for a residual to find.
+    its mean given the other noisy fields, at the lowest level all but the solution itself: the mean of something
+    certain has no Jensen gap, and no noise is left in it for a residual to find.
     """
     denoiser = precondition(model.network, model.schedule, model.predicts)
 
@@ -259,7 +263,8 @@ def draw(
     noise_key, sampler_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, example.fields.shape, example.fields.dtype)
     if method.model == "flow":
-        drawn = sample_flow(make_velocity(model, params, example.given), noise, sampler_key, num_steps)
+        velocity = make_velocity(model, params, example.given)
+        drawn = sample_flow(velocity, noise, sampler_key, num_steps, method.restart_until)
     else:
         denoise = _sampling_denoise(model, params, encoding, example, num_steps)
         drawn = sample(denoise, model.schedule, noise, sampler_key, sampler=sampler, num_steps=num_steps)
@@ -304,6 +309,8 @@ def _corrected(model: EquationModel, fields: Array, condition: Array, num_steps:
     return jnp.concatenate([solution, rest], axis=-1)
 
 
-def calls(method: EquationMethod, num_steps: int) -> int:
-    """Calls of the network a sample takes."""
-    return 2 * num_steps if method.physics == "input" else num_steps
+def calls(method: EquationMethod, num_steps: int, sampler: str = "ddpm") -> int:
+    """Calls of the network a sample takes, see `draw`."""
+    if method.model == "flow":
+        return num_steps
+    return num_function_evaluations(sampler, num_steps) * (2 if method.physics == "input" else 1)

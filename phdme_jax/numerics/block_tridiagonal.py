@@ -44,7 +44,8 @@ def factorise(diagonal: Float[Array, "block row row"], below: Float[Array, "bloc
 
     below = below.at[0].set(0.0)
     identity = jnp.eye(diagonal.shape[-1], dtype=diagonal.dtype)
-    _, factors = jax.lax.scan(block, identity, (diagonal, below))
+    with jax.default_matmul_precision("highest"):
+        _, factors = jax.lax.scan(block, identity, (diagonal, below))
     return BlockCholesky(*factors)
 
 
@@ -70,6 +71,7 @@ def solve(factor: BlockCholesky, right: Float[Array, "block row *column"]) -> Fl
         solved = here.T @ (value - carry)
         return left.T @ solved, solved
 
-    _, half = jax.lax.scan(down, nothing, (factor.inverse, factor.below, columns))
-    _, whole = jax.lax.scan(up, nothing, (factor.inverse, factor.below, half), reverse=True)
+    with jax.default_matmul_precision("highest"):
+        _, half = jax.lax.scan(down, nothing, (factor.inverse, factor.below, columns))
+        _, whole = jax.lax.scan(up, nothing, (factor.inverse, factor.below, half), reverse=True)
     return whole.reshape(right.shape)

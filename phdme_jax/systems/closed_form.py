@@ -67,7 +67,7 @@ def poisson_solution(source: Float[Array, "x"]) -> Float[Array, "x"]:
     waves = np.pi * np.arange(1, num_points - 1)
     # the sines are orthogonal over the points, each of square (points - 1) / 2
     matrix = (sines / waves**2) @ sines.T * (2.0 / (num_points - 1))
-    return jnp.asarray(matrix, source.dtype) @ source
+    return jnp.matmul(jnp.asarray(matrix, source.dtype), source, precision="highest")
 
 
 def make_poisson(num_points: int = 64, num_waves: int = 8, order: int = 8) -> Equations:

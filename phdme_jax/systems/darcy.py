@@ -137,8 +137,11 @@ def solve_kle(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) ->
     Returns:
       p, shape of K.
     Raises:
-      ValueError: odd number of nodes.
+      ValueError: odd number of nodes, or single precision: the normal equations square the condition number, so that
+        not a digit would be left.
     """
+    if permeability.dtype != jnp.float64:
+        raise ValueError(f"expected float64, got {permeability.dtype}; try jax.config.update('jax_enable_x64', True)")
     num_points = permeability.shape[0]
     if num_points % 2:
         raise ValueError(f"expected an even number of points, got {num_points}; try {num_points + 1}")

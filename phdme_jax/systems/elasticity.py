@@ -158,7 +158,8 @@ def solve_equilibrium(
     """
     nx, ny = stiffness.shape
     own, following, between = (
-        jnp.tensordot(stiffness, jnp.asarray(pattern, stiffness.dtype), axes=1) for pattern in _row_patterns(ny)
+        jnp.tensordot(stiffness, jnp.asarray(pattern, stiffness.dtype), axes=1, precision="highest")
+        for pattern in _row_patterns(ny)
     )
     diagonal = jnp.pad(own, ((0, 1), (0, 0), (0, 0))) + jnp.pad(following, ((1, 0), (0, 0), (0, 0)))
     below = jnp.pad(between, ((1, 0), (0, 0), (0, 0)))

@@ -100,6 +100,11 @@ def test_both_discretisations_tend_to_the_same_pressure():
     assert distance(24) < 0.6 * distance(12) < 6e-3
 
 
+def test_single_precision_is_refused_where_no_digit_would_be_left():
+    with pytest.raises(ValueError, match="expected float64"):
+        darcy.solve_kle(jnp.ones((16, 16), jnp.float32), jnp.zeros((16, 16), jnp.float32))
+
+
 def test_impossible_sizes_are_refused():
     with pytest.raises(ValueError, match="even number of points"):
         darcy.solve_kle(permeability(9), jnp.zeros((9, 9)))
@@ -111,9 +116,17 @@ def test_impossible_sizes_are_refused():
 
 def test_residuals_ask_for_products_of_all_digits():
     """Accelerators round the factors of float32 products to three digits unless asked not to."""
-    for equations in (make_equations("darcy_kle", num_points=16), make_equations("topology", num_squares=8)):
+
+    def shares(function, *arrays):
+        text = str(jax.make_jaxpr(function)(*(jnp.ones(part.shape, jnp.float32) for part in arrays)))
+        return text.count("dot_general["), text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)")
+
+    sizes = {"darcy_kle": {"num_points": 16}, "darcy_nodal": {"num_points": 16}, "topology": {"num_squares": 8}}
+    for name in (*sizes, "poisson_1d"):
+        equations = make_equations(name, **sizes.get(name, {}))
         sample = jax.eval_shape(equations.draw, jax.random.key(0))
-        arguments = [jnp.ones(part.shape, jnp.float32) for part in (sample.fields, sample.condition)]
-        text = str(jax.make_jaxpr(equations.residual)(*arguments))
-        products = text.count("dot_general[")
-        assert products == text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") > 0
+        functions = [equations.residual] if name == "darcy_kle" else [equations.residual, equations.resolve]
+        for function in functions:
+            products, exact = shares(function, sample.fields, sample.condition)
+            assert products == exact
+        assert exact > 0
