@@ -7,6 +7,7 @@ keeps the colour of its place in the list.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -274,14 +275,15 @@ def metric_by_method(
       path: PNG to write.
       values: method -> values over seeds; None or non-finite where a seed failed, which is written beside the name.
       labels: `x` for the metric with its unit.
-      floor: the metric of the reference data, or None.
+      floor: the metric of the reference data, or None; written instead of drawn where it is rounding, so far below all
+        methods that nothing could be told from the axis.
 
     Returns:
       The path.
     """
     figure = Figure(figsize=(6.0, 0.38 * len(values) + 1.3))
     axis = figure.subplots()
-    names, everything = [], [] if floor is None else [floor]
+    names, everything = [], []
     for place, ((method, seeds), colour) in enumerate(zip(values.items(), drawing.colours(len(values)), strict=True)):
         finite = [float(value) for value in seeds if value is not None and math.isfinite(value)]
         everything += finite
@@ -290,10 +292,16 @@ def metric_by_method(
         axis.plot(finite, [place] * len(finite), "o", color=colour, alpha=0.75, markersize=5.5, markeredgewidth=0)
         if finite:
             axis.plot([np.mean(finite)], [place], "|", color=TRUTH, markersize=13, markeredgewidth=1.6)
-    drawing.log_if_positive(axis, np.asarray(everything), "x")
     if floor is not None:
-        axis.axvline(floor, color=TRUTH, linestyle=":", linewidth=1.2, label="reference data")
+        far = bool(everything) and 0.0 <= floor < 1e-6 * min(everything)
+        line: dict[str, Any] = {"color": TRUTH, "linestyle": ":", "linewidth": 1.2}
+        if far:
+            axis.plot([], [], label=f"reference data: {floor:.1g}, off the axis", **line)
+        else:
+            everything.append(floor)
+            axis.axvline(floor, label="reference data", **line)
         figure.legend(loc="outside lower right")
+    drawing.log_if_positive(axis, np.asarray(everything), "x")
     axis.set_yticks(range(len(names)), names)
     axis.set_ylim(len(names) - 0.4, -0.6)
     axis.grid(axis="y", visible=False)
