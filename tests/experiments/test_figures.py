@@ -44,7 +44,7 @@ def draw(name, path):
             values = {"phdme": [1e-3, 2e-3, None], "fno": [0.1, 0.2, 0.3], "hnn": [None, float("nan")]}
             return figures.metric_by_method(path, values, Labels("Error", "mse [m²]"), floor=1e-5)
         case "metric_far_above_rounding":
-            return figures.metric_by_method(path, {name: (0.1, 0.2) for name in "abc"}, Labels("r"), floor=6e-16)
+            return figures.metric_by_method(path, dict.fromkeys("abc", (0.1, 0.2)), Labels("r"), floor=6e-16)
         case "forecast_lines":
             mean = np.stack([LINE, 2 * LINE], -1)
             curve = Curve("phdme", mean, mean - 0.1, mean + 0.1, np.stack([mean] * 3))
