@@ -7,7 +7,6 @@ keeps the colour of its place in the list.
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -275,8 +274,7 @@ def metric_by_method(
       path: PNG to write.
       values: method -> values over seeds; None or non-finite where a seed failed, which is written beside the name.
       labels: `x` for the metric with its unit.
-      floor: the metric of the reference data, or None; written instead of drawn where it is rounding, so far below all
-        methods that nothing could be told from the axis.
+      floor: the metric of the reference data, or None; written, not drawn, where it is rounding far below all methods.
 
     Returns:
       The path.
@@ -293,19 +291,15 @@ def metric_by_method(
         if finite:
             axis.plot([np.mean(finite)], [place], "|", color=TRUTH, markersize=13, markeredgewidth=1.6)
     if floor is not None:
-        far = bool(everything) and 0.0 <= floor < 1e-6 * min(everything)
-        line: dict[str, Any] = {"color": TRUTH, "linestyle": ":", "linewidth": 1.2}
-        if far:
-            axis.plot([], [], label=f"reference data: {floor:.1g}, off the axis", **line)
-        else:
-            everything.append(floor)
-            axis.axvline(floor, label="reference data", **line)
-        figure.legend(loc="outside lower right")
+        far = 0.0 <= floor < 1e-6 * min(everything, default=0.0)
+        everything += [] if far else [floor]
+        line = axis.axvline(math.nan if far else floor, color=TRUTH, linestyle=":", linewidth=1.2)
+        label = f"reference data: {floor:.1g}, off the axis" if far else "reference data"
+        figure.legend([line], [label], loc="outside lower right")
     drawing.log_if_positive(axis, np.asarray(everything), "x")
-    axis.set_yticks(range(len(names)), names)
-    axis.set_ylim(len(names) - 0.4, -0.6)
-    axis.grid(axis="y", visible=False)
+    axis.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     axis.set_xlabel(f"{labels.x} (dots: seeds, bar: mean)")
+    axis.grid(axis="y", visible=False)
     return drawing.save(figure, path, labels.title)
 
 

@@ -86,7 +86,7 @@ def sbp_derivative(field: Float[Array, "grid ..."], spacing: float, order: int =
     Source: Strand (1994), J. Comput. Phys. 110, 47-67, diagonal norms.
     """
     matrix = sbp_matrix(field.shape[0], spacing, order)
-    return jnp.tensordot(jnp.asarray(matrix, field.dtype), field, axes=1)
+    return jnp.tensordot(jnp.asarray(matrix, field.dtype), field, axes=1, precision="highest")
 
 
 def _mirrored(field: Array, width: int, parity: int) -> Array:

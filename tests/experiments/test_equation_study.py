@@ -58,6 +58,18 @@ def test_wrong_encodings_are_refused_before_anything_is_written(tmp_path, capsys
     folder = tmp_path / "run"
     assert main(circle.STUDY, [*TINY, "--config.data.kinds=linear", "--workdir", str(folder)]) == 2
     assert "expected" in capsys.readouterr().err and not folder.exists()
+    arguments = ["--size", "smoke", "--methods", "pidm_map", "--config.training.predicts=v", "--workdir", str(folder)]
+    assert main(darcy_kle.STUDY, arguments) == 2
+    assert "expected predicts='x0'" in capsys.readouterr().err and not folder.exists()
+
+
+def test_seconds_are_those_of_an_example_of_a_full_chunk(monkeypatch):
+    """Forty examples are two chunks of 32, the second filled up; a clock that says 64 seconds went by."""
+    clock = iter((0.0, 64.0))
+    monkeypatch.setattr(equation_training.time, "perf_counter", lambda: next(clock))
+    values, seconds = equation_training._timed(lambda part: 2.0 * part, np.arange(40.0))
+    np.testing.assert_array_equal(values, 2.0 * np.arange(40.0))
+    assert seconds == 1.0
 
 
 def test_data_are_drawn_once_and_unusable_examples_are_left_out(tmp_path):

@@ -43,8 +43,6 @@ def draw(name, path):
         case "metric_by_method":
             values = {"phdme": [1e-3, 2e-3, None], "fno": [0.1, 0.2, 0.3], "hnn": [None, float("nan")]}
             return figures.metric_by_method(path, values, Labels("Error", "mse [m²]"), floor=1e-5)
-        case "metric_far_above_rounding":
-            return figures.metric_by_method(path, dict.fromkeys("abc", (0.1, 0.2)), Labels("r"), floor=6e-16)
         case "forecast_lines":
             mean = np.stack([LINE, 2 * LINE], -1)
             curve = Curve("phdme", mean, mean - 0.1, mean + 0.1, np.stack([mean] * 3))
@@ -64,7 +62,6 @@ def draw(name, path):
         "coverage_curve",
         "training_curve",
         "metric_by_method",
-        "metric_far_above_rounding",
         "forecast_lines",
     ],
 )
@@ -121,3 +118,13 @@ def test_coverage_interval_holds_what_split_conformal_gives():
 def test_coverage_interval_where_the_band_is_infinite():
     lower, upper = figures.coverage_interval([0.5, 0.95], 20, 9)
     assert lower[1] == upper[1] == 1.0 and upper[0] < 1.0
+
+
+@pytest.mark.parametrize(("floor", "shown"), [(6e-16, False), (1e-4, True)])
+def test_a_floor_of_rounding_does_not_stretch_the_axis(tmp_path, monkeypatch, floor, shown):
+    drawn = []
+    monkeypatch.setattr(figures.drawing, "save", lambda figure, path, title: drawn.append(figure))
+    figures.metric_by_method(tmp_path / "a.png", {"fno": [0.1], "hnn": [0.2]}, Labels("Residual"), floor)
+    (axis,) = drawn[0].axes
+    assert (axis.get_xlim()[0] < floor) == shown and axis.get_xlim()[0] < 0.1
+    assert ("off the axis" in drawn[0].legends[0].get_texts()[0].get_text()) != shown
