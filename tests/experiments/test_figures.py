@@ -127,4 +127,5 @@ def test_a_floor_of_rounding_does_not_stretch_the_axis(tmp_path, monkeypatch, fl
     figures.metric_by_method(tmp_path / "a.png", {"fno": [0.1], "hnn": [0.2]}, Labels("Residual"), floor)
     (axis,) = drawn[0].axes
     assert (axis.get_xlim()[0] < floor) == shown and axis.get_xlim()[0] < 0.1
+    assert axis.get_xscale() == ("log" if shown else "linear")
     assert ("off the axis" in drawn[0].legends[0].get_texts()[0].get_text()) != shown
