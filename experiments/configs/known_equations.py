@@ -38,8 +38,8 @@ def _stages(steps: int, batch: int, rate: float, merged_share: float = 0.25) -> 
 # of bodies: the residual teaches displacements alone, volume and true stiffness the density, all at the data's weight,
 # which is the same down to a signal-to-noise ratio of 0.05: where the material goes is settled at the high levels
 _BODY = {
-    **_INFORMED, "mean_weight": 0.1, "sample_weight": 0.1, "detached": True, "inequality_weight": 100.0,
-    "equality": True, "objective_weight": 0.05, "solves_objective": True, "variance": "denoising", "gamma": 0.05,
+    **_INFORMED, "mean_weight": 0.1, "sample_weight": 0.1, "detached": True, "inequality_weight": 200.0,
+    "equality": True, "objective_weight": 0.2, "solves_objective": True, "variance": "denoising", "gamma": 0.05,
 }  # fmt: skip
 _MLP = {"name": "mlp", "width": 128, "num_blocks": 2, "embedding_size": 64}
 _UNET = {"name": "unet", "channels": 16, "multipliers": (1, 2, 4), "num_blocks": 1, "embedding_size": 64, "heads": 4}
