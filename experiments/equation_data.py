@@ -14,8 +14,15 @@ from phdme_jax.systems.equations import Equations
 
 
 def chunk_size() -> int:
-    """Examples at a time: few enough for the caches of a CPU, many for an accelerator."""
+    """Examples at a time: few where networks are to stay in the caches of a CPU, many for an accelerator."""
     return 32 if jax.default_backend() == "cpu" else 256
+
+
+def _for_many(one: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one example for many: one after the other on a CPU, whose caches hold one, else side by side."""
+    if jax.default_backend() == "cpu":
+        return jax.jit(lambda *examples: jax.lax.map(lambda example: one(*example), examples))
+    return jax.jit(jax.vmap(one))
 
 
 class FieldSet(NamedTuple):
@@ -34,7 +41,7 @@ class FieldSet(NamedTuple):
 def resolver(equations: Equations) -> Callable[[Any, Any], Any]:
     """Many fields and conditions to the fields with their solutions computed anew, compiled once."""
     assert equations.resolve is not None
-    return jax.jit(jax.vmap(equations.resolve))
+    return _for_many(equations.resolve)
 
 
 def draw_set(equations: Equations, count: int, key: Any, chunk: int | None = None) -> FieldSet:
@@ -50,7 +57,7 @@ def draw_set(equations: Equations, count: int, key: Any, chunk: int | None = Non
     Raises:
       RunFailed: fewer than half of those drawn count.
     """
-    one = jax.jit(jax.vmap(equations.draw))
+    one = _for_many(equations.draw)
     fields, conditions, drawn, found = [], [], 0, 0
     while found < count:
         keys = jax.random.split(jax.random.fold_in(key, drawn), max(1, count - found))

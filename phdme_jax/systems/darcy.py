@@ -24,6 +24,7 @@ from phdme_jax.systems.equations import Equations, Residuals, Sample, unconditio
 
 CORNER = 0.125  # side of the squares that water is pumped into and out of
 RATE = 10.0
+REACH = 3  # nodes that the one-sided second difference reaches to
 
 
 @lru_cache
@@ -145,7 +146,9 @@ def solve_kle(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) ->
     num_points = permeability.shape[0]
     if num_points % 2:
         raise ValueError(f"expected an even number of points, got {num_points}; try {num_points + 1}")
-    factor = block_tridiagonal.factorise(*_normal_blocks(permeability))
+    bands = _normal_bands(permeability).at[0, 0, 0, REACH].multiply(2.0)
+    pairs = bands.reshape(num_points // 2, 2, *bands.shape[1:])
+    factor = block_tridiagonal.factorise(pairs, _pair_blocks)
     forward = lambda pressure: _operator(pressure, permeability)  # noqa: E731
     transpose = jax.linear_transpose(forward, jax.ShapeDtypeStruct(permeability.shape, permeability.dtype))
     nothing = jnp.zeros_like(permeability)
@@ -153,8 +156,8 @@ def solve_kle(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) ->
     def improved(pressure: Array) -> Array:
         balance, across_x, across_y = forward(pressure)
         (right,) = transpose((source - balance, -across_x, -across_y))
-        pairs = right.reshape(num_points // 2, 2 * num_points)
-        return pressure + block_tridiagonal.solve(factor, pairs).reshape(pressure.shape)
+        right = right.reshape(num_points // 2, 2 * num_points)
+        return pressure + block_tridiagonal.solve(factor, right).reshape(pressure.shape)
 
     pressure = nothing
     for _ in range(2):
@@ -162,41 +165,77 @@ def solve_kle(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) ->
     return centred(pressure)
 
 
-def _normal_blocks(permeability: Float[Array, "x y"]) -> tuple[Array, Array]:
-    """Blocks of A^T A for pairs of grid rows: on the diagonal and below, shape (pair, 2 y, 2 y).
+def _bands(matrix: np.ndarray) -> np.ndarray:
+    """Entries M[i, i + offset] at [i, offset + REACH], zero beyond the ends."""
+    wide = np.pad(matrix, ((0, 0), (REACH, REACH)))
+    return np.stack([wide[row, row : row + 2 * REACH + 1] for row in range(len(matrix))])
 
-        A[r, s] = diag(E[r, s]) + [r = s] T_r    for grid rows r and s
+
+def _later(values: Array, by: int) -> Array:
+    """Entries i + by of the first axis in the place of entries i, zero beyond the ends."""
+    wide = jnp.pad(values, [(REACH, REACH)] + [(0, 0)] * (values.ndim - 1))
+    return wide[REACH + by : REACH + by + len(values)]
+
+
+def _gram(bands: Float[Array, "line offset other"]) -> Float[Array, "line apart other"]:
+    """Entries (M^T M)[i, i - apart] for apart from 0 to REACH, of the bands of M."""
+
+    def entries(apart: int) -> Array:
+        return sum(
+            (_later(bands[:, REACH - e] * bands[:, REACH - apart - e], e) for e in range(-REACH, REACH + 1 - apart)),
+            start=jnp.zeros_like(bands[:, 0]),
+        )
+
+    return jnp.stack([entries(apart) for apart in range(REACH + 1)], axis=1)
+
+
+def _normal_bands(permeability: Float[Array, "x y"]) -> Float[Array, "x apart y offset"]:
+    """A^T A between the nodes (x, y) and (x - apart, y + offset - REACH), the part of it that symmetry leaves.
+
+        A = E + T,   E[(r, c), (s, c)] = across x,   T[(r, c), (r, d)] = along y;   the slopes add a tie at the ends
+        A^T A = E^T E + T^T T + E^T T + T^T E
     """
     num_points, dtype = permeability.shape[0], permeability.dtype
-    first, second = (
-        jnp.asarray(closed_matrix(num_points, 1.0 / (num_points - 1), order), dtype) for order in (1, 2)
+    matrices = [closed_matrix(num_points, 1.0 / (num_points - 1), order) for order in (1, 2)]
+    grows = [_along(matrices[0], permeability, axis) for axis in (0, 1)]
+    first, second = (jnp.asarray(_bands(matrix), dtype)[:, :, None] for matrix in matrices)
+
+    def of_line(coefficient: Array, growth: Array) -> Array:
+        return -(second * coefficient[:, None] + first * growth[:, None])
+
+    across = of_line(permeability, grows[0])  # [x, offset, y]
+    along = of_line(permeability.T, grows[1].T)  # [y, offset, x]
+    tie = _gram(first.at[1:-1].set(0.0))
+    across_twice, along_twice = _gram(across) + tie, _gram(along) + tie
+
+    def entries(apart: int, offset: int) -> Array:
+        total = _later(across[:, REACH + apart] * along[:, REACH + offset].T, -apart)
+        total = total + _later(along[:, REACH - offset] * across[:, REACH - apart].T, offset).T
+        if offset == 0:
+            total = total + across_twice[:, apart]
+        if apart == 0:
+            total = total + _later(along_twice[:, abs(offset)], max(offset, 0)).T
+        return total
+
+    offsets = range(-REACH, REACH + 1)
+    return jnp.stack(
+        [jnp.stack([entries(apart, offset) for offset in offsets], axis=-1) for apart in range(REACH + 1)], axis=1
     )
-    grows_x, grows_y = first @ permeability, permeability @ first.T
-    across = -(second[:, :, None] * permeability[:, None] + first[:, :, None] * grows_x[:, None])
-    along = -(permeability[..., None] * second + grows_y[..., None] * first)
-    ends = first[jnp.array([0, -1])]
-    tie = ends.T @ ends  # the slopes at the boundary
-    same = jnp.einsum("rsc,rtc->stc", across, across) + tie[:, :, None]
-    inner = jnp.einsum("sac,sad->scd", along, along) + tie
-    rows, identity = np.arange(num_points), jnp.eye(num_points, dtype=dtype)
 
-    def band(apart: int) -> Array:
-        """A^T A between each grid row and the one that many before it."""
-        others = np.maximum(rows - apart, 0)
-        mixed = across[others, rows][:, :, None] * along[others]
-        mixed = mixed + jnp.swapaxes(across[rows, others][:, :, None] * along, 1, 2)
-        return mixed + same[rows, others][:, :, None] * identity + (inner if apart == 0 else 0.0)
 
-    own, next_to, two_apart, three_apart = (band(apart) for apart in range(4))
-    nothing = jnp.zeros_like(own[0::2])
+def _dense(bands: Float[Array, "line offset"]) -> Float[Array, "line line"]:
+    """The matrix of these bands: rows that are one entry too long, cut anew, shift by one from line to line."""
+    size, width = bands.shape
+    long_rows = jnp.pad(bands, ((0, 0), (0, size + 1 - width))).reshape(-1)
+    return long_rows[REACH : REACH + size * size].reshape(size, size)
 
-    def squares(upper: tuple[Array, Array], lower: tuple[Array, Array]) -> Array:
-        return jnp.concatenate([jnp.concatenate(upper, axis=2), jnp.concatenate(lower, axis=2)], axis=1)
 
-    # of blocks on the diagonal only the lower triangle is read; below the first pair of rows there is nothing
-    diagonal = squares((own[0::2], nothing), (next_to[1::2], own[1::2]))
-    below = squares((two_apart[0::2], next_to[0::2]), (three_apart[1::2], two_apart[1::2]))
-    return diagonal.at[0, 0, 0].multiply(2.0), below
+def _pair_blocks(bands: Float[Array, "2 apart y offset"]) -> tuple[Array, Array]:
+    """Blocks of A^T A for a pair of grid rows: with itself and with the pair before; shape (2 y, 2 y)."""
+    upper, lower = jax.vmap(jax.vmap(_dense))(bands)
+    # of blocks on the diagonal only the lower triangle is read
+    diagonal = jnp.block([[upper[0], jnp.zeros_like(upper[0])], [lower[1], lower[0]]])
+    return diagonal, jnp.block([[upper[2], upper[1]], [lower[3], lower[2]]])
 
 
 # ---- balance of fluxes around the nodes
@@ -250,7 +289,7 @@ def solve_nodal(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) 
     total = total + jnp.pad(right, ((0, 0), (1, 0))) + jnp.pad(right, ((0, 0), (0, 1)))
     diagonal = jax.vmap(lambda own, side: jnp.diag(own) - jnp.diag(side, 1) - jnp.diag(side, -1))(total, right)
     below = -jax.vmap(jnp.diag)(jnp.pad(down, ((1, 0), (0, 0))))
-    factor = block_tridiagonal.factorise(diagonal.at[0, 0, 0].multiply(2.0), below)
+    factor = block_tridiagonal.factorise((diagonal.at[0, 0, 0].multiply(2.0), below))
     balance = source * width[:, None] * width
     pressure = block_tridiagonal.solve(factor, balance)
     return centred(pressure)

@@ -167,7 +167,7 @@ def solve_equilibrium(
     diagonal = diagonal * free[:, :, None] * free[:, None] + jax.vmap(jnp.diag)(1.0 - free)
     before = jnp.concatenate([jnp.ones_like(free[:1]), free[:-1]])
     below = below * free[:, :, None] * before[:, None]
-    factor = block_tridiagonal.factorise(diagonal, below)
+    factor = block_tridiagonal.factorise((diagonal, below))
     solved = block_tridiagonal.solve(factor, free * load.reshape(free.shape))
     return solved.reshape(load.shape)
 

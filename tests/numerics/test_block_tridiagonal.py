@@ -13,9 +13,9 @@ def random_matrix(blocks, row, seed):
     lower = np.zeros((blocks * row, blocks * row))
     for k in range(blocks):
         here, before = slice(k * row, (k + 1) * row), slice((k - 1) * row, k * row)
-        lower[here, here] = np.tril(random.standard_normal((row, row))) + 3.0 * np.eye(row)
+        lower[here, here] = np.tril(random.standard_normal((row, row))) / np.sqrt(row) + 3.0 * np.eye(row)
         if k:
-            lower[here, before] = random.standard_normal((row, row))
+            lower[here, before] = random.standard_normal((row, row)) / np.sqrt(row)
     dense = lower @ lower.T
     split = dense.reshape(blocks, row, blocks, row)
     diagonal = np.stack([split[k, :, k] for k in range(blocks)])
@@ -23,10 +23,10 @@ def random_matrix(blocks, row, seed):
     return dense, jnp.asarray(diagonal), jnp.asarray(below)
 
 
-@pytest.mark.parametrize(("blocks", "row"), [(1, 4), (2, 3), (7, 5)])
+@pytest.mark.parametrize(("blocks", "row"), [(1, 4), (2, 3), (7, 5), (3, 71)])
 def test_solution_and_factor_equal_the_dense_ones(blocks, row):
     dense, diagonal, below = random_matrix(blocks, row, seed=blocks)
-    factor = block_tridiagonal.factorise(diagonal, below)
+    factor = block_tridiagonal.factorise((diagonal, below))
     for k in range(blocks):
         here = slice(k * row, (k + 1) * row)
         expected = np.linalg.cholesky(dense)[here, here]
@@ -41,12 +41,12 @@ def test_solution_and_factor_equal_the_dense_ones(blocks, row):
 
 def test_first_block_below_is_left_out():
     _, diagonal, below = random_matrix(4, 3, seed=0)
-    factor = block_tridiagonal.factorise(diagonal, below)
-    other = block_tridiagonal.factorise(diagonal, below.at[0].set(7.0))
+    factor = block_tridiagonal.factorise((diagonal, below))
+    other = block_tridiagonal.factorise((diagonal, below.at[0].set(7.0)))
     np.testing.assert_array_equal(factor.inverse, other.inverse)
 
 
 def test_a_matrix_that_is_not_positive_definite_is_told_by_nan():
     _, diagonal, below = random_matrix(4, 3, seed=1)
-    factor = jax.jit(block_tridiagonal.factorise)(diagonal.at[2].multiply(-1.0), below)
+    factor = jax.jit(block_tridiagonal.factorise)((diagonal.at[2].multiply(-1.0), below))
     assert not np.isfinite(factor.inverse[2]).all()
