@@ -1,7 +1,7 @@
 """Scores of generated fields: how well they obey the equations, and how close their distribution is to the data."""
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import numpy as np
 from experiments.equation_data import FieldSet, resolver
 from experiments.priors import in_chunks
 from experiments.results import Measurement
-from phdme_jax.systems.equations import Equations, stacked_residual
+from phdme_jax.systems.equations import Equations, stacked_residual, without_padding
 from phdme_jax.training import distances
 
 CHUNK = 64
@@ -20,6 +20,7 @@ _DISTANCES: dict[str, Callable[[Any, Any], Any]] = {
     "sliced_wasserstein": jax.jit(lambda left, right: distances.sliced_wasserstein(left, right, jax.random.key(5))),
     "wasserstein": jax.jit(distances.wasserstein_of_values),
     "energy_distance": jax.jit(distances.energy_distance),
+    "paired_energy_distance": jax.jit(partial(distances.energy_distance, paired=True)),
     "spectrum_error": jax.jit(distances.spectrum_error),
 }
 
@@ -92,11 +93,16 @@ def distance_scores(equations: Equations, generated: FieldSet, reference: FieldS
     """
     count = min(len(generated.fields), len(reference.fields))
     rows: dict[str, Measurement] = {}
-    measures = [name for name in _DISTANCES if name != "spectrum_error" or equations.grid.points]
-    for channel, name in enumerate(equations.fields):
-        left, right = (jnp.asarray(part.fields[:count, ..., channel]) for part in (generated, reference))
-        for measure in measures:
-            value = float(_DISTANCES[measure](left, right)) if jnp.all(jnp.isfinite(left)) else None
+    # generated fields answer the tasks of the reference, one each
+    energy = "paired_energy_distance" if equations.conditions else "energy_distance"
+    measures = {"sliced_wasserstein": "sliced_wasserstein", "wasserstein": "wasserstein", "energy_distance": energy}
+    if equations.grid.points:
+        measures["spectrum_error"] = "spectrum_error"
+    for name in equations.fields:
+        pair = (without_padding(equations, part.fields[:count], name) for part in (generated, reference))
+        left, right = (jnp.asarray(part) for part in pair)
+        for measure, function in measures.items():
+            value = float(_DISTANCES[function](left, right)) if jnp.all(jnp.isfinite(left)) else None
             rows[f"{measure}_{name}"] = Measurement(value)
     return rows
 

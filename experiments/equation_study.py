@@ -52,9 +52,8 @@ def check(problem: EquationProblem, context: RunContext) -> None:
     """Refuse a configuration that cannot be built before anything is written."""
     equations = make_equations(problem.name, **context.config.equations)
     check_kinds(tuple(context.config.data.kinds), len(equations.fields))
-    shape = (*equations.grid.points, len(equations.fields))
     for name in context.methods:
-        equation_training.build_model(equations, EQUATION_METHODS[name], context.config, shape)
+        equation_training.trace_sample(equations, EQUATION_METHODS[name], context.config)
 
 
 class EquationRun:

@@ -72,6 +72,8 @@ def build_model(equations: Equations, method: EquationMethod, config: Any, shape
     """
     sizes = config.network.to_dict()
     name = sizes.pop("name")
+    if name not in NETWORKS:
+        raise ValueError(f"expected a network among {tuple(NETWORKS)}, got {name!r}")
     if name == "mlp":
         sizes["shape"] = shape
     informed = config.informed.to_dict()
@@ -92,6 +94,31 @@ def build_model(equations: Equations, method: EquationMethod, config: Any, shape
         corrections=tuple(config.sampling.corrections),
         correction_rule=config.sampling.correction_rule,
     )
+
+
+def _sampled(method: EquationMethod) -> EquationMethod:
+    """The method without the solution computed anew, which asks for double precision and is done apart."""
+    return dataclasses.replace(method, after="nothing") if method.after == "resolve" else method
+
+
+def trace_sample(equations: Equations, method: EquationMethod, config: Any) -> None:
+    """Draw an example, a network and a sample in the abstract: nothing is computed, but all that does not fit is told.
+
+    Raises:
+      ValueError: what a part of them does not know.
+    """
+
+    def whole(key: Any) -> Any:
+        example = equations.draw(key)
+        one: Any = FieldSet(*(part[None] for part in example[:2]))  # type: ignore[arg-type]
+        codes = fit_codes(one, tuple(config.data.kinds))
+        model = build_model(equations, _sampled(method), config, example.fields.shape)
+        parts = [part[0].astype(jnp.float32) for part in (*one, one.condition)]
+        params = init_model(model, parts[0], parts[2], key)
+        num_steps = config.sampling.flow_steps if method.model == "flow" else config.sampling.num_steps
+        return draw(model, params, codes.fields, EquationExample(*parts), key, num_steps, config.sampling.sampler)
+
+    jax.eval_shape(whole, jax.random.key(0))
 
 
 def train_model(
@@ -162,9 +189,7 @@ def generate(
     """
     flow = model.method.model == "flow"
     num_steps = sampling.flow_steps if flow else sampling.num_steps
-    if model.method.after == "resolve":
-        model = dataclasses.replace(model, method=dataclasses.replace(model.method, after="nothing"))
-    many = _drawer(model, num_steps, sampling.sampler)
+    many = _drawer(dataclasses.replace(model, method=_sampled(model.method)), num_steps, sampling.sampler)
     blank = np.zeros_like(wanted.fields)
     keys = jax.random.split(key, len(blank))
 

@@ -11,10 +11,10 @@ from experiments.files import InputError
 
 # smallest values that mean anything, by the last part of the key
 _LEAST = {
-    "num_samples": 1, "num_steps": 1, "count": 2, "main": 1, "pair": 0, "time_tests": 1, "space_tests": 1,
-    "substeps": 1, "margin": 1.0, "num_frames": 2, "num_observed": 1, "num_test": 2, "truth_refinement": 1,
-    "noise": 0.0, "prior_trajectories": 1, "width": 1, "depth": 0, "radius": 1, "channels": 1, "num_points": 3,
-    "duration": 1e-9, "rollouts": 2, "draws": 2,
+    "num_samples": 1, "num_steps": 1, "flow_steps": 1, "count": 2, "main": 1, "pair": 0, "time_tests": 1,
+    "space_tests": 1, "substeps": 1, "margin": 1.0, "num_frames": 2, "num_observed": 1, "num_train": 2, "num_test": 2,
+    "num_shifted": 2, "truth_refinement": 1, "noise": 0.0, "prior_trajectories": 1, "width": 1, "depth": 0, "radius": 1,
+    "channels": 1, "num_points": 3, "duration": 1e-9, "rollouts": 2, "draws": 2,
 }  # fmt: skip
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 

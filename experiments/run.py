@@ -205,7 +205,7 @@ def _make_parser(study: Study) -> CommandParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--size", default=study.default_size, help=f"{', '.join(study.sizes)} (%(default)s)")
-    few = ", ".join(ONE_SEED)
+    few = ", ".join(size for size in ONE_SEED if size in study.sizes)
     parser.add_argument("--seeds", default="", help=f"number of seeds ({study.num_seeds}; 1 at the sizes {few})")
     usual = f"all; {','.join(study.trial_methods)} at the sizes {few}" if study.trial_methods else "all"
     parser.add_argument("--methods", default="", help=f"some of {','.join(study.methods)} ({usual})")

@@ -125,7 +125,7 @@ def render_text(table: Table, width: int = 118) -> str:
         if parts[-1] and taken + widths[column] > width:
             parts.append([])
         parts[-1].append(column)
-    lines = [table.caption]
+    lines = [table.caption + ("; * the best" if table.best else "")]
     for part in parts:
         columns = [0, 1, 2, *part]
         lines.append("")
@@ -174,7 +174,7 @@ def _make_table(experiment: str, summaries: list[Summary], columns: list[tuple[s
         for row in _best_rows(lines, [by_place.get((*key, *column)) for key in lines])
     }
     return Table(
-        caption=f"{experiment}: mean ± standard deviation over {seeds} seed{'s' if seeds > 1 else ''}",
+        caption=f"{experiment}: " + (f"mean ± standard deviation over {seeds} seeds" if seeds > 1 else "one seed"),
         header=(*_KEYS, *(metric for metric, _ in columns)),
         details=("", "", "", *(_detail(summaries, column) for column in columns)),
         rows=tuple(rows),

@@ -85,6 +85,8 @@ class Informed:
             raise ValueError(f"expected a variance among {VARIANCES}, got {self.variance!r}")
         if not 0.0 <= self.level_share < 1.0:
             raise ValueError(f"expected a level_share from 0 to below 1, got {self.level_share}")
+        if self.gamma <= 0.0:
+            raise ValueError(f"expected a gamma above 0, got {self.gamma}")
         if self.num_levels < 3 or self.num_between < 0:
             raise ValueError(
                 f"expected three levels or more and num_between >= 0, got {self.num_levels} and {self.num_between}"

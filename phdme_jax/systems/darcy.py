@@ -144,8 +144,8 @@ def solve_kle(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) ->
     if permeability.dtype != jnp.float64:
         raise ValueError(f"expected float64, got {permeability.dtype}; try jax.config.update('jax_enable_x64', True)")
     num_points = permeability.shape[0]
-    if num_points % 2:
-        raise ValueError(f"expected an even number of points, got {num_points}; try {num_points + 1}")
+    if num_points % 2 or num_points < 2 * REACH:
+        raise ValueError(f"expected an even number of points, at least {2 * REACH}, got {num_points}; try 32")
     bands = _normal_bands(permeability).at[0, 0, 0, REACH].multiply(2.0)
     pairs = bands.reshape(num_points // 2, 2, *bands.shape[1:])
     factor = block_tridiagonal.factorise(pairs, _pair_blocks)

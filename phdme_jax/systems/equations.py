@@ -6,7 +6,7 @@ residuals (loss, guidance, correction) sees this record alone.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
@@ -36,6 +36,7 @@ class Equations:
       fields: names of the channels that are generated, in order.
       units: unit of each.
       conditions: names of the channels that are given.
+      cell_fields: names of fields that live in the cells between the nodes: the last entry along each axis is padding.
       residual: (fields, condition) -> what must vanish, by name, each of the shape (*grid) or ().
       draw: key -> one example that obeys them.
       resolve: (fields, condition) -> fields whose solution is computed anew from the others; None where there is none.
@@ -53,6 +54,7 @@ class Equations:
     residual: Callable[[Array, Array], Residuals]
     draw: Callable[[Array], Sample]
     conditions: tuple[str, ...] = ()
+    cell_fields: tuple[str, ...] = ()
     resolve: Callable[[Array, Array], Array] | None = None
     num_solution: int = 1
     inequality: Callable[[Array, Array], Array] | None = None
@@ -63,6 +65,13 @@ class Equations:
 def unconditional(fields: Float[Array, "*grid field"]) -> Sample:
     """An example of equations without conditions, which counts where it is finite."""
     return Sample(fields, jnp.zeros((*fields.shape[:-1], 0), fields.dtype), jnp.all(jnp.isfinite(fields)))
+
+
+def without_padding(equations: Equations, fields: Any, name: str) -> Any:
+    """One field of many examples (sample, *grid, field), of JAX or NumPy, at the places where it lives."""
+    values = fields[..., equations.fields.index(name)]
+    inner = slice(None, -1) if name in equations.cell_fields else slice(None)
+    return values[(slice(None), *[inner] * len(equations.grid.points))]
 
 
 def stacked_residual(

@@ -296,6 +296,7 @@ def make_topology(num_squares: int = 64, num_iterations: int = 60, unseen_suppor
         fields=FIELDS,
         units=("1", "1", "1"),
         conditions=CONDITIONS,
+        cell_fields=("density",),
         residual=topology_residual,
         draw=partial(draw_topology, num_squares=num_squares, num_iterations=num_iterations, unseen=unseen_supports),
         resolve=_resolve,

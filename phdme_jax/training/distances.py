@@ -42,13 +42,22 @@ def wasserstein_of_values(left: Float[Array, "sample *grid"], right: Float[Array
     return jnp.mean(jnp.abs(jnp.sort(left.ravel()) - jnp.sort(right.ravel())))
 
 
-def energy_distance(left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"]) -> Float[Array, ""]:
+def energy_distance(
+    left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"], paired: bool = False
+) -> Float[Array, ""]:
     """Energy distance with root mean square distances between fields, in units of the right set's deviation.
 
         D^2 = 2 E|X - Y| - E|X - X'| - E|Y - Y'|
 
     Unbiased: about zero, and as often below it, for sets of one distribution.
 
+    Args:
+      left: fields of one set.
+      right: as many of the other.
+      paired: whether fields at the same place in both sets are answers to the same task, hence nearer to each other
+        than two of the distribution: their distances are left out, as those of a field from itself are.
+    Returns:
+      D^2, in units of the deviation.
     Raises:
       ValueError: sets of different shapes.
     Source: Szekely and Rizzo (2013), J. Stat. Plan. Inference 143, eq. 1.
@@ -62,8 +71,10 @@ def energy_distance(left: Float[Array, "sample *grid"], right: Float[Array, "oth
         return jnp.sum(jnp.sqrt(jnp.maximum(squares, 0.0) / one.shape[1]))
 
     off = count * (count - 1)
+    pairs = jnp.sum(jnp.sqrt(jnp.mean((left - right) ** 2, axis=1))) if paired else 0.0
     within = (mean_distance(left, left) + mean_distance(right, right)) / off
-    return (2.0 * mean_distance(left, right) / count**2 - within) / scale
+    between = (mean_distance(left, right) - pairs) / (off if paired else count**2)
+    return (2.0 * between - within) / scale
 
 
 def radial_spectrum(fields: Float[Array, "sample *grid"]) -> Float[Array, " wave"]:

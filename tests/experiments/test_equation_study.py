@@ -63,6 +63,21 @@ def test_wrong_encodings_are_refused_before_anything_is_written(tmp_path, capsys
     assert "expected predicts='x0'" in capsys.readouterr().err and not folder.exists()
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        "equations.num_points=15", "equations.num_modes=10000", "training.predicts=q", "sampling.sampler=fast",
+        "sampling.correction_rule=guess", "network.name=transformer", "sampling.flow_steps=0",
+    ],
+)  # fmt: skip
+def test_a_configuration_that_cannot_run_is_refused_before_anything_is_written(tmp_path, capsys, wrong):
+    folder = tmp_path / "run"
+    arguments = ["--size", "smoke", "--methods", "cocogen", f"--config.{wrong}", "--workdir", str(folder)]
+    assert main(darcy_kle.STUDY, arguments) == 2
+    message = capsys.readouterr().err
+    assert "expect" in message and message.count("\n") == 1 and not folder.exists()
+
+
 def test_seconds_are_those_of_an_example_of_a_full_chunk(monkeypatch):
     """Forty examples are two chunks of 32, the second filled up; a clock that says 64 seconds went by."""
     clock = iter((0.0, 64.0))
@@ -70,6 +85,26 @@ def test_seconds_are_those_of_an_example_of_a_full_chunk(monkeypatch):
     values, seconds = equation_training._timed(lambda part: 2.0 * part, np.arange(40.0))
     np.testing.assert_array_equal(values, 2.0 * np.arange(40.0))
     assert seconds == 1.0
+
+
+def test_examples_in_turn_are_those_drawn_at_once(monkeypatch):
+    """A CPU takes one example after the other, an accelerator many side by side."""
+    equations = make_equations("darcy_nodal", num_points=16, num_modes=8)
+    turn = draw_set(equations, 5, jax.random.key(0))
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    np.testing.assert_allclose(draw_set(equations, 5, jax.random.key(0)).fields, turn.fields, rtol=1e-9, atol=1e-12)
+
+
+def test_padding_of_a_density_has_no_part_in_distances():
+    equations = make_equations("topology", num_squares=6, num_iterations=2)
+    data = draw_set(equations, 4, jax.random.key(0))
+    fields = data.fields.copy()
+    fields[:, -1, :, 2] = fields[:, :, -1, 2] = 9.0
+    scores = equation_scores.distance_scores(equations, FieldSet(fields, data.condition), data)
+    assert scores["sliced_wasserstein_density"].value == 0.0 and scores["spectrum_error_density"].value < 1e-12
+    fields[:, 0, 0, 0] += 1.0
+    scores = equation_scores.distance_scores(equations, FieldSet(fields, data.condition), data)
+    assert scores["wasserstein_displacement_x"].value > 0.0
 
 
 def test_data_are_drawn_once_and_unusable_examples_are_left_out(tmp_path):

@@ -18,7 +18,8 @@ def random_matrix(blocks, row, seed):
             lower[here, before] = random.standard_normal((row, row)) / np.sqrt(row)
     dense = lower @ lower.T
     split = dense.reshape(blocks, row, blocks, row)
-    diagonal = np.stack([split[k, :, k] for k in range(blocks)])
+    # only lower triangles may be read
+    diagonal = np.stack([np.where(np.tri(row), split[k, :, k], np.nan) for k in range(blocks)])
     below = np.stack([split[k, :, max(k - 1, 0)] for k in range(blocks)])
     return dense, jnp.asarray(diagonal), jnp.asarray(below)
 

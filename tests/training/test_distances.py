@@ -42,6 +42,26 @@ def test_energy_distance_equals_the_double_sums_and_has_no_bias():
     assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(40)
 
 
+def test_answers_to_the_same_tasks_leave_their_own_pairs_out():
+    """Answers around a task's own centre: nothing on average between two sets, less than that with the pairs."""
+    left, right = normal(5, 3, 0), normal(5, 3, 1)
+    apart = [np.sqrt(np.mean((np.asarray(left) - np.asarray(right)[k]) ** 2, axis=-1)) for k in range(5)]
+    total = sum(row.sum() - row[k] for k, row in enumerate(apart))
+    within = [np.sqrt(np.mean((np.asarray(x)[:, None] - np.asarray(x)) ** 2, axis=-1)).sum() for x in (left, right)]
+    scale = np.sqrt(np.var(np.asarray(right), axis=0).mean())
+    found = distances.energy_distance(left, right, paired=True)
+    np.testing.assert_allclose(found, (2 * total - sum(within)) / 20 / scale, rtol=1e-6)
+
+    def value(seed, paired):
+        tasks = normal(20, 2, 3 * seed)
+        sets = (tasks + 0.3 * normal(20, 2, 3 * seed + place) for place in (1, 2))
+        return float(distances.energy_distance(*sets, paired=paired))
+
+    paired, every = ([value(seed, kept) for seed in range(40)] for kept in (True, False))
+    assert abs(np.mean(paired)) < 3 * np.std(paired) / np.sqrt(40)
+    assert np.mean(every) < -6 * np.std(every) / np.sqrt(40)
+
+
 def test_a_collapsed_set_is_far_although_its_mean_is_right():
     other = normal(500, 6, 0)
     collapsed = jnp.zeros_like(other)
