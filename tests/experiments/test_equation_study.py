@@ -102,6 +102,7 @@ def test_padding_of_a_density_has_no_part_in_distances():
     fields[:, -1, :, 2] = fields[:, :, -1, 2] = 9.0
     scores = equation_scores.distance_scores(equations, FieldSet(fields, data.condition), data)
     assert scores["sliced_wasserstein_density"].value == 0.0 and scores["spectrum_error_density"].value < 1e-12
+    assert abs(scores["energy_distance_density"].value) < 1e-12, "answers to the same tasks are not other examples"
     fields[:, 0, 0, 0] += 1.0
     scores = equation_scores.distance_scores(equations, FieldSet(fields, data.condition), data)
     assert scores["wasserstein_displacement_x"].value > 0.0
