@@ -1,5 +1,6 @@
 """Examples of fields that obey known equations, drawn once a seed and kept in the run folder."""
 
+import os
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -16,6 +17,13 @@ from phdme_jax.systems.equations import Equations
 def chunk_size() -> int:
     """Examples at a time: few where networks are to stay in the caches of a CPU, many for an accelerator."""
     return 32 if jax.default_backend() == "cpu" else 256
+
+
+def _num_workers() -> int:
+    """Threads that draw examples: as many as there are processors for this process, one for an accelerator."""
+    if jax.default_backend() != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _for_many(one: Callable[..., Any]) -> Callable[..., Any]:
@@ -61,7 +69,7 @@ def draw_set(equations: Equations, count: int, key: Any, chunk: int | None = Non
     fields, conditions, drawn, found = [], [], 0, 0
     while found < count:
         keys = jax.random.split(jax.random.fold_in(key, drawn), max(1, count - found))
-        samples = in_chunks(one, min(chunk or chunk_size(), count), keys)
+        samples = in_chunks(one, min(chunk or chunk_size(), count), keys, workers=_num_workers())
         kept = np.asarray(samples.ok)
         fields.append(samples.fields[kept])
         conditions.append(samples.condition[kept])

@@ -7,6 +7,7 @@ import time
 import zipfile
 import zlib
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -56,14 +57,23 @@ class Rollouts(NamedTuple):
     rejected: float
 
 
-def in_chunks(function: Callable[..., Any], size: int, *arrays: Any) -> Any:
-    """Apply a vmapped, jitted function to slices of at most `size` along the first axis; one shape, one trace."""
+def in_chunks(function: Callable[..., Any], size: int, *arrays: Any, workers: int = 1) -> Any:
+    """Apply a jitted function of many to slices of at most `size` along the first axis; one shape, one trace.
+
+    More than one worker takes as many slices at a time, each on its own thread.
+    """
     count = arrays[0].shape[0]
-    results = []
-    for start in range(0, count, size):
+
+    def chunk(start: int) -> Any:
         index = np.minimum(np.arange(start, start + size), count - 1)
-        wanted = slice(0, count - start)
-        results.append(jax.tree.map(lambda leaf: np.asarray(leaf)[wanted], function(*(a[index] for a in arrays))))
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: count - start], function(*(a[index] for a in arrays)))
+
+    first = chunk(0)  # compiles
+    pool = ThreadPoolExecutor(workers)
+    try:
+        results = [first, *pool.map(chunk, range(size, count, size))]
+    finally:
+        pool.shutdown(cancel_futures=True)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
 

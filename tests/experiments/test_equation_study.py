@@ -1,6 +1,7 @@
 """Studies of known equations from their command line, and the scores they report."""
 
 import json
+import time
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from experiments import circle, darcy_kle, equation_scores, equation_training, t
 from experiments.configs import known_equations
 from experiments.equation_data import FieldSet, draw_set, load_or_make
 from experiments.files import RunFailed
+from experiments.priors import in_chunks
 from experiments.run import main
 from phdme_jax.methods import EQUATION_METHODS
 from phdme_jax.methods.equation_models import init_model, make_loss
@@ -93,6 +95,17 @@ def test_examples_in_turn_are_those_drawn_at_once(monkeypatch):
     turn = draw_set(equations, 5, jax.random.key(0))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     np.testing.assert_allclose(draw_set(equations, 5, jax.random.key(0)).fields, turn.fields, rtol=1e-9, atol=1e-12)
+
+
+def test_workers_keep_the_order_of_the_examples():
+    """Slices that take the longer the earlier they are come back in their places."""
+
+    def slow(numbers):
+        time.sleep(0.02 * float(10.0 - numbers[0]))
+        return {"twice": 2.0 * numbers}
+
+    found = in_chunks(slow, 3, np.arange(10.0), workers=4)
+    np.testing.assert_array_equal(found["twice"], 2.0 * np.arange(10.0))
 
 
 def test_padding_of_a_density_has_no_part_in_distances():
