@@ -16,7 +16,7 @@ SHOWN = 4
 BODY_WORDS = (
     "Compliance error: compliance of the generated body, black and white and solved anew, over that of the "
     "optimised one, less one, median. Volume error: distance of its volume from the fraction asked for, over that "
-    "fraction, mean. Rejection rate: share of bodies in several pieces, squares that touch at a corner being one."
+    "fraction, mean. Rejection rate: share of bodies in several pieces, squares that touch at a corner being in one."
 )
 
 
@@ -143,15 +143,12 @@ def draw_all(context: RunContext, run: Any, drawn: dict[str, np.ndarray]) -> lis
             pictures.append(Picture(path, f"{label}: {SHOWN} examples of each method"))
     distances = ("sliced_wasserstein", "wasserstein", "energy_distance", "spectrum_error", "angle_divergence")
     words = (
-        "Distances between as many generated examples and unseen ones, channel by channel. The energy distance is "
-        "unbiased and may be negative. "
+        "Distances between as many generated examples and unseen ones, channel by channel. The reference row is the "
+        "distance of training examples from the same unseen ones: the floor that sampling leaves. The energy distance "
+        "is unbiased and may be negative."
     )
-    words += (
-        "Both sets answer the same tasks, so that there is no floor to tell."
-        if run.equations.conditions
-        else "The reference row is the distance of training examples from the same unseen ones: the floor that "
-        "sampling leaves."
-    )
+    if run.equations.conditions:
+        words += " Generated fields answer the tasks of the unseen examples and may be nearer to them than that."
     bodies = ("compliance_error", "volume_error", "rejection_rate")
     return [
         Section("Closeness to the data", words, (), distances),

@@ -20,9 +20,9 @@ _DISTANCES: dict[str, Callable[[Any, Any], Any]] = {
     "sliced_wasserstein": jax.jit(lambda left, right: distances.sliced_wasserstein(left, right, jax.random.key(5))),
     "wasserstein": jax.jit(distances.wasserstein_of_values),
     "energy_distance": jax.jit(distances.energy_distance),
-    "paired_energy_distance": jax.jit(partial(distances.energy_distance, paired=True)),
     "spectrum_error": jax.jit(distances.spectrum_error),
 }
+_ENERGY_DISTANCE_OF_PAIRS = jax.jit(partial(distances.energy_distance, paired=True))
 
 
 def _mean(values: np.ndarray, unit: str = "1") -> Measurement:
@@ -80,29 +80,32 @@ def physics_scores(equations: Equations, generated: FieldSet) -> dict[str, Measu
     return rows
 
 
-def distance_scores(equations: Equations, generated: FieldSet, reference: FieldSet) -> dict[str, Measurement]:
+def distance_scores(
+    equations: Equations, generated: FieldSet, reference: FieldSet, paired: bool = False
+) -> dict[str, Measurement]:
     """Distances between generated fields and data, channel by channel, as many of each.
 
     Args:
       equations: names the channels.
       generated: fields of the model.
       reference: fields of the data that no model has seen.
+      paired: whether both answer the same tasks, one by one.
     Returns:
       measurements by name: sliced_wasserstein, wasserstein, energy_distance and, on a grid, spectrum_error, each with
       the name of the channel.
     """
     count = min(len(generated.fields), len(reference.fields))
     rows: dict[str, Measurement] = {}
-    # generated fields answer the tasks of the reference, one each
-    energy = "paired_energy_distance" if equations.conditions else "energy_distance"
-    measures = {"sliced_wasserstein": "sliced_wasserstein", "wasserstein": "wasserstein", "energy_distance": energy}
-    if equations.grid.points:
-        measures["spectrum_error"] = "spectrum_error"
+    measures = dict(_DISTANCES)
+    if paired:
+        measures["energy_distance"] = _ENERGY_DISTANCE_OF_PAIRS
+    if not equations.grid.points:
+        del measures["spectrum_error"]
     for name in equations.fields:
         pair = (without_padding(equations, part.fields[:count], name) for part in (generated, reference))
         left, right = (jnp.asarray(part) for part in pair)
-        for measure, function in measures.items():
-            value = float(_DISTANCES[function](left, right)) if jnp.all(jnp.isfinite(left)) else None
+        for measure, distance in measures.items():
+            value = float(distance(left, right)) if jnp.all(jnp.isfinite(left)) else None
             rows[f"{measure}_{name}"] = Measurement(value)
     return rows
 

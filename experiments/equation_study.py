@@ -115,7 +115,7 @@ class EquationRun:
         """All scores of generated fields against those of a split."""
         reference = self.sets[split]
         rows = equation_scores.physics_scores(self.equations, generated)
-        rows |= equation_scores.distance_scores(self.equations, generated, reference)
+        rows |= equation_scores.distance_scores(self.equations, generated, reference, bool(self.equations.conditions))
         if self.problem.name == "circle":
             rows["angle_divergence"] = equation_scores.angle_divergence(generated.fields)
         if self.problem.name == "topology":
@@ -146,8 +146,7 @@ def reference_rows(run: EquationRun) -> None:
     count = min(len(test.fields), len(run.sets["train"].fields))
     other = FieldSet(*(part[:count] for part in run.sets["train"]))
     rows = equation_scores.physics_scores(run.equations, test)
-    if not run.equations.conditions:
-        rows |= equation_scores.distance_scores(run.equations, other, test)
+    rows |= equation_scores.distance_scores(run.equations, other, test)
     if run.problem.name == "circle":
         rows["angle_divergence"] = equation_scores.angle_divergence(test.fields)
     run.record("reference", "test", rows, len(test.fields))

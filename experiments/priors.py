@@ -60,7 +60,7 @@ class Rollouts(NamedTuple):
 def in_chunks(function: Callable[..., Any], size: int, *arrays: Any, workers: int = 1) -> Any:
     """Apply a jitted function of many to slices of at most `size` along the first axis; one shape, one trace.
 
-    More than one worker takes as many slices at a time, each on its own thread.
+    More than one worker take as many slices at a time, each on its own thread.
     """
     count = arrays[0].shape[0]
 
@@ -68,12 +68,15 @@ def in_chunks(function: Callable[..., Any], size: int, *arrays: Any, workers: in
         index = np.minimum(np.arange(start, start + size), count - 1)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: count - start], function(*(a[index] for a in arrays)))
 
-    first = chunk(0)  # compiles
-    pool = ThreadPoolExecutor(workers)
-    try:
-        results = [first, *pool.map(chunk, range(size, count, size))]
-    finally:
-        pool.shutdown(cancel_futures=True)
+    results, rest = [chunk(0)], range(size, count, size)  # the first one compiles
+    if workers == 1:
+        results += map(chunk, rest)
+    else:
+        pool = ThreadPoolExecutor(workers)
+        try:
+            results += pool.map(chunk, rest)
+        finally:  # an interruption waits for the slices in hand alone
+            pool.shutdown(cancel_futures=True)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
 
 

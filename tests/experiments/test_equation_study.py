@@ -2,15 +2,17 @@
 
 import json
 import time
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import circle, darcy_kle, equation_scores, equation_training, topology
+from experiments import circle, darcy_kle, equation_scores, equation_training, run, topology
 from experiments.configs import known_equations
 from experiments.equation_data import FieldSet, draw_set, load_or_make
+from experiments.equation_study import EquationRun, reference_rows
 from experiments.files import RunFailed
 from experiments.priors import in_chunks
 from experiments.run import main
@@ -80,6 +82,13 @@ def test_a_configuration_that_cannot_run_is_refused_before_anything_is_written(t
     assert "expect" in message and message.count("\n") == 1 and not folder.exists()
 
 
+def test_every_method_that_is_offered_passes_the_check(tmp_path):
+    """The least-squares solve wants double precision, the networks are single."""
+    methods = ",".join(darcy_kle.STUDY.methods)
+    context = run._parse(darcy_kle.STUDY, ["--size", "smoke", "--methods", methods, "--workdir", str(tmp_path / "a")])
+    darcy_kle.STUDY.check(context)
+
+
 def test_seconds_are_those_of_an_example_of_a_full_chunk(monkeypatch):
     """Forty examples are two chunks of 32, the second filled up; a clock that says 64 seconds went by."""
     clock = iter((0.0, 64.0))
@@ -113,12 +122,27 @@ def test_padding_of_a_density_has_no_part_in_distances():
     data = draw_set(equations, 4, jax.random.key(0))
     fields = data.fields.copy()
     fields[:, -1, :, 2] = fields[:, :, -1, 2] = 9.0
-    scores = equation_scores.distance_scores(equations, FieldSet(fields, data.condition), data)
+    scores = equation_scores.distance_scores(equations, FieldSet(fields, data.condition), data, paired=True)
     assert scores["sliced_wasserstein_density"].value == 0.0 and scores["spectrum_error_density"].value < 1e-12
     assert abs(scores["energy_distance_density"].value) < 1e-12, "answers to the same tasks are not other examples"
     fields[:, 0, 0, 0] += 1.0
     scores = equation_scores.distance_scores(equations, FieldSet(fields, data.condition), data)
     assert scores["wasserstein_displacement_x"].value > 0.0
+
+
+def test_generated_bodies_answer_the_tasks_of_the_data_and_the_floor_is_of_other_tasks():
+    equations = make_equations("topology", num_squares=6, num_iterations=2)
+    sets = {"train": draw_set(equations, 6, jax.random.key(1)), "test": draw_set(equations, 6, jax.random.key(0))}
+    written = {}
+    study = SimpleNamespace(
+        equations=equations, sets=sets, problem=SimpleNamespace(name="topology"),
+        record=lambda method, split, rows, count: written.update(rows),
+    )  # fmt: skip
+    assert abs(EquationRun.scores(study, sets["test"], "test")["energy_distance_density"].value) < 1e-12
+    reference_rows(study)
+    expected = equation_scores.distance_scores(equations, sets["train"], sets["test"])
+    assert written["energy_distance_density"] == expected["energy_distance_density"]
+    assert written["sliced_wasserstein_density"].value > 0.0
 
 
 def test_data_are_drawn_once_and_unusable_examples_are_left_out(tmp_path):
