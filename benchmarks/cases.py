@@ -16,7 +16,7 @@ from phdme_jax.gp import compression, fit, observations, sampling
 from phdme_jax.numerics import rollout, solve_reference
 from phdme_jax.numerics.stepping import rk4_step
 from phdme_jax.systems import make_system
-from phdme_jax.systems.base import System, parameter_values, vector_field
+from phdme_jax.systems.energy.base import System, parameter_values, vector_field
 
 TIMES = tuple(np.linspace(0.0, 20.0, 64).tolist())
 Row = dict[str, Any]

@@ -13,7 +13,8 @@ import optax
 from benchmarks.harness import Timing, measure, record
 from phdme_jax.diffusion import make_unet
 from phdme_jax.diffusion.networks import Condition
-from phdme_jax.systems import elasticity, make_equations
+from phdme_jax.systems import make_equations
+from phdme_jax.systems.equations import elasticity
 
 Row = dict[str, Any]
 SIZES: dict[str, Any] = {

@@ -14,18 +14,18 @@ from typing import Any
 
 import numpy as np
 
-from experiments import priors
 from experiments.configs.ablations import get_config
-from experiments.field_study import check, evaluate
-from experiments.results import Measurement
-from experiments.run import RunContext, Section, Study, main
-from experiments.seed_run import SeedRun
-from experiments.structure_check import check_structure
+from experiments.study.command import RunContext, Study, main
+from experiments.study.field_study import check, evaluate
+from experiments.study.seed_run import SeedRun
 from experiments.vibrating_string import PROBLEM
-from phdme_jax.methods import make_method
-from phdme_jax.methods.base import Method
-from phdme_jax.systems.alternatives import with_opposite_sign, without_dissipation
-from phdme_jax.systems.base import Structure
+from phdme_jax.app.page import Section
+from phdme_jax.app.rows import Measurement
+from phdme_jax.forecasting.structure_check import check_structure
+from phdme_jax.methods.energy import prior as priors
+from phdme_jax.methods.legacy import Method, make_method
+from phdme_jax.systems.energy.alternatives import with_opposite_sign, without_dissipation
+from phdme_jax.systems.energy.base import Structure
 
 # draws as `diffusion` does, so that the residual is the only change
 DIFFUSION_PHYSICS = Method(

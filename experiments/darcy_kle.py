@@ -1,7 +1,7 @@
 """Darcy flow, the equation multiplied out: `python -m experiments.darcy_kle --size laptop`."""
 
-from experiments.equation_study import FEW_METHODS, EquationProblem, make_study
-from experiments.run import main
+from experiments.study.command import main
+from experiments.study.equation_study import FEW_METHODS, EquationProblem, make_study
 
 PROBLEM = EquationProblem(
     "darcy_kle", "Darcy flow, the equation multiplied out", ("pressure", "permeability"), trial_methods=FEW_METHODS

@@ -1,7 +1,7 @@
 """Darcy flow, fluxes in balance: `python -m experiments.darcy_nodal --size laptop`."""
 
-from experiments.equation_study import FEW_METHODS, EquationProblem, make_study
-from experiments.run import main
+from experiments.study.command import main
+from experiments.study.equation_study import FEW_METHODS, EquationProblem, make_study
 
 PROBLEM = EquationProblem(
     "darcy_nodal", "Darcy flow, fluxes in balance", ("pressure", "permeability"), trial_methods=FEW_METHODS

@@ -18,19 +18,24 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.interpolate import CubicSpline
 
-from experiments import driven_generator, evaluation, figures, network_training, peers, priors
 from experiments.configs.driven_pendulum import get_config
-from experiments.drawing import Curve, Labels
-from experiments.field_figures import effort_slices
-from experiments.files import RunFailed
-from experiments.report import Picture
-from experiments.results import Measurement
-from experiments.run import RunContext, Section, Study, config_digest, main
-from phdme_jax.methods import make_method
-from phdme_jax.methods.neural_dynamics import HamiltonianField, NeuralField, solve_field
+from experiments.data import driven as driven_generator
+from experiments.evaluation import forecasts as evaluation
+from experiments.study.command import RunContext, Study, main
+from phdme_jax.app import figures
+from phdme_jax.app.drawing import Curve, Labels
+from phdme_jax.app.efforts import effort_slices
+from phdme_jax.app.page import Picture, Section
+from phdme_jax.app.rows import Measurement
+from phdme_jax.files import RunFailed, config_digest
+from phdme_jax.methods.baselines import phlearn as peers
+from phdme_jax.methods.baselines import windows as network_training
+from phdme_jax.methods.baselines.neural_dynamics import HamiltonianField, NeuralField, solve_field
+from phdme_jax.methods.energy import prior as priors
+from phdme_jax.methods.legacy import make_method
 from phdme_jax.numerics import solve_reference
 from phdme_jax.systems import make_system
-from phdme_jax.systems.base import System, parameter_values, vector_field
+from phdme_jax.systems.energy.base import System, parameter_values, vector_field
 
 SYSTEM = "driven_pendulum"
 FIELDS = ("position", "momentum")

@@ -22,19 +22,21 @@ import numpy as np
 from scipy.optimize import minimize_scalar
 from scipy.signal import savgol_filter
 
-from experiments import figures, network_training, priors
 from experiments.configs.oscillators import get_config
-from experiments.drawing import Curve, Labels
-from experiments.files import InputError
-from experiments.report import Picture
-from experiments.results import Measurement
-from experiments.run import RunContext, Section, Study, main
+from experiments.study.command import RunContext, Study, main
+from phdme_jax.app import figures
+from phdme_jax.app.drawing import Curve, Labels
+from phdme_jax.app.page import Picture, Section
+from phdme_jax.app.rows import Measurement
+from phdme_jax.files import InputError
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import observations as gp_rows
-from phdme_jax.methods.neural_dynamics import HamiltonianField, NeuralField, solve_field
-from phdme_jax.systems.base import Structure
-from phdme_jax.systems.oscillators import chain_structure, elongation_matrix, oscillator_structure
+from phdme_jax.methods.baselines import windows as network_training
+from phdme_jax.methods.baselines.neural_dynamics import HamiltonianField, NeuralField, solve_field
+from phdme_jax.methods.energy import prior as priors
+from phdme_jax.systems.energy.base import Structure
+from phdme_jax.systems.energy.oscillators import chain_structure, elongation_matrix, oscillator_structure
 
 FILES = {"oscillator": "real_linear_h_1.txt", "double_oscillator": "real_double_linear_h_1.txt"}
 # slopes are those of cubics through nine frames

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import figures
 from experiments.ablations import STRUCTURES, VARIANTS
-from experiments.drawing import Labels
-from experiments.files import InputError
-from experiments.report import Picture, Section, build_report
-from experiments.results import ResultRow, append_rows, read_rows
-from experiments.run import CommandParser, run_main
-from experiments.tables import format_value, print_table
+from phdme_jax.app import figures
+from phdme_jax.app.command import CommandParser, run_main
+from phdme_jax.app.drawing import Labels
+from phdme_jax.app.page import Picture, Section, build_report
+from phdme_jax.app.rows import ResultRow, append_rows, read_rows
+from phdme_jax.app.tables import format_value, print_table
+from phdme_jax.files import InputError
 
 PARTS = {
     "string_prior": "Stage one: the energy alone",
@@ -202,10 +202,18 @@ def ablation_sections(rows: Rows, picture: Callable[[str], Path]) -> list[Sectio
             drawn.append(Picture(figures.metric_over_setting(picture(f"ablation_{name}"), found, labels), words))
     groups = {
         "parts": (
-            "phdme", "phdme_residual_weight_0", "diffusion_augmented", "diffusion_physics", "diffusion", "gp_rollout",
+            "phdme",
+            "phdme_residual_weight_0",
+            "diffusion_augmented",
+            "diffusion_physics",
+            "diffusion",
+            "gp_rollout",
         ),
         "residual": (
-            "phdme", "phdme_residual_target_zero", "phdme_uncertainty_off", "phdme_uncertainty_shuffled",
+            "phdme",
+            "phdme_residual_target_zero",
+            "phdme_uncertainty_off",
+            "phdme_uncertainty_shuffled",
         ),
         "structures": ("gp_rollout", *(f"gp_rollout_{name}" for name in list(STRUCTURES)[1:])),
     }

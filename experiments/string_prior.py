@@ -15,23 +15,25 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import evaluation, figures, priors
 from experiments.configs.string_prior import get_config
-from experiments.drawing import Labels
-from experiments.field_figures import effort_slices
-from experiments.files import RunFailed
-from experiments.report import Picture
-from experiments.results import Measurement
-from experiments.run import RunContext, Section, Study, main
+from experiments.evaluation import forecasts as evaluation
+from experiments.study.command import RunContext, Study, main
 from experiments.vibrating_string import PROBLEM
+from phdme_jax.app import figures
+from phdme_jax.app.drawing import Labels
+from phdme_jax.app.efforts import effort_slices
+from phdme_jax.app.page import Picture, Section
+from phdme_jax.app.rows import Measurement
+from phdme_jax.files import RunFailed
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import independent
 from phdme_jax.gp import observations as gp_rows
+from phdme_jax.methods.energy import prior as priors
 from phdme_jax.numerics import solve_reference
 from phdme_jax.systems import make_system
-from phdme_jax.systems.base import System, parameter_values, vector_field, zero_parameters
-from phdme_jax.systems.vibrating_string import KELVIN_VOIGT, deflection, modes_state, pulse_state
+from phdme_jax.systems.energy.base import System, parameter_values, vector_field, zero_parameters
+from phdme_jax.systems.energy.vibrating_string import KELVIN_VOIGT, deflection, modes_state, pulse_state
 
 SYSTEM = "vibrating_string"
 deflections = jax.jit(jax.vmap(deflection))
@@ -62,9 +64,7 @@ def reference_pair(system: System, times: priors.Times) -> tuple[np.ndarray, np.
     return np.asarray(pairs[0][0]), np.asarray(pairs[1][0])
 
 
-def make_prior(
-    system: System, config: Any, box: gp_basis.Box, rows: gp_rows.Observations
-) -> priors.Prior:
+def make_prior(system: System, config: Any, box: gp_basis.Box, rows: gp_rows.Observations) -> priors.Prior:
     """Fit the energy to rows; the compiled fit's run time is kept apart from compilation."""
     structure = system.structure
     basis = gp_basis.Basis(2, config.prior.main, config.prior.pair)
@@ -158,9 +158,7 @@ def published_protocol(context: RunContext, seed: int) -> None:
         _independent_baseline(context, system, times, pulse, rates, sine, heights)
 
 
-def _independent_baseline(
-    context: RunContext, system: System, times: priors.Times, *arrays: np.ndarray
-) -> None:
+def _independent_baseline(context: RunContext, system: System, times: priors.Times, *arrays: np.ndarray) -> None:
     """The published scheme: two independent processes, 81 points, damping known."""
     pulse, rates, sine, heights = (jnp.asarray(array) for array in arrays)
     spacing = system.structure.grid.spacing[0]

@@ -1,7 +1,7 @@
 """Topology optimisation: `python -m experiments.topology --size laptop`."""
 
-from experiments.equation_study import FEW_METHODS, EquationProblem, make_study
-from experiments.run import main
+from experiments.study.command import main
+from experiments.study.equation_study import FEW_METHODS, EquationProblem, make_study
 
 PROBLEM = EquationProblem(
     "topology",

@@ -4,9 +4,9 @@ python -m experiments.vibrating_string --size laptop --seeds 3
 """
 
 from experiments.configs.vibrating_string import get_config
-from experiments.field_figures import FieldLabels
-from experiments.field_study import Problem, make_study
-from experiments.run import main
+from experiments.report.fields import FieldLabels
+from experiments.study.command import main
+from experiments.study.field_study import Problem, make_study
 from phdme_jax.gp.independent import STRING
 
 PROBLEM = Problem(

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from experiments.configs.vibrating_string import get_config as study_config
 
 SIZES = ("smoke", "laptop", "accelerator")
-# the initial states of the rollouts, see `experiments.fit_inputs.draw_initial_states`
+# the initial states of the rollouts, see `phdme_jax.forecasting.inputs.draw_initial_states`
 STARTS_FROM_FRAMES: dict[str, Any] = {"modes": 16, "shrinkage": 0.5, "frame_share": 0.25, "amplitude": (0.5, 1.2)}
 SHARED = ("structure", "prior", "rollouts", "physics", "network", "training", "sampling")
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments.configs.baselines import baseline_group
-from experiments.configs.generator import generator_groups
+from phdme_jax.methods.baseline_presets import baseline_group
+from phdme_jax.methods.generator_presets import generator_groups
 
 
 def get_config(size: str) -> ConfigDict:

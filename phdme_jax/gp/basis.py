@@ -356,9 +356,7 @@ def prior_deviations(basis: Basis, box: Box, kernel: Kernel) -> Float[Array, "we
     return jnp.concatenate(parts)
 
 
-def make_box(
-    states: Float[Array, "*points field"], centre: Float[Array, "field"], margin: float = 2.0
-) -> Box:
+def make_box(states: Float[Array, "*points field"], centre: Float[Array, "field"], margin: float = 2.0) -> Box:
     """Box around the observed states: `margin` times the largest excursion from rest, per field.
 
     Args:

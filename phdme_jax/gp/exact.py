@@ -193,9 +193,7 @@ def predict_rows(
     return jnp.ravel(values), row_covariance(kernel, rows, rows) - half.T @ half
 
 
-def density_covariance(
-    posterior: ExactPosterior, states: Float[Array, "point field"]
-) -> Float[Array, "point point"]:
+def density_covariance(posterior: ExactPosterior, states: Float[Array, "point field"]) -> Float[Array, "point point"]:
     """Posterior covariance of the energy density h(x) - h(c) at points; `site_density` of the mean gives its mean.
 
     Args:

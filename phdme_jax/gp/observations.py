@@ -242,9 +242,7 @@ def grid_tests(grid: tuple[int, ...], count: int) -> np.ndarray:
     return tests
 
 
-def anchor_rows(
-    basis: Basis, box: Box, num_parameters: int, deviation: float = 1e-6
-) -> Observations:
+def anchor_rows(basis: Basis, box: Box, num_parameters: int, deviation: float = 1e-6) -> Observations:
     """Gauge anchor grad h = 0 at rest; affine parts of h are invisible to the operators.
 
     Args:

@@ -1,10 +1,224 @@
-"""What a method is: its training data, what its diffusion model is centred on, which physics it sees."""
+"""The protocol: a method is a function that fits, maybe after a teacher; what it leaves is a model of pure functions.
 
-from dataclasses import dataclass
-from typing import NamedTuple
+    fitted = method.fit(task, options, host, teacher, key)
+    prepared = fitted.model.prepare(fitted.params, condition)                       once a condition
+    fields = fitted.model.draw(fitted.params, prepared, fitted.model.latent(key), key)      once a sample
 
-import jax.numpy as jnp
-from jaxtyping import Array, Float
+Static records (`Problem`, `Task`, `Model`, `Method`) hold functions, numbers and names; parameters are pytrees of
+arrays. Everything that computes is a pure function of one example; callers `vmap`.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import jax
+from jaxtyping import Array, Float, Key, PyTree
+
+from phdme_jax.files import InputError
+
+Times = tuple[float, ...]
+Options = Mapping[str, Any]  # groups of options, plain nested mappings; a method takes the groups it knows
+Denoise = Callable[[Array, Array], Array]  # (noisy, t) -> clean
+
+# where the shared random draws of a seed go, by name
+STREAMS = {"starts": 1, "rollouts": 2, "samples": 3, "costs": 4, "method": 100, "generated": 200}
+
+
+def stage_key(key: Key[Array, ""], stage: str, index: int = 0) -> Key[Array, ""]:
+    """The key of a stage of a seed's work, told apart by name.
+
+    Args:
+      key: root key of the seed.
+      stage: a key of `STREAMS`.
+      index: tells apart uses of one stage, such as the methods by their streams.
+    Returns:
+      the key.
+    Raises:
+      ValueError: unknown stage.
+    """
+    if stage not in STREAMS:
+        raise ValueError(f"expected a stage among {sorted(STREAMS)}, got {stage!r}")
+    return jax.random.fold_in(key, STREAMS[stage] + index)
+
+
+class Start(NamedTuple):
+    """Condition of a system that moves.
+
+    Attributes:
+      state: initial state as it is told to the method, companions (fields that never change) included,
+        (*grid, field), physical units.
+      inputs: u of the ports at the task's times, (time, port); no columns without ports.
+      errors: possible errors of the told state, (error, *grid, field), of which a sample takes one; None where the
+        state is exact.
+    """
+
+    state: Float[Array, "*grid field"]
+    inputs: Float[Array, "time port"]
+    errors: Float[Array, "error *grid field"] | None = None
+
+
+class Examples(NamedTuple):
+    """What a method may learn from, leaves with a leading sample axis; physical units.
+
+    Attributes:
+      fields: trajectories (sample, time, *grid, field), or fields without time (sample, *grid, field).
+      condition: a `Start` each where there is time; given channels (sample, *grid, channel), maybe none, else.
+      times: of the frames of the trajectories, empty without time; they may differ from those of forecasts.
+    """
+
+    fields: Array
+    condition: PyTree
+    times: Times = ()
+
+
+class Problem(Protocol):
+    """A system with an energy, or known equations.
+
+    Attributes:
+      name: in results.
+      grid: static grid.
+      fields: names of the fields, in order.
+      units: of each.
+      offers: names of its parts that are there and that a method may need: "structure", "true_energy", "inversion",
+        "residual", "map", "resolve", ...
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def fields(self) -> tuple[str, ...]: ...
+    @property
+    def units(self) -> tuple[str, ...]: ...
+    @property
+    def offers(self) -> frozenset[str]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """All that a method may learn from.
+
+    Attributes:
+      problem: the system or the equations; a learner uses no part of it but those its method needs.
+      train: what was observed.
+      starts: (key, count) -> conditions to roll out from, or to distil on, leaves with a leading axis.
+      key: of random draws that methods share, such as the rollouts.
+      times: of the frames of forecasts; empty without time.
+      companions: how many of the problem's last fields never change along a trajectory and ride along as a condition.
+      energy: (options, key, quadratic) -> `Fitted` with `Dynamics`, where a study has an instrument of its own that
+        fits the energy, general or quadratic; None leaves it to the weak-form rows of the examples.
+    """
+
+    problem: Any
+    train: Callable[[], Examples]
+    starts: Callable[[Key[Array, ""], int], PyTree]
+    key: Key[Array, ""]
+    times: Times = ()
+    companions: int = 0
+    energy: Callable[[Options, Array, bool], Any] | None = None
+
+
+@dataclass(frozen=True)
+class Dynamics:
+    """What an energy says of the motion: pure functions of its parameters and one example, physical units.
+
+    Attributes:
+      rate: (params, state (*grid, field)) -> rate of the mean energy; of the dtype of the state.
+      rollout: (params, start, times, substeps) -> `gp.sampling.Rollout` of the mean energy; times and substeps are
+        static.
+      sample: (params, start, key, times, substeps) -> Rollout of an energy drawn from the posterior.
+      variance: (params, trajectory (time, *grid, field), times) -> posterior variance of the residual (time - 1, *grid,
+        field); None where nothing is uncertain.
+      substeps: integration steps between frames that the fit asks for.
+    """
+
+    rate: Callable[[PyTree, Array], Array]
+    rollout: Callable[[PyTree, Start, Times, int], Any]
+    sample: Callable[[PyTree, Start, Array, Times, int], Any]
+    variance: Callable[[PyTree, Array, Times], Array] | None
+    substeps: int
+
+
+@dataclass(frozen=True)
+class Model:
+    """How a fitted method answers: pure functions of one example, physical units.
+
+    Attributes:
+      prepare: (params, condition) -> what all samples of a condition share.
+      draw: (params, prepared, latent, key) -> fields; (time, *grid, field) where there is time. Not finite where a
+        sample failed.
+      latent: key -> what a sample is made of; None for a method without a distribution, whose `draw` is not called.
+      mean: (params, prepared) -> fields that samples are drawn around; None where there is none.
+      finish: (fields, condition) -> fields, applied to finished fields one example at a time in double precision, such
+        as a solution computed anew; None for nothing.
+      denoise: (params, prepared) -> denoiser, what guidance transforms; None for what has none.
+      sample: (denoiser, latent, key) -> normalised fields; None for what has none.
+      floor: params -> size of each field (field,) below which a spread of samples says nothing; None leaves it to a
+        hundredth of the field's own size.
+      times: of the frames that it draws; empty without time.
+      num_calls: calls of the network a sample, or steps of an integrator.
+      dynamics: what its energy says; None without one.
+    """
+
+    prepare: Callable[[PyTree, PyTree], PyTree]
+    draw: Callable[[PyTree, PyTree, Array, Array], Array]
+    latent: Callable[[Array], Array] | None = None
+    mean: Callable[[PyTree, PyTree], Array] | None = None
+    finish: Callable[[Array, Array], Array] | None = None
+    denoise: Callable[[PyTree, PyTree], Denoise] | None = None
+    sample: Callable[[Denoise, Array, Array], Array] | None = None
+    floor: Callable[[PyTree], Array] | None = None
+    times: Times = ()
+    num_calls: int = 0
+    dynamics: Dynamics | None = None
+
+
+class Fitted(NamedTuple):
+    """What a fit leaves.
+
+    Attributes:
+      model: static.
+      params: its arrays.
+      seconds: of run time by stage, compilation apart; "fit" is the energy, all else training.
+      found: numbers that the fit found, by name: dissipation parameters, and metrics such as rejection_rate.
+      notes: sentences that the user should read.
+    """
+
+    model: Model
+    params: PyTree
+    seconds: Mapping[str, float]
+    found: Mapping[str, float] = {}
+    notes: tuple[str, ...] = ()
+
+
+class Host(Protocol):
+    """What a fit is handed beside its data: where it trains and keeps what takes long, without knowing folders."""
+
+    def train(
+        self,
+        stage: str,
+        loss: Callable[[PyTree, PyTree, Array], tuple[Array, dict[str, Array]]],
+        params: PyTree,
+        data: PyTree,
+        key: Array,
+        *,
+        steps: int,
+        batch: int,
+        rate: float,
+        ema_decay: float,
+        matrix_steps: bool = False,
+        real: PyTree | None = None,
+        real_fraction: float = 0.0,
+    ) -> tuple[PyTree, float]:
+        """Averaged parameters after a stage of training, and its seconds; resumes where it was killed."""
+        ...
+
+    def keep(self, name: str, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Arrays made once a seed and kept, shared by all methods that ask for the name."""
+        ...
+
+
+Fit = Callable[[Task, Options, Host, Fitted | None, Array], Fitted]
 
 
 @dataclass(frozen=True)
@@ -12,34 +226,46 @@ class Method:
     """One row of a comparison.
 
     Attributes:
-      name: name in results.
+      name: in results.
       summary: one line for reports.
-      stream: number of the method's random draws, its own among all methods.
-      kind: "generative" (a trained diffusion model), "rollout" (an energy integrated in time, nothing trained), or
-        "network" (dynamics or a time step learned by a network from the observed trajectories).
-      data: "observed" trajectories alone, or "rollouts" of the posterior beside them; for generative methods.
-      mean: what the diffusion model is centred on: "propagator" (learned from the initial state) or "rollout" (the
-        posterior-mean rollout).
-      physics: whether the residual of the learned energy enters the loss.
-      energy: which energy is integrated or sampled: "posterior", "quadratic", "independent", or "true", which no
-        other method is told.
+      stream: number of the method's random draws, its own among the methods that train on the same kind of problem.
+      fit: (task, options, host, teacher, key) -> Fitted; `teacher` is the fitted method of that name, or None.
+      source: where it was published; empty for ours.
+      teacher: fitted first and handed to `fit`; what it has learned is shared, never learned again.
+      needs: parts that a problem must offer.
+      trial: whether a bare command at the sizes that only try a study runs it.
     """
 
     name: str
     summary: str
     stream: int
-    kind: str = "generative"
-    data: str = "rollouts"
-    mean: str = "propagator"
-    physics: bool = True
-    energy: str = "posterior"
+    fit: Fit = field(repr=False)
+    source: str = ""
+    teacher: str | None = None
+    needs: frozenset[str] = frozenset()
+    trial: bool = True
+
+    def refusal(self, problem: Any) -> str | None:
+        """Why the method does not fit a problem, in one sentence, or None."""
+        missing = sorted(self.needs - problem.offers)
+        if not missing:
+            return None
+        words = ", ".join(name.replace("_", " ") for name in missing)
+        return f"{self.name} needs {words}, which {problem.name} does not offer; leave it out of --methods"
+
+
+def refuse(method: Method, problem: Any) -> None:
+    """Raises InputError where a method does not fit a problem."""
+    reason = method.refusal(problem)
+    if reason is not None:
+        raise InputError(reason)
 
 
 class Normaliser(NamedTuple):
     """Scale of each field; physical = scale x normalised.
 
     Attributes:
-      scale: standard deviation of each field over the training data, shape (field,).
+      scale: root mean square of each field over the training data, shape (field,).
     """
 
     scale: Float[Array, "field"]
@@ -47,4 +273,4 @@ class Normaliser(NamedTuple):
 
 def fit_normaliser(states: Float[Array, "*points field"]) -> Normaliser:
     """Root mean square of each field."""
-    return Normaliser(jnp.sqrt(jnp.mean(states**2, axis=tuple(range(states.ndim - 1)))))
+    return Normaliser(jax.numpy.sqrt(jax.numpy.mean(states**2, axis=tuple(range(states.ndim - 1)))))

@@ -52,8 +52,8 @@ def factorise(blocks: Any, expand: Callable[[Any], tuple[Array, Array]] = tuple)
 def _inverse_of_factor(matrix: Float[Array, "row row"], least: int = 32) -> Float[Array, "row row"]:
     """Inverse of the Cholesky factor by halves, whose products are faster than a factorisation and a substitution.
 
-        L = [A  0]     L^-1 = [A^-1             0   ]     B = M_21 A^-T,   C C^T = M_22 - B B^T
-            [B  C]            [-C^-1 B A^-1   C^-1]
+    L = [A  0]     L^-1 = [A^-1             0   ]     B = M_21 A^-T,   C C^T = M_22 - B B^T
+        [B  C]            [-C^-1 B A^-1   C^-1]
     """
     size = matrix.shape[0]
     if size <= least:

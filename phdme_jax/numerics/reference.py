@@ -41,9 +41,7 @@ def solve_reference(
         args=parameters,
         saveat=diffrax.SaveAt(ts=times),
         # steps end at the output times: the dense interpolation between steps is of lower order than the method
-        stepsize_controller=diffrax.ClipStepSizeController(
-            diffrax.PIDController(rtol=rtol, atol=atol), step_ts=times
-        ),
+        stepsize_controller=diffrax.ClipStepSizeController(diffrax.PIDController(rtol=rtol, atol=atol), step_ts=times),
         max_steps=max_steps,
         throw=False,
     )

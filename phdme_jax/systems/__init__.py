@@ -6,15 +6,15 @@
 from collections.abc import Callable
 from functools import partial
 
-from phdme_jax.systems.base import Structure as Structure
-from phdme_jax.systems.base import System as System
-from phdme_jax.systems.closed_form import make_circle, make_poisson
-from phdme_jax.systems.darcy import make_darcy_kle, make_darcy_nodal
-from phdme_jax.systems.equations import Equations as Equations
-from phdme_jax.systems.oscillators import make_driven_pendulum, make_mass_spring
-from phdme_jax.systems.shallow_water import make_shallow_water
-from phdme_jax.systems.topology import make_topology
-from phdme_jax.systems.vibrating_string import make_string
+from phdme_jax.systems.energy.base import Structure as Structure
+from phdme_jax.systems.energy.base import System as System
+from phdme_jax.systems.energy.oscillators import make_driven_pendulum, make_mass_spring
+from phdme_jax.systems.energy.shallow_water import make_shallow_water
+from phdme_jax.systems.energy.vibrating_string import make_string
+from phdme_jax.systems.equations.base import Equations as Equations
+from phdme_jax.systems.equations.closed_form import make_circle, make_poisson
+from phdme_jax.systems.equations.darcy import make_darcy_kle, make_darcy_nodal
+from phdme_jax.systems.equations.topology import make_topology
 
 SYSTEMS: dict[str, Callable[..., System]] = {
     "vibrating_string": make_string,

@@ -1,7 +1,6 @@
 """Floor 1: training. State and optimiser, steps and chunks, devices, checkpoints; metrics of forecasts."""
 
 from phdme_jax.training.checkpoint import Checkpoint as Checkpoint
-from phdme_jax.training.checkpoint import compute_config_digest as compute_config_digest
 from phdme_jax.training.checkpoint import latest_checkpoint as latest_checkpoint
 from phdme_jax.training.checkpoint import restore_latest as restore_latest
 from phdme_jax.training.checkpoint import save_checkpoint as save_checkpoint

@@ -5,8 +5,6 @@ moment leaves the previous ones whole. The newest two are kept.
 """
 
 import contextlib
-import hashlib
-import json
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -27,22 +25,6 @@ class Checkpoint(NamedTuple):
     tree: PyTree
     metadata: dict[str, Any]
     path: Path
-
-
-def compute_config_digest(config: Mapping[str, Any]) -> str:
-    """SHA-256 of the configuration written as JSON with sorted keys.
-
-    Args:
-      config: nested mapping of JSON values (strings, numbers, booleans, None, lists).
-
-    Returns:
-      64 hexadecimal digits, the same in every process.
-
-    Raises:
-      TypeError: a value that JSON cannot hold.
-    """
-    text = json.dumps(config, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def save_checkpoint(

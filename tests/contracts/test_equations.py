@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from phdme_jax.systems import EQUATIONS, make_equations
-from phdme_jax.systems.equations import stacked_residual
+from phdme_jax.systems.equations.base import stacked_residual
 
 SMALL = {
     "circle": {},

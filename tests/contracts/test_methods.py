@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from experiments import shallow_water_1d, vibrating_string
-from experiments.run import main
-from phdme_jax.methods import METHODS
+from experiments.study.command import main
+from phdme_jax.methods.legacy import METHODS
 
 # a whole study: the training of four networks and their compilation take minutes
 pytestmark = pytest.mark.slow

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from phdme_jax.systems import SYSTEMS, make_system
-from phdme_jax.systems.base import (
+from phdme_jax.systems.energy.base import (
     at_points,
     dissipated_power,
     inner,

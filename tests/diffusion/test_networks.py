@@ -245,9 +245,7 @@ def test_frames_as_channels_lays_out_and_back_again():
         seen["noisy"] = noisy
         return noisy + 2.0 * features.rollout + features.initial.sum()
 
-    inner = Network(
-        init=lambda key, noisy, condition: {}, encode=lambda params, condition: condition, apply=apply
-    )
+    inner = Network(init=lambda key, noisy, condition: {}, encode=lambda params, condition: condition, apply=apply)
     network = frames_as_channels(inner)
     noisy, rollout, initial = normal(0, 4, 5, 6, 3), normal(1, 4, 5, 6, 3), normal(2, 5, 6, 3)
     condition = Condition(initial, rollout)

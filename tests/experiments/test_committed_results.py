@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import experiments
-from experiments.results import read_rows
+from phdme_jax.app.rows import read_rows
 
 FOLDERS = sorted(path.parent for path in (Path(experiments.__file__).parent / "results").glob("*/config.json"))
 
@@ -15,8 +15,10 @@ FOLDERS = sorted(path.parent for path in (Path(experiments.__file__).parent / "r
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_the_configuration_is_that_of_the_code(folder):
     record = json.loads((folder / "config.json").read_text())
-    study = importlib.import_module(f"experiments.{record['experiment']}").STUDY
-    assert record["config"] == json.loads(json.dumps(study.get_config(record["size"]).to_dict()))
+    module = importlib.import_module(f"experiments.{record['experiment']}")
+    if not hasattr(module, "STUDY"):
+        module = importlib.import_module(f"{module.__name__}.__main__")
+    assert record["config"] == json.loads(json.dumps(module.STUDY.get_config(record["size"]).to_dict()))
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)

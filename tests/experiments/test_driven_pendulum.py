@@ -3,7 +3,7 @@
 import json
 
 from experiments.driven_pendulum import STUDY
-from experiments.run import main
+from experiments.study.command import main
 
 
 def test_the_energy_learned_from_one_noisy_driven_trajectory_finds_the_well(tmp_path):

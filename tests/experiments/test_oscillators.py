@@ -6,9 +6,9 @@ from scipy.integrate import solve_ivp
 
 from experiments import oscillators
 from experiments.configs.oscillators import get_config
-from experiments.files import InputError
-from experiments.results import ResultsWriter
-from experiments.run import RunContext
+from experiments.study.command import RunContext
+from phdme_jax.app.rows import ResultsWriter
+from phdme_jax.files import InputError
 
 MASSES, STIFFNESS, DAMPING = np.array([1.0, 2.0]), np.array([1.4, 1.5, 1.3]), 0.01
 

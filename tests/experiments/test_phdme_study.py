@@ -9,7 +9,7 @@ import subprocess
 import pytest
 
 from experiments.phdme_study import PARTS, Ratio, Rows, _cost_points, main, make_page
-from experiments.results import ResultRow, append_rows, read_rows
+from phdme_jax.app.rows import ResultRow, append_rows, read_rows
 
 # set PHDME_BROWSER to a Chromium that has another name
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "headless_shell")

@@ -10,8 +10,8 @@ import pytest
 from phdme_jax.gp.basis import Basis, Box
 from phdme_jax.gp.fit import Hyperparameters
 from phdme_jax.systems import make_system
-from phdme_jax.systems.base import parameter_values, vector_field
-from phdme_jax.systems.vibrating_string import modes_state
+from phdme_jax.systems.energy.base import parameter_values, vector_field
+from phdme_jax.systems.energy.vibrating_string import modes_state
 
 BOTH = ("kelvin_voigt_damping", "viscous_damping")
 

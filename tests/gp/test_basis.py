@@ -7,17 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.gp.basis import (
-    Basis,
-    Box,
-    Energy,
-    Kernel,
-    density,
-    efforts,
-    feature_efforts,
-    make_box,
-    prior_deviations,
-)
+from phdme_jax.gp.basis import Basis, Box, Energy, Kernel, density, efforts, feature_efforts, make_box, prior_deviations
 from phdme_jax.gp.kernels import additive_squared_exponential
 
 BASES = [Basis(1, 9, 3), Basis(2, 8, 5), Basis(2, 5, 0), Basis(3, 4, 3), Basis(2, 3, 6)]

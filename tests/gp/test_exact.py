@@ -137,9 +137,7 @@ def test_row_covariance_approaches_the_continuous_operator(world):
         def outer(x):
             return functionals(lambda y: additive_squared_exponential(x, y, kernel).value, jnp.asarray(right))
 
-        return jnp.stack(
-            [functionals(lambda x, row=row: outer(x)[row], jnp.asarray(left)) for row in range(2)], axis=1
-        )
+        return jnp.stack([functionals(lambda x, row=row: outer(x)[row], jnp.asarray(left)) for row in range(2)], axis=1)
 
     def discrete(num_points):
         structure = make_system(

@@ -9,18 +9,12 @@ import pytest
 from scipy import stats
 
 from phdme_jax.gp.basis import Basis, Box, efforts, feature_efforts, make_box, prior_deviations
-from phdme_jax.gp.fit import (
-    condition,
-    fit,
-    initial_hyperparameters,
-    kernel_of,
-    negative_log_likelihood,
-)
+from phdme_jax.gp.fit import condition, fit, initial_hyperparameters, kernel_of, negative_log_likelihood
 from phdme_jax.gp.observations import anchor_rows, concatenate, derivative_rows, integral_rows
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems import make_system
-from phdme_jax.systems.base import parameter_values, vector_field
-from phdme_jax.systems.vibrating_string import modes_state
+from phdme_jax.systems.energy.base import parameter_values, vector_field
+from phdme_jax.systems.energy.vibrating_string import modes_state
 
 SMALL = Basis(2, 6, 3)
 BOX = Box(jnp.zeros(2), jnp.array([1.0, 1.5]))

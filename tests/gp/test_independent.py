@@ -19,8 +19,8 @@ from phdme_jax.gp.independent import (
 )
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems import make_system
-from phdme_jax.systems.base import parameter_values, vector_field
-from phdme_jax.systems.vibrating_string import deflection, modes_state, pulse_state
+from phdme_jax.systems.energy.base import parameter_values, vector_field
+from phdme_jax.systems.energy.vibrating_string import deflection, modes_state, pulse_state
 
 LENGTH = 10.0
 

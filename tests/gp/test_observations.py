@@ -18,7 +18,7 @@ from phdme_jax.gp.observations import (
     select_sites,
 )
 from phdme_jax.systems import make_system
-from phdme_jax.systems.base import zero_parameters
+from phdme_jax.systems.energy.base import zero_parameters
 
 BASIS = Basis(2, 6, 3)
 BOX = Box(jnp.zeros(2), jnp.array([1.0, 1.5]))

@@ -11,7 +11,7 @@ from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts, feature_eff
 from phdme_jax.gp.fit import EnergyPosterior, initial_hyperparameters
 from phdme_jax.gp.sampling import inside_box, sample_energy, sample_rollout
 from phdme_jax.numerics.reference import solve_reference
-from phdme_jax.systems.base import parameter_values, zero_parameters
+from phdme_jax.systems.energy.base import parameter_values, zero_parameters
 
 BASIS = Basis(2, 5, 2)
 BOX = Box(jnp.zeros(2), jnp.array([2.0, 3.0]))

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from phdme_jax.files import config_digest
 from phdme_jax.training import (
-    compute_config_digest,
     init_train_state,
     latest_checkpoint,
     make_optimizer,
@@ -17,7 +17,7 @@ from phdme_jax.training import (
     save_checkpoint,
 )
 
-DIGEST = compute_config_digest({"name": "test"})
+DIGEST = config_digest({"name": "test"})
 
 
 def make_state(value, dtype=jnp.float32):
@@ -33,9 +33,9 @@ def leaves_identical(first, second):
 
 
 def test_digest_is_sha256_of_sorted_json():
-    assert compute_config_digest({"b": [1, 2.5], "a": None}) == hashlib.sha256(b'{"a":null,"b":[1,2.5]}').hexdigest()
-    assert compute_config_digest({"a": {"x": 1, "y": 2}}) == compute_config_digest({"a": {"y": 2, "x": 1}})
-    assert compute_config_digest({"a": 1}) != compute_config_digest({"a": 2})
+    assert config_digest({"b": [1, 2.5], "a": None}) == hashlib.sha256(b'{"a": null, "b": [1, 2.5]}').hexdigest()
+    assert config_digest({"a": {"x": 1, "y": 2}}) == config_digest({"a": {"y": 2, "x": 1}})
+    assert config_digest({"a": 1}) != config_digest({"a": 2})
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
@@ -75,7 +75,7 @@ def test_nothing_to_restore(tmp_path):
 
 def test_foreign_checkpoint_is_refused_in_one_sentence(tmp_path):
     save_checkpoint(tmp_path, 1, make_state(1.0), DIGEST)
-    other = compute_config_digest({"name": "other"})
+    other = config_digest({"name": "other"})
     with pytest.raises(ValueError, match=f"expected digest {other[:12]}, got {DIGEST[:12]}; try") as caught:
         restore_latest(tmp_path, make_state(0.0), other)
     assert "\n" not in str(caught.value)

@@ -1,0 +1,85 @@
+"""Examples of fields that obey known equations, drawn once a seed and kept in the run folder."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from phdme_jax.files import RunFailed, load_arrays, save_arrays
+from phdme_jax.numerics.batching import chunk_size, for_many, in_chunks, num_workers
+from phdme_jax.systems.equations.base import Equations
+
+
+class FieldSet(NamedTuple):
+    """Examples in physical units, float64.
+
+    Attributes:
+      fields: (sample, *grid, field).
+      condition: (sample, *grid, channel).
+    """
+
+    fields: np.ndarray
+    condition: np.ndarray
+
+
+@lru_cache
+def resolver(equations: Equations) -> Callable[[Any, Any], Any]:
+    """Many fields and conditions to the fields with their solutions computed anew, compiled once."""
+    assert equations.resolve is not None
+    return for_many(equations.resolve)
+
+
+def draw_set(equations: Equations, count: int, key: Any, chunk: int | None = None) -> FieldSet:
+    """Draw examples, those that do not count left out.
+
+    Args:
+      equations: whose examples.
+      count: how many.
+      key: random key.
+      chunk: examples at a time; None leaves it to `chunk_size`.
+    Returns:
+      the examples.
+    Raises:
+      RunFailed: fewer than half of those drawn count.
+    """
+    one = for_many(equations.draw)
+    fields, conditions, drawn, found = [], [], 0, 0
+    while found < count:
+        keys = jax.random.split(jax.random.fold_in(key, drawn), max(1, count - found))
+        samples = in_chunks(one, min(chunk or chunk_size(), count), keys, workers=num_workers())
+        kept = np.asarray(samples.ok)
+        fields.append(samples.fields[kept])
+        conditions.append(samples.condition[kept])
+        found, drawn = found + int(kept.sum()), drawn + len(kept)
+        if found < drawn / 2:
+            raise RunFailed(f"{drawn - found} of {drawn} examples of {equations.name} came out unusable")
+    return FieldSet(np.concatenate(fields), np.concatenate(conditions))
+
+
+def load_or_make(
+    equations: dict[str, Equations], counts: dict[str, int], seed: int, folder: Path
+) -> dict[str, FieldSet]:
+    """Sets of examples by split, made once and then read from the folder.
+
+    Args:
+      equations: of each split; "shifted" may draw other examples than "train" and "test".
+      counts: examples of each split.
+      seed: of the draws, with the split's place.
+      folder: of the run.
+    Returns:
+      the sets.
+    """
+    sets = {}
+    for place, (split, one) in enumerate(equations.items()):
+        path = folder / "data" / f"{split}_{seed}.npz"
+        kept = load_arrays(path)
+        if kept is not None:
+            sets[split] = FieldSet(**kept)
+            continue
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11), seed), place)
+        sets[split] = draw_set(one, counts[split], key)
+        save_arrays(path, sets[split]._asdict())
+    return sets

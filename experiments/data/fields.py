@@ -1,0 +1,130 @@
+"""Trajectories of a study of fields on a grid, all from a finer grid than any learner sees."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phdme_jax.files import RunFailed, load_arrays, save_arrays
+from phdme_jax.methods.energy.prior import Times
+from phdme_jax.numerics import solve_reference
+from phdme_jax.numerics.batching import in_chunks
+from phdme_jax.numerics.parity import Parity
+from phdme_jax.numerics.resampling import resample
+from phdme_jax.systems import make_system
+from phdme_jax.systems.energy.base import System, parameter_values, vector_field
+
+
+class FieldData(NamedTuple):
+    """Trajectories in physical units, (sample, time, *grid, field), float64, on the learner's grid.
+
+    Attributes:
+      observed: what a method may learn from, noise included.
+      observed_clean: the same without noise; never used for learning.
+      calibration: for conformal calibration.
+      test: for the numbers.
+      shifted: another family of initial states.
+    """
+
+    observed: np.ndarray
+    observed_clean: np.ndarray
+    calibration: np.ndarray
+    test: np.ndarray
+    shifted: np.ndarray
+
+
+def frame_times(data: Any) -> Times:
+    """Times of the frames, as static floats."""
+    return tuple(np.linspace(0.0, data.duration, data.num_frames).tolist())
+
+
+def reference_trajectories(fine: System, family: str, times: Times, stride: int, keys: Any) -> np.ndarray:
+    """Reference solutions from drawn initial states, every `stride`-th grid point along each axis kept.
+
+    Solved by diffrax Dopri8 at relative and absolute tolerance 1e-8 / 1e-9 on the fine grid.
+
+    Raises:
+      RunFailed: a reference solution failed.
+    """
+    draw = fine.initial_state(family)
+    kept = (slice(None), *(slice(None, None, stride) for _ in fine.structure.grid.points))
+
+    @jax.jit
+    def solve(keys: Any) -> Any:
+        def one(key: Any) -> Any:
+            values = parameter_values(fine, jnp.float64)
+            field = partial(vector_field, fine.structure, fine.density)
+            state = fine.structure.constrain(draw(key))
+            trajectory, ok = solve_reference(field, state, jnp.asarray(times), values, rtol=1e-8, atol=1e-9)
+            return trajectory[kept], ok
+
+        return jax.vmap(one)(keys)
+
+    trajectories, ok = in_chunks(solve, 32, keys)
+    if not ok.all():
+        raise RunFailed(f"{int((~ok).sum())} of {ok.size} reference solutions failed; try a looser tolerance")
+    return trajectories
+
+
+def load_or_make(system: str, config: Any, seed: int, workdir: Path) -> FieldData:
+    """The study's trajectories; calibration, test and shifted sets are the same for every seed.
+
+    Args:
+      system: name of the system.
+      config: the study's configuration.
+      seed: draws the observed trajectories and their noise.
+      workdir: folder where the trajectories are kept; shared by runs that differ in noise, sites or count.
+    Returns:
+      the data.
+    """
+    data = config.data
+    times = frame_times(data)
+    stride = data.truth_refinement
+    num_points = (data.num_points - 1) * stride + 1
+    fine = make_system(system, **config.system, num_points=num_points, order=6, closure="mirror")
+    root = jax.random.key(20260121)
+
+    def cached(name: str, family: str, count: int, key: Any) -> np.ndarray:
+        path = workdir / "data" / f"{name}.npz"
+        kept = load_arrays(path)
+        if kept is None:
+            kept = {"state": reference_trajectories(fine, family, times, stride, jax.random.split(key, count))}
+            save_arrays(path, kept)
+        return kept["state"]
+
+    seed_key = jax.random.fold_in(root, 1000 + seed)
+    clean = cached(f"observed_{seed}_{data.num_observed}", data.family, data.num_observed, seed_key)
+    return FieldData(
+        observed=measured(clean, fine.structure.parity, data, jax.random.fold_in(seed_key, 1)),
+        observed_clean=clean,
+        calibration=cached("calibration", data.family, data.num_calibration, jax.random.fold_in(root, 1)),
+        test=cached("test", data.family, data.num_test, jax.random.fold_in(root, 2)),
+        shifted=cached("shifted", data.shifted_family, max(8, data.num_test // 4), jax.random.fold_in(root, 3)),
+    )
+
+
+def measured(clean: np.ndarray, parity: Parity, data: Any, key: Any) -> np.ndarray:
+    """What is observed of trajectories: white noise at the sites, which may be fewer than the learner's grid points.
+
+    Values between sites are interpolated by sines and cosines.
+
+    Args:
+      clean: trajectories on the learner's grid, (sample, time, *grid, field).
+      parity: of the fields.
+      data: the group of the configuration: noise in units of each field's deviation, num_sites along each axis, 0 for
+        every grid point.
+      key: random key.
+    Returns:
+      observed trajectories on the learner's grid.
+    """
+    deviation = clean.std(axis=tuple(range(clean.ndim - 1)))
+    grid = clean.shape[2]
+    sites = data.num_sites or grid
+    change = jax.jit(jax.vmap(jax.vmap(resample, (0, None, None)), (0, None, None)), static_argnums=(1, 2))
+    at_sites = clean if sites == grid else np.asarray(change(jnp.asarray(clean), parity, sites))
+    noise = np.asarray(jax.random.normal(key, at_sites.shape, at_sites.dtype))
+    noisy = at_sites + data.noise * deviation * noise
+    return noisy if sites == grid else np.asarray(change(jnp.asarray(noisy), parity, grid))

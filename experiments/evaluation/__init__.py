@@ -1,0 +1,1 @@
+"""Scores that studies share."""

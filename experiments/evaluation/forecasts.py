@@ -1,0 +1,139 @@
+"""From forecasts to numbers: the same code for every method."""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from phdme_jax.app.rows import Measurement
+from phdme_jax.calibration import is_covered
+from phdme_jax.forecasting.bands import Calibration, Forecasts, band_scores, forecast_band
+from phdme_jax.methods.energy.physics import dynamics_residual
+from phdme_jax.methods.energy.prior import CHUNK, Times
+from phdme_jax.numerics.batching import in_chunks
+from phdme_jax.numerics.stepping import rk4_step, rollout
+from phdme_jax.systems.energy.base import System, parameter_values, total_energy, vector_field
+from phdme_jax.training import metrics
+
+
+def _mean_and_error(values: np.ndarray, unit: str = "1") -> Measurement:
+    values = np.asarray(values, float)
+    spread_known = values.size > 1 and bool(np.isfinite(values).all())
+    error = float(values.std(ddof=1) / np.sqrt(values.size)) if spread_known else None
+    return Measurement(float(values.mean()), unit, error)
+
+
+def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -> dict[str, Measurement]:
+    """Errors of the forecast mean and scores of the samples.
+
+    nmse is the mean over fields of MSE / variance of the field over the split; nmse_FIELD is one field's.
+    A failed forecast stays in every mean, as infinite. spread_skill is the spread of the samples over the error of
+    their mean, one where reliable.
+    """
+    variance = np.asarray(metrics.reference_variance(jnp.asarray(truth)))
+    error = np.mean((truth - forecasts.mean) ** 2, axis=tuple(range(1, truth.ndim - 1)))
+    error[~forecasts.ok] = np.inf
+    result = {
+        "nmse": _mean_and_error(np.mean(error / variance, axis=-1)),
+        "mse": _mean_and_error(error.mean(axis=-1)),
+    }
+    for index, field in enumerate(fields):
+        result[f"nmse_{field}"] = _mean_and_error(error[:, index] / variance[index])
+    scale = jnp.asarray(np.sqrt(variance))
+    samples = forecasts.mean[:, None] if forecasts.samples is None else forecasts.samples
+    fair = samples.shape[1] > 1
+    for name in ("crps", "energy_score"):
+        one = partial(_score, name, fair, scale)
+        values = [float(one(jnp.asarray(t), jnp.asarray(s, t.dtype))) for t, s in zip(truth, samples, strict=True)]
+        result[name] = _mean_and_error(np.where(forecasts.ok, np.array(values), np.inf))
+    if fair:
+        pairs = zip(truth, samples, strict=True)
+        terms = [_spread_skill(scale, jnp.asarray(t), jnp.asarray(s, t.dtype)) for t, s in pairs]
+        spreads, squares = (jnp.array(column) for column in zip(*terms, strict=True))
+        ratio = float(metrics.spread_skill_ratio(spreads, squares))
+        result["spread_skill"] = Measurement(ratio if forecasts.ok.all() else np.inf)
+    return result
+
+
+@jax.jit
+def _spread_skill(scale: Any, truth: Any, samples: Any) -> Any:
+    return metrics.spread_skill(truth, samples, field_scale=scale)
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _score(name: str, fair: bool, scale: Any, truth: Any, samples: Any) -> Any:
+    return getattr(metrics, name)(truth, samples, field_scale=scale, fair=fair)
+
+
+def coverage(
+    truth: np.ndarray, forecasts: Forecasts, calibration: Calibration
+) -> tuple[dict[str, Measurement], np.ndarray]:
+    """Empirical coverage and mean width of the calibrated band, and the band scores of the split."""
+    scores = band_scores(truth, forecasts, calibration.floor)
+    covered = np.asarray(is_covered(jnp.asarray(scores), calibration.quantile), float)
+    lower, upper = forecast_band(forecasts, calibration)
+    deviation = np.sqrt(np.asarray(metrics.reference_variance(jnp.asarray(truth))))
+    width = np.mean((upper - lower) / deviation, axis=tuple(range(1, truth.ndim)))
+    return {"coverage": _mean_and_error(covered), "band_width": _mean_and_error(width)}, scores
+
+
+def physics(system: System, other: System, mean: np.ndarray, times: tuple[float, ...]) -> dict[str, Measurement]:
+    """Largest rise of the true energy along a forecast, and residuals of the true dynamics.
+
+    Args:
+      system: the true energy on the learner's grid with the learner's stencil.
+      other: the same with a stencil that no method has seen.
+      mean: forecasts, (n, time, *grid, field).
+      times: times of the frames.
+    Returns:
+      energy_drift (relative to the initial energy), residual_rms, residual_rms_unseen, and for each invariant of the
+      system its largest relative change, such as mass_drift.
+    """
+    one = _physics(system, other, times)
+    values = [one(jnp.asarray(trajectory, float)) for trajectory in mean]
+    rises, seen, unseen, *changes = (np.array(column, float) for column in zip(*values, strict=True))
+    drifts = {f"{name}_drift": change for (name, _), change in zip(system.invariants, changes, strict=True)}
+    return {
+        "energy_drift": _mean_and_error(rises),
+        "residual_rms": _mean_and_error(seen, "1/s"),
+        "residual_rms_unseen": _mean_and_error(unseen, "1/s"),
+        **{name: _mean_and_error(change) for name, change in drifts.items()},
+    }
+
+
+@lru_cache
+def _physics(system: System, other: System, times: tuple[float, ...]) -> Callable[[Any], tuple[Any, ...]]:
+    @jax.jit
+    def one(trajectory: Any) -> tuple[Any, ...]:
+        energy = jax.vmap(partial(total_energy, system.structure, system.density))(trajectory)
+        residuals = []
+        for which in (system, other):
+            values = parameter_values(which, trajectory.dtype)
+            rate = partial(vector_field, which.structure, which.density, parameters=values)
+            residuals.append(jnp.sqrt(jnp.mean(dynamics_residual(rate, trajectory, times) ** 2)))
+        kept = [jax.vmap(function)(trajectory) for _, function in system.invariants]
+        drifts = [jnp.max(jnp.abs(values - values[0])) / jnp.abs(values[0]) for values in kept]
+        return metrics.energy_increase(energy) / energy[0], *residuals, *drifts
+
+    return one
+
+
+@lru_cache
+def _true_roller(system: System, times: Times, substeps: int) -> Callable[[Any], Any]:
+    @jax.jit
+    @jax.vmap
+    def roll(state: Any) -> Any:
+        field = partial(
+            vector_field, system.structure, system.density, parameters=parameter_values(system, state.dtype)
+        )
+        return rollout(lambda x, dt: (rk4_step(field, x, dt), dt), state, jnp.asarray(times), substeps)
+
+    return roll
+
+
+def true_rollout(system: System, initial: np.ndarray, times: Times, substeps: int) -> np.ndarray:
+    """The true energy integrated on the learner's grid: what a perfect energy would reach there."""
+    return in_chunks(_true_roller(system, times, 2 * substeps), CHUNK, initial)

@@ -1,0 +1,1 @@
+"""Pictures and sections that studies share, and the pages of finished studies."""

@@ -1,0 +1,1 @@
+"""The measured spring: its recordings, prior, generator and pictures."""

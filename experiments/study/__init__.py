@@ -1,0 +1,1 @@
+"""The machinery of a study: its record, the loop, the command line."""

@@ -1,0 +1,84 @@
+"""What every command shares: a parser whose complaints are one sentence, overrides, exit codes."""
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from phdme_jax.app.folder import command_line
+from phdme_jax.files import InputError, RunFailed
+
+
+class CommandParser(argparse.ArgumentParser):
+    """An argument parser whose complaints are InputErrors of one sentence and which takes no abbreviations."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(allow_abbrev=False, **settings)
+
+    def error(self, message: str) -> Any:
+        """Raises InputError instead of printing the usage."""
+        raise InputError(f"{message}; see --help")
+
+
+@contextlib.contextmanager
+def user_input() -> Iterator[None]:
+    """Turns a ValueError of the block into an InputError; for blocks that build something from what the user gave."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(str(error)) from error
+
+
+def run_main(function: Callable[[], object], command: str | None = None) -> int:
+    """Runs the body of a command and turns how it ends into an exit code.
+
+    Args:
+      function: the body.
+      command: the command to print after an interruption; the process's own where None.
+
+    Returns:
+      0; 2 after an InputError and 1 after a RunFailed, whose one sentence goes to standard error; 130 after an
+      interruption.
+    """
+    try:
+        function()
+    except InputError as error:
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except RunFailed as error:
+        print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"\ninterrupted; the same command goes on from here: {command or command_line()}", file=sys.stderr)
+        return 130
+    return 0
+
+
+def split_overrides(rest: Sequence[str]) -> dict[str, str]:
+    """`--config.a.b=1` and `--config.a.b 1` as {"a.b": "1"}; anything else is refused."""
+    overrides: dict[str, str] = {}
+    words = iter(rest)
+    for word in words:
+        if not word.startswith("--config."):
+            raise InputError(f"unknown argument {word!r}; see --help")
+        key, sign, value = word.removeprefix("--config.").partition("=")
+        if not sign:
+            value = next(words, "--")
+            if value.startswith("--"):
+                raise InputError(f"--config.{key} has no value; expected --config.{key}=VALUE")
+        overrides[key] = value
+    return overrides
+
+
+def whole_number(least: int) -> Any:
+    """A type of argparse: whole numbers from `least` up."""
+
+    def parse(text: str) -> int:
+        if not text.isascii() or not text.isdigit() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        return int(text)
+
+    return parse

@@ -1,0 +1,132 @@
+"""A run folder and what it says about itself: `config.json`, `environment.json`, one configuration a folder."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from phdme_jax.app.overrides import flatten_config
+from phdme_jax.files import InputError, atomic_write, config_digest, plain, to_json
+
+_PACKAGES = ("phdme_jax", "jax", "jaxlib", "flax", "optax", "diffrax", "equinox", "numpy", "scipy", "matplotlib")
+
+
+def prepare_run_folder(workdir: Path | str, config: Any, command: str | None = None) -> Path:
+    """Makes a run folder with `config.json` and `environment.json`, or finds the one to go on with.
+
+    Call it after everything the user gave has been checked, so that wrong input leaves nothing behind.
+
+    Args:
+      workdir: the folder.
+      config: everything the numbers depend on, seeds and choice of methods aside: those may grow in a later run.
+      command: the command to record; the process's own where None.
+
+    Returns:
+      The folder.
+
+    Raises:
+      InputError: the folder holds a run of another configuration, or cannot be written.
+    """
+    folder, record = Path(workdir), plain(config)
+    text = to_json(record, indent=2) + "\n"
+    path = folder / "config.json"
+    if path.exists():
+        _check_same(folder, record)
+    elif (folder / "results.jsonl").exists():
+        raise InputError(f"{folder}: holds results but no config.json that says whose; choose another --workdir")
+    else:
+        with atomic_write(path) as file:
+            file.write(text.encode("utf-8"))
+    _write_environment(folder / "environment.json", describe_environment(command or command_line()))
+    return folder
+
+
+def command_line() -> str:
+    """The command of this process as it can be typed again."""
+    return shlex.join(["python", *sys.orig_argv[1:]])
+
+
+def describe_environment(command: str) -> dict[str, Any]:
+    """Versions, device, commit and command of this process.
+
+    Args:
+      command: the command that started it.
+
+    Returns:
+      JSON-ready record; `commit` is None outside a git checkout, `changed_files` tells whether it was clean.
+    """
+    import jax
+
+    devices = jax.devices()
+    commit = _git("rev-parse", "HEAD")
+    return {
+        "command": command,
+        "device": f"{len(devices)} x {devices[0].device_kind}",
+        "platform": devices[0].platform,
+        "cpu_count": os.cpu_count(),
+        "commit": commit,
+        "changed_files": None if commit is None else bool(_git("status", "--porcelain", "--untracked-files=no")),
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "versions": {name: _version(name) for name in _PACKAGES},
+        "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _check_same(folder: Path, record: dict[str, Any]) -> None:
+    try:
+        other = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        same = config_digest(other) == config_digest(record)
+    except (OSError, ValueError, AttributeError):
+        raise InputError(f"{folder}: its config.json cannot be read; choose another --workdir or remove it") from None
+    if same:
+        return
+    here, there = flatten_config(record), flatten_config(other)
+    changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
+    words = [f"{key} is {there.get(key, 'absent')} there and {here.get(key, 'absent')} now" for key in changed[:3]]
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    raise InputError(
+        f"{folder}: holds a run of another configuration ({', '.join(words)}{more}); "
+        "choose another --workdir or remove the folder"
+    )
+
+
+def _write_environment(path: Path, environment: dict[str, Any]) -> None:
+    """Keeps what earlier parts of a resumed run were made with under `earlier`, if it differs."""
+    try:
+        previous = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        previous = {}
+    earlier = previous.pop("earlier", [])
+    if previous and {**previous, "started": None} == {**environment, "started": None}:
+        return
+    if previous:
+        environment["earlier"] = [*earlier, previous]
+    with atomic_write(path) as file:
+        file.write((to_json(environment, indent=2) + "\n").encode("utf-8"))
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _git(*arguments: str) -> str | None:
+    """Output of a git command in the checkout this file belongs to; None where it belongs to none."""
+    here = Path(__file__).resolve()
+    try:
+        for words in (("ls-files", "--error-unmatch", here.name), arguments):
+            done = subprocess.run(
+                ["git", *words], cwd=here.parent, capture_output=True, text=True, timeout=10, check=True
+            )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()

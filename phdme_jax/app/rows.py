@@ -1,0 +1,362 @@
+"""Long-format result rows: one JSON object a line in `results.jsonl`, append-only, the last row of a key wins.
+
+A run that is killed and started again writes the same rows again: identical rows are skipped and changed rows replace
+the earlier ones on reading, so that the file may always be appended to and never needs rewriting.
+"""
+
+import dataclasses
+import difflib
+import json
+import math
+import numbers
+import os
+import re
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from phdme_jax.files import InputError
+
+# The vocabulary. A new name is one word in one of these tuples; `name_qualifier` of a listed name needs no entry.
+SYSTEM_NAMES = (
+    "vibrating_string", "spring", "shallow_water_1d", "shallow_water_2d", "mass_spring", "driven_pendulum",
+    "oscillator", "double_oscillator", "circle", "poisson_1d", "darcy_kle", "darcy_nodal", "topology",
+)  # fmt: skip
+METHOD_NAMES = (
+    "reference", "phdme", "phdme_rollout", "phdme_oracle", "diffusion", "diffusion_augmented",
+    "diffusion_physics", "gp_rollout",
+    "gp_dphs_independent", "quadratic_hamiltonian", "neural_ode", "hnn", "fno", "phlearn", "pidm_me", "pidm_se",
+    "pidm_map", "piddm", "pg_diffusion", "cocogen", "flow_matching", "pbfm", "eci", "guidance", "projection",
+    "generate_then_solve", "teacher", "student",
+)  # fmt: skip
+METRIC_NAMES = (
+    "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
+    "energy_error", "mass_drift", "residual_mae", "residual_rms", "relative_residual", "resolve_error",
+    "sliced_wasserstein", "wasserstein", "angle_divergence",
+    "sample_energy_drift", "sample_residual_rms",
+    "spectrum_error", "energy_distance", "compliance_error", "volume_error", "parameter_error", "mass_ratio",
+    "loss", "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",
+    "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",
+    "compile_seconds",
+)  # fmt: skip
+SPLIT_NAMES = ("train", "calibration", "test", "shifted")
+
+# Metrics of which no end is "best": a narrow band is no merit without its coverage, and coverage has a target.
+UNRANKED_METRICS = (
+    "coverage", "band_width", "spread_skill", "evidence_gain", "mass_ratio", "num_parameters", "nfe",
+    "rejection_rate",
+)  # fmt: skip
+HIGHER_IS_BETTER = ("samples_per_second",)
+
+_VOCABULARY = {"system": SYSTEM_NAMES, "method": METHOD_NAMES, "metric": METRIC_NAMES, "split": SPLIT_NAMES}
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultRow:
+    """One number of one run.
+
+    Attributes:
+      experiment: name of the study.
+      system: name of the physical system.
+      method: name of the method; `reference` for the reference data's own value.
+      seed: seed of the run, 0 or more.
+      split: data split the number was measured on.
+      metric: name of the metric.
+      value: the number, finite, or None where the method gave none (it diverged).
+      stderr: standard error of `value` over the n examples, or None.
+      n: number of examples behind `value`.
+      unit: physical unit, "1" where there is none.
+    """
+
+    experiment: str
+    system: str
+    method: str
+    seed: int
+    split: str
+    metric: str
+    value: float | None
+    stderr: float | None
+    n: int
+    unit: str
+
+    def __post_init__(self) -> None:
+        """Refuses what JSON or a table could not carry; raises InputError."""
+        for name in ("experiment", "system", "method", "split", "metric", "unit"):
+            text = getattr(self, name)
+            if not isinstance(text, str) or not text:
+                raise InputError(f"a result row needs text in {name}, got {text!r}")
+        for name in ("seed", "n"):
+            number = getattr(self, name)
+            if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < 0:
+                raise InputError(f"a result row needs a whole number of 0 or more in {name}, got {number!r}")
+        for name in ("value", "stderr"):
+            number = getattr(self, name)
+            if number is None:
+                continue
+            if not isinstance(number, numbers.Real) or isinstance(number, bool) or not math.isfinite(number):
+                raise InputError(f"result rows need a finite number or null as {name} of {self.metric}, got {number!r}")
+
+    @property
+    def key(self) -> tuple[str, str, str, int, str, str]:
+        """What makes two rows the same measurement."""
+        return (self.experiment, self.system, self.method, int(self.seed), self.split, self.metric)
+
+
+ROW_FIELDS = tuple(field.name for field in dataclasses.fields(ResultRow))
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurement:
+    """A value with its unit and, where it is a mean over examples, its standard error."""
+
+    value: float | None
+    unit: str = "1"
+    stderr: float | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Summary:
+    """A metric over seeds.
+
+    Attributes:
+      experiment, system, method, split, metric, unit: as in the rows.
+      mean: mean over the seeds that gave a finite value, or None.
+      standard_deviation: over those seeds, with n - 1 in the denominator; None for fewer than two.
+      num_seeds: seeds that gave a finite value.
+      num_failed: seeds that gave none.
+      n: smallest and largest number of examples behind a seed's value.
+    """
+
+    experiment: str
+    system: str
+    method: str
+    split: str
+    metric: str
+    unit: str
+    mean: float | None
+    standard_deviation: float | None
+    num_seeds: int
+    num_failed: int
+    n: tuple[int, int]
+
+
+def finite_or_none(value: object) -> float | None:
+    """The number as a Python float, or None where it is missing, NaN or infinite."""
+    number = None if value is None else float(value)  # type: ignore[arg-type]
+    return number if number is not None and math.isfinite(number) else None
+
+
+def check_name(kind: str, name: str) -> None:
+    """Checks a name of a row against the vocabulary.
+
+    A name is known if it is listed or extends a listed one by `_qualifier`, unless it looks like a slip of another.
+
+    Args:
+      kind: `system`, `method`, `metric` or `split`.
+      name: the name.
+
+    Raises:
+      InputError: the name is unknown; the message names the nearest ones.
+    """
+    known = _VOCABULARY[kind]
+    if name in known:
+        return
+    others = [entry for entry in known if not name.startswith(entry + "_")]
+    slips = difflib.get_close_matches(name, others, n=3, cutoff=0.9)
+    if len(others) < len(known) and not slips and re.fullmatch(r"[a-z0-9_]+", name):
+        return
+    nearest = slips or difflib.get_close_matches(name, known, n=3, cutoff=0.0)
+    raise InputError(
+        f"unknown {kind} {name!r} in a result row; expected a name such as {', '.join(nearest)}, "
+        f"or add the name to {kind.upper()}_NAMES in experiments/results.py"
+    )
+
+
+def read_rows(path: Path | str) -> list[ResultRow]:
+    """Reads the rows of a result file, the last one of every key, in order of first appearance.
+
+    A last line cut off by a kill is left out.
+
+    Args:
+      path: the `results.jsonl`; a missing file holds no rows.
+
+    Raises:
+      InputError: a line other than a cut-off last one is not a row.
+    """
+    path = Path(path)
+    if not path.exists():
+        return []
+    rows: dict[tuple, ResultRow] = {}
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    lines = text.split("\n")
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = _parse_row(line)
+        except (InputError, ValueError) as error:
+            if number == len(lines):
+                continue
+            raise InputError(f"{path}: line {number} is not a result row ({error}); remove the line") from None
+        rows[row.key] = row
+    return list(rows.values())
+
+
+def append_rows(path: Path | str, rows: Iterable[ResultRow]) -> int:
+    """Appends rows in a single write; rows the file already holds with the same values are skipped.
+
+    Args:
+      path: the `results.jsonl`; made if missing.
+      rows: the rows.
+
+    Returns:
+      Number of rows written.
+
+    Raises:
+      InputError: a name outside the vocabulary; nothing is written then.
+    """
+    path = Path(path)
+    rows = list(rows)
+    for row in rows:
+        for kind in _VOCABULARY:
+            check_name(kind, getattr(row, kind))
+    present = {row.key: row for row in read_rows(path)}
+    fresh = []
+    for row in rows:
+        if present.get(row.key) != row:
+            present[row.key] = row
+            fresh.append(row)
+    if not fresh:
+        return 0
+    _mend_last_line(path)
+    payload = "".join(_format_row(row) + "\n" for row in fresh).encode("utf-8")
+    with path.open("ab", buffering=0) as file:
+        file.write(payload)
+        file.flush()
+        os.fsync(file.fileno())
+    return len(fresh)
+
+
+@dataclasses.dataclass(frozen=True)
+class ResultsWriter:
+    """Where a study puts its numbers: a result file and the name of the experiment."""
+
+    path: Path
+    experiment: str
+
+    def record(
+        self, system: str, method: str, seed: int, split: str, measurements: Mapping[str, Measurement], n: int
+    ) -> int:
+        """Appends one row for every measurement; non-finite values become null.
+
+        Args:
+          system: name of the system.
+          method: name of the method.
+          seed: seed of the run.
+          split: data split.
+          measurements: metric name -> measurement.
+          n: number of examples behind every value.
+
+        Returns:
+          Number of rows written.
+        """
+        rows = [
+            ResultRow(
+                self.experiment, system, method, int(seed), split, metric,
+                finite_or_none(measurement.value), finite_or_none(measurement.stderr), int(n), measurement.unit,
+            )
+            for metric, measurement in measurements.items()
+        ]  # fmt: skip
+        return append_rows(self.path, rows)
+
+    def rows(self) -> list[ResultRow]:
+        """The rows of this experiment so far."""
+        return [row for row in read_rows(self.path) if row.experiment == self.experiment]
+
+    def has(self, system: str, method: str, seed: int, split: str, metrics: Sequence[str] = ()) -> bool:
+        """Whether the file holds these metrics of this run (any, where none are named), so that they may be skipped."""
+        found = {
+            row.metric
+            for row in self.rows()
+            if (row.system, row.method, row.seed, row.split) == (system, method, seed, split)
+        }
+        return bool(found) and set(metrics) <= found
+
+
+def aggregate(rows: Iterable[ResultRow]) -> list[Summary]:
+    """Mean and standard deviation over seeds, for every experiment, system, method, split, metric and unit.
+
+        mean = Σ v_s / S,   sd² = Σ (v_s − mean)² / (S − 1)
+
+    Args:
+      rows: result rows; the last of a key wins.
+
+    Returns:
+      Summaries in the order of the vocabulary: system, split, method, metric.
+    """
+    latest = {row.key: row for row in rows}
+    groups: dict[tuple[str, ...], list[ResultRow]] = {}
+    for row in latest.values():
+        group = (row.experiment, row.system, row.split, row.method, row.metric, row.unit)
+        groups.setdefault(group, []).append(row)
+    return [_summarise(groups[group]) for group in sorted(groups, key=_sort_key)]
+
+
+def _summarise(rows: list[ResultRow]) -> Summary:
+    first = rows[0]
+    # Summing in the order of the seeds makes the digits independent of the order of the lines.
+    values = [row.value for row in sorted(rows, key=lambda row: row.seed) if row.value is not None]
+    return Summary(
+        first.experiment, first.system, first.method, first.split, first.metric, first.unit,
+        mean=statistics.fmean(values) if values else None,
+        standard_deviation=statistics.stdev(values) if len(values) > 1 else None,
+        num_seeds=len(values),
+        num_failed=len(rows) - len(values),
+        n=(min(row.n for row in rows), max(row.n for row in rows)),
+    )  # fmt: skip
+
+
+def _sort_key(group: tuple[str, ...]) -> tuple:
+    experiment, system, split, method, metric, unit = group
+    words = (("system", system), ("split", split), ("method", method), ("metric", metric))
+    places = [vocabulary_place(kind, name) for kind, name in words]
+    return (experiment, *places, unit)
+
+
+def vocabulary_place(kind: str, name: str) -> tuple[int, str]:
+    """Sort key of a name: where it is listed, a qualified one right after its longest listed beginning, others last."""
+    vocabulary = _VOCABULARY[kind]
+    roots = [entry for entry in vocabulary if name == entry or name.startswith(entry + "_")]
+    return (vocabulary.index(max(roots, key=len)) if roots else len(vocabulary), name)
+
+
+def _parse_row(line: str) -> ResultRow:
+    fields = json.loads(line)
+    if not isinstance(fields, dict) or set(fields) != set(ROW_FIELDS):
+        raise InputError(f"expected the fields {', '.join(ROW_FIELDS)}")
+    return ResultRow(**fields)
+
+
+def _format_row(row: ResultRow) -> str:
+    fields = dataclasses.asdict(row)
+    for name in ("value", "stderr"):
+        fields[name] = None if fields[name] is None else float(fields[name])
+    fields["seed"], fields["n"] = int(fields["seed"]), int(fields["n"])
+    return json.dumps(fields, allow_nan=False)
+
+
+def _mend_last_line(path: Path) -> None:
+    """Ends the file with a newline: completes a whole last line, cuts off half a one."""
+    if not path.exists():
+        return
+    content = path.read_bytes()
+    if not content or content.endswith(b"\n"):
+        return
+    start = content.rfind(b"\n") + 1
+    try:
+        _parse_row(content[start:].decode("utf-8"))
+    except ValueError:
+        os.truncate(path, start)
+    else:
+        with path.open("ab", buffering=0) as file:
+            file.write(b"\n")

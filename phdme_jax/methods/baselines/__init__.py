@@ -1,0 +1,1 @@
+"""What the methods are compared with: networks trained on the observed trajectories, and other packages."""

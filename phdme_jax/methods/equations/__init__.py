@@ -1,0 +1,1 @@
+"""Generative models of fields that obey known equations."""

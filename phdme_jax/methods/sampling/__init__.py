@@ -1,0 +1,1 @@
+"""Constraints while and after sampling; nothing is trained."""

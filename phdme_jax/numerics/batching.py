@@ -1,0 +1,63 @@
+"""Functions of one example applied to many: slices of one shape, one trace, threads on a CPU."""
+
+import math
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import jax
+import numpy as np
+
+
+def in_chunks(function: Callable[..., Any], size: int, *arrays: Any, workers: int = 1) -> Any:
+    """Apply a jitted function of many to slices of at most `size` along the first axis; one shape, one trace.
+
+    More than one worker take as many slices at a time, each on its own thread.
+    """
+    count = arrays[0].shape[0]
+
+    def chunk(start: int) -> Any:
+        index = np.minimum(np.arange(start, start + size), count - 1)
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: count - start], function(*(a[index] for a in arrays)))
+
+    results, rest = [chunk(0)], range(size, count, size)  # the first one compiles
+    if workers == 1:
+        results += map(chunk, rest)
+    else:
+        pool = ThreadPoolExecutor(workers)
+        try:
+            results += pool.map(chunk, rest)
+        finally:  # an interruption waits for the slices in hand alone
+            pool.shutdown(cancel_futures=True)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+
+
+def chunk_size() -> int:
+    """Examples at a time: few where networks are to stay in the caches of a CPU, many for an accelerator."""
+    return 32 if jax.default_backend() == "cpu" else 256
+
+
+def num_workers() -> int:
+    """Threads that draw examples: as many as there are processors for this process, one for an accelerator."""
+    if jax.default_backend() != "cpu":
+        return 1
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def for_many(one: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of one example for many: one after the other on a CPU, whose caches hold one, else side by side."""
+    if jax.default_backend() == "cpu":
+        return jax.jit(lambda *examples: jax.lax.map(lambda example: one(*example), examples))
+    return jax.jit(jax.vmap(one))
+
+
+def timed(function: Callable, *parts: Any) -> tuple[np.ndarray, float]:
+    """Values in chunks, float64, and seconds an example of a full chunk without compilation."""
+    size = chunk_size()
+    in_chunks(function, size, *(part[:1] for part in parts))  # compiles: slices are padded to one shape
+    began = time.perf_counter()
+    values = in_chunks(function, size, *parts)
+    computed = size * math.ceil(len(parts[0]) / size)
+    return np.asarray(values, np.float64), (time.perf_counter() - began) / computed

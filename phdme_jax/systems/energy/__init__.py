@@ -1,0 +1,1 @@
+"""Systems with an energy, which move in time."""

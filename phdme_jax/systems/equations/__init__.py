@@ -1,0 +1,1 @@
+"""Known equations of fields."""

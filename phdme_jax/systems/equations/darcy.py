@@ -1,0 +1,348 @@
+"""Darcy flow in a unit square whose log permeability is a Gaussian field: two discretisations of one problem.
+
+    -div(K grad p) = f,   n . grad p = 0 on the boundary,   int p = 0
+    K = exp(G),   Cov[G(x), G(x')] = exp(-|x - x'| / length),   f = +10 and -10 in two opposite corners
+
+`darcy_kle` is the discretisation of the literature: the equation multiplied out at all nodes, one-sided stencils at the
+ends, more equations than unknowns, solved by least squares, so that its data have a residual of their own.
+`darcy_nodal` balances the fluxes of the cells around the nodes: as many equations as unknowns, a residual of rounding.
+Source: Bastek, Sun, Kochmann (2024), arXiv 2403.14404, section 4.1; Zhu and Zabaras (2018), J. Comput. Phys. 366.
+"""
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from phdme_jax.numerics import block_tridiagonal
+from phdme_jax.numerics.grid import Grid
+from phdme_jax.numerics.stencils import closed_matrix
+from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
+
+CORNER = 0.125  # side of the squares that water is pumped into and out of
+RATE = 10.0
+REACH = 3  # nodes that the one-sided second difference reaches to
+
+
+@lru_cache
+def karhunen_loeve(num_points: int, length: float, num_modes: int) -> np.ndarray:
+    """Leading modes of the covariance exp(-|x - x'| / length) on a square grid, each times its standard deviation.
+
+    The covariance is even about both middles of the square, so that its eigenvectors are found among the functions of
+    each parity, four problems of a quarter of the size.
+
+    Args:
+      num_points: nodes along each side of the unit square, ends included.
+      length: correlation length.
+      num_modes: modes to keep.
+    Returns:
+      modes, shape (points, points, mode), of decreasing variance.
+    Raises:
+      ValueError: more modes than nodes.
+    """
+    if not 1 <= num_modes <= num_points**2:
+        raise ValueError(f"expected between 1 and {num_points**2} modes, got {num_modes}")
+    line = np.linspace(0.0, 1.0, num_points)
+    apart = (line[:, None] - line) ** 2
+    covariance = np.exp(-np.sqrt(apart[:, None, :, None] + apart[None, :, None, :]) / length)
+    half = np.eye(num_points)[: (num_points + 1) // 2]
+    bases = [half + half[:, ::-1], (half - half[:, ::-1])[: num_points // 2]]
+    bases = [basis / np.linalg.norm(basis, axis=1, keepdims=True) for basis in bases]
+    values, modes = [], []
+    for rows in bases:
+        for columns in bases:
+            small = np.einsum("ai,ijkl->ajkl", rows, covariance, optimize=True)
+            small = np.einsum("bj,ajkl,ck,dl->abcd", columns, small, rows, columns, optimize=True)
+            size = rows.shape[0] * columns.shape[0]
+            value, vector = np.linalg.eigh(small.reshape(size, size))
+            vector = vector.reshape(rows.shape[0], columns.shape[0], size)[..., -num_modes:]
+            values.append(value[-num_modes:])
+            modes.append(np.einsum("ai,bj,abm->ijm", rows, columns, vector, optimize=True))
+    value, mode = np.concatenate(values), np.concatenate(modes, axis=-1)
+    order = np.argsort(-value)[:num_modes]
+    return mode[..., order] * np.sqrt(value[order])
+
+
+def corner_source(num_points: int) -> np.ndarray:
+    """Rate f at the nodes: 10 within 0.125 of the corner (0, 0) and -10 within 0.125 of (1, 1), shape (points, points).
+
+    Nodes belong to a corner by their index: an eighth of them along each side.
+    """
+    count = round(CORNER * num_points)
+    if count < 1:
+        raise ValueError(f"expected at least {round(0.5 / CORNER) + 1} points, got {num_points}; try 32")
+    source = np.zeros((num_points, num_points))
+    source[:count, :count] = RATE
+    source[-count:, -count:] = -RATE
+    return source
+
+
+def _draw_permeability(key: Array, num_points: int, length: float, num_modes: int) -> Float[Array, "x y"]:
+    modes = jnp.asarray(karhunen_loeve(num_points, length, num_modes))
+    return jnp.exp(modes @ jax.random.normal(key, (num_modes,), modes.dtype))
+
+
+def _along(matrix: np.ndarray, field: Float[Array, "x y"], axis: int) -> Float[Array, "x y"]:
+    table = jnp.asarray(matrix, field.dtype)
+    # differences by h^2: the rounded products that accelerators offer by default would leave noise alone
+    exact = partial(jnp.matmul, precision="highest")
+    return exact(table, field) if axis == 0 else exact(field, table.T)
+
+
+def centred(pressure: Float[Array, "x y"]) -> Float[Array, "x y"]:
+    """The pressure less its mean by the trapezoid rule."""
+    line = np.ones(pressure.shape[0])
+    line[[0, -1]] = 0.5
+    weights = jnp.asarray(np.outer(line, line) / line.sum() ** 2, pressure.dtype)
+    return pressure - jnp.sum(weights * pressure)
+
+
+# ---- the multiplied-out equation, by least squares
+
+
+def _operator(pressure: Array, permeability: Array) -> tuple[Array, Array, Array]:
+    """div(K grad p) multiplied out at all nodes, negative; and the outward slopes of p at the nodes of the boundary."""
+    num_points = pressure.shape[0]
+    first, second = (closed_matrix(num_points, 1.0 / (num_points - 1), order) for order in (1, 2))
+    slopes = [_along(first, pressure, axis) for axis in (0, 1)]
+    terms = [
+        permeability * _along(second, pressure, axis) + _along(first, permeability, axis) * slopes[axis]
+        for axis in (0, 1)
+    ]
+    outward = np.zeros(num_points)
+    outward[[0, -1]] = -1.0, 1.0
+    side = jnp.asarray(outward, pressure.dtype)
+    return -(terms[0] + terms[1]), side[:, None] * slopes[0], side * slopes[1]
+
+
+def kle_residual(fields: Float[Array, "x y 2"], source: np.ndarray) -> Residuals:
+    """Residuals at all nodes: the equation, and the outward slopes on the sides across x and across y, zero inside."""
+    balance, across_x, across_y = _operator(fields[..., 0], fields[..., 1])
+    return {"balance": balance - jnp.asarray(source, fields.dtype), "slope_x": across_x, "slope_y": across_y}
+
+
+def solve_kle(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) -> Float[Array, "x y"]:
+    """Pressure that is best in the least-squares sense of all equations and slopes, with mean zero.
+
+        min_p  |A p - f|^2,   A = [-(K D2 + K_x D1) ...; outward slopes],   by  A^T A p = A^T f
+
+    The normal equations are block tridiagonal in pairs of grid rows. A constant is left free by every equation, so that
+    one node may be tied and the mean taken out afterwards. One step of refinement.
+
+    Args:
+      permeability: K at the nodes of a square grid with an even number of them along each side.
+      source: f.
+    Returns:
+      p, shape of K.
+    Raises:
+      ValueError: odd number of nodes, or single precision: the normal equations square the condition number, so that
+        not a digit would be left.
+    """
+    if permeability.dtype != jnp.float64:
+        raise ValueError(f"expected float64, got {permeability.dtype}; try jax.config.update('jax_enable_x64', True)")
+    num_points = permeability.shape[0]
+    if num_points % 2 or num_points < 2 * REACH:
+        raise ValueError(f"expected an even number of points, at least {2 * REACH}, got {num_points}; try 32")
+    bands = _normal_bands(permeability).at[0, 0, 0, REACH].multiply(2.0)
+    pairs = bands.reshape(num_points // 2, 2, *bands.shape[1:])
+    factor = block_tridiagonal.factorise(pairs, _pair_blocks)
+    forward = lambda pressure: _operator(pressure, permeability)  # noqa: E731
+    transpose = jax.linear_transpose(forward, jax.ShapeDtypeStruct(permeability.shape, permeability.dtype))
+    nothing = jnp.zeros_like(permeability)
+
+    def improved(pressure: Array) -> Array:
+        balance, across_x, across_y = forward(pressure)
+        (right,) = transpose((source - balance, -across_x, -across_y))
+        right = right.reshape(num_points // 2, 2 * num_points)
+        return pressure + block_tridiagonal.solve(factor, right).reshape(pressure.shape)
+
+    pressure = nothing
+    for _ in range(2):
+        pressure = improved(pressure)
+    return centred(pressure)
+
+
+def _bands(matrix: np.ndarray) -> np.ndarray:
+    """Entries M[i, i + offset] at [i, offset + REACH], zero beyond the ends."""
+    wide = np.pad(matrix, ((0, 0), (REACH, REACH)))
+    return np.stack([wide[row, row : row + 2 * REACH + 1] for row in range(len(matrix))])
+
+
+def _later(values: Array, by: int) -> Array:
+    """Entries i + by of the first axis in the place of entries i, zero beyond the ends."""
+    wide = jnp.pad(values, [(REACH, REACH)] + [(0, 0)] * (values.ndim - 1))
+    return wide[REACH + by : REACH + by + len(values)]
+
+
+def _gram(bands: Float[Array, "line offset other"]) -> Float[Array, "line apart other"]:
+    """Entries (M^T M)[i, i - apart] for apart from 0 to REACH, of the bands of M."""
+
+    def entries(apart: int) -> Array:
+        return sum(
+            (_later(bands[:, REACH - e] * bands[:, REACH - apart - e], e) for e in range(-REACH, REACH + 1 - apart)),
+            start=jnp.zeros_like(bands[:, 0]),
+        )
+
+    return jnp.stack([entries(apart) for apart in range(REACH + 1)], axis=1)
+
+
+def _normal_bands(permeability: Float[Array, "x y"]) -> Float[Array, "x apart y offset"]:
+    """A^T A between the nodes (x, y) and (x - apart, y + offset - REACH), the part of it that symmetry leaves.
+
+    A = E + T,   E[(r, c), (s, c)] = across x,   T[(r, c), (r, d)] = along y;   the slopes add a tie at the ends
+    A^T A = E^T E + T^T T + E^T T + T^T E
+    """
+    num_points, dtype = permeability.shape[0], permeability.dtype
+    matrices = [closed_matrix(num_points, 1.0 / (num_points - 1), order) for order in (1, 2)]
+    grows = [_along(matrices[0], permeability, axis) for axis in (0, 1)]
+    first, second = (jnp.asarray(_bands(matrix), dtype)[:, :, None] for matrix in matrices)
+
+    def of_line(coefficient: Array, growth: Array) -> Array:
+        return -(second * coefficient[:, None] + first * growth[:, None])
+
+    across = of_line(permeability, grows[0])  # [x, offset, y]
+    along = of_line(permeability.T, grows[1].T)  # [y, offset, x]
+    tie = _gram(first.at[1:-1].set(0.0))
+    across_twice, along_twice = _gram(across) + tie, _gram(along) + tie
+
+    def entries(apart: int, offset: int) -> Array:
+        total = _later(across[:, REACH + apart] * along[:, REACH + offset].T, -apart)
+        total = total + _later(along[:, REACH - offset] * across[:, REACH - apart].T, offset).T
+        if offset == 0:
+            total = total + across_twice[:, apart]
+        if apart == 0:
+            total = total + _later(along_twice[:, abs(offset)], max(offset, 0)).T
+        return total
+
+    offsets = range(-REACH, REACH + 1)
+    return jnp.stack(
+        [jnp.stack([entries(apart, offset) for offset in offsets], axis=-1) for apart in range(REACH + 1)], axis=1
+    )
+
+
+def _dense(bands: Float[Array, "line offset"]) -> Float[Array, "line line"]:
+    """The matrix of these bands: rows that are one entry too long, cut anew, shift by one from line to line."""
+    size, width = bands.shape
+    long_rows = jnp.pad(bands, ((0, 0), (0, size + 1 - width))).reshape(-1)
+    return long_rows[REACH : REACH + size * size].reshape(size, size)
+
+
+def _pair_blocks(bands: Float[Array, "2 apart y offset"]) -> tuple[Array, Array]:
+    """Blocks of A^T A for a pair of grid rows: with itself and with the pair before; shape (2 y, 2 y)."""
+    upper, lower = jax.vmap(jax.vmap(_dense))(bands)
+    # of blocks on the diagonal only the lower triangle is read
+    diagonal = jnp.block([[upper[0], jnp.zeros_like(upper[0])], [lower[1], lower[0]]])
+    return diagonal, jnp.block([[upper[2], upper[1]], [lower[3], lower[2]]])
+
+
+# ---- balance of fluxes around the nodes
+
+
+def _face_flux(pressure: Array, permeability: Array, axis: int) -> Array:
+    """Flux -K dp/dx through the faces between neighbouring nodes along an axis, K their mean."""
+    spacing = 1.0 / (pressure.shape[0] - 1)
+    first, last = (jnp.take(permeability, rows, axis) for rows in _neighbours(pressure.shape[0]))
+    return -0.5 * (first + last) * jnp.diff(pressure, axis=axis) / spacing
+
+
+def _neighbours(num_points: int) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(num_points - 1), np.arange(1, num_points)
+
+
+def _cell_width(num_points: int) -> np.ndarray:
+    """Widths of the cells around the nodes: half a spacing at both ends."""
+    width = np.full(num_points, 1.0 / (num_points - 1))
+    width[[0, -1]] *= 0.5
+    return width
+
+
+def nodal_residual(fields: Float[Array, "x y 2"], source: np.ndarray) -> Residuals:
+    """Outflow of the cell around each node by its area, less what is pumped in; no flux through the boundary."""
+    pressure, permeability = fields[..., 0], fields[..., 1]
+    width = jnp.asarray(_cell_width(pressure.shape[0]), fields.dtype)
+    outflow = jnp.zeros_like(pressure)
+    for axis in (0, 1):
+        flux = _face_flux(pressure, permeability, axis)
+        change = jnp.diff(jnp.pad(flux, [(1, 1) if other == axis else (0, 0) for other in (0, 1)]), axis=axis)
+        outflow = outflow + change / (width[:, None] if axis == 0 else width)
+    return {"balance": outflow - jnp.asarray(source, fields.dtype)}
+
+
+def solve_nodal(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) -> Float[Array, "x y"]:
+    """Pressure at which the fluxes balance in every cell, with mean zero.
+
+    Args:
+      permeability: K at the nodes of a square grid, positive.
+      source: f, whose integral over the cells vanishes.
+    Returns:
+      p, shape of K.
+    """
+    num_points, dtype = permeability.shape[0], permeability.dtype
+    spacing, width = 1.0 / (num_points - 1), jnp.asarray(_cell_width(num_points), dtype)
+    # conductance of each face: mean K times the width of the face over the distance of the nodes
+    down = 0.5 * (permeability[1:] + permeability[:-1]) * width / spacing
+    right = 0.5 * (permeability[:, 1:] + permeability[:, :-1]) * width[:, None] / spacing
+    total = jnp.pad(down, ((1, 0), (0, 0))) + jnp.pad(down, ((0, 1), (0, 0)))
+    total = total + jnp.pad(right, ((0, 0), (1, 0))) + jnp.pad(right, ((0, 0), (0, 1)))
+    diagonal = jax.vmap(lambda own, side: jnp.diag(own) - jnp.diag(side, 1) - jnp.diag(side, -1))(total, right)
+    below = -jax.vmap(jnp.diag)(jnp.pad(down, ((1, 0), (0, 0))))
+    factor = block_tridiagonal.factorise((diagonal.at[0, 0, 0].multiply(2.0), below))
+    balance = source * width[:, None] * width
+    pressure = block_tridiagonal.solve(factor, balance)
+    return centred(pressure)
+
+
+Solver = Callable[[Array, Array], Array]
+
+
+def _make(name: str, residual: Callable[[Array, np.ndarray], Residuals], solver: Solver, options: dict) -> Equations:
+    num_points = options["num_points"]
+    source = corner_source(num_points)
+
+    def with_pressure(permeability: Array) -> Array:
+        pressure = solver(permeability, jnp.asarray(source, permeability.dtype))
+        return jnp.stack([pressure, permeability], axis=-1)
+
+    def draw(key: Array) -> Sample:
+        return unconditional(with_pressure(_draw_permeability(key, **options)))
+
+    return Equations(
+        name=name,
+        grid=Grid((num_points, num_points), (1.0, 1.0)),
+        fields=("pressure", "permeability"),
+        units=("1", "1"),
+        residual=lambda fields, condition: residual(fields, source),
+        draw=draw,
+        resolve=lambda fields, condition: with_pressure(fields[..., 1]),
+    )
+
+
+def make_darcy_kle(num_points: int = 64, length: float = 0.1, num_modes: int = 64) -> Equations:
+    """Darcy flow as in the literature: the equation multiplied out, solved by least squares.
+
+    Args:
+      num_points: nodes along each side, even.
+      length: correlation length of the log permeability.
+      num_modes: modes of it that are kept.
+    Returns:
+      the equations; fields pressure and permeability, drawn in float64 where that is enabled.
+    """
+    options = {"num_points": num_points, "length": length, "num_modes": num_modes}
+    return _make("darcy_kle", kle_residual, solve_kle, options)
+
+
+def make_darcy_nodal(num_points: int = 64, length: float = 0.1, num_modes: int = 64) -> Equations:
+    """The same flow by balance of fluxes around the nodes.
+
+    Args:
+      num_points: nodes along each side.
+      length: correlation length of the log permeability.
+      num_modes: modes of it that are kept.
+    Returns:
+      the equations; fields pressure and permeability.
+    """
+    options = {"num_points": num_points, "length": length, "num_modes": num_modes}
+    return _make("darcy_nodal", nodal_residual, solve_nodal, options)

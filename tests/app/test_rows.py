@@ -1,0 +1,190 @@
+"""Result rows: round trips, what is refused, idempotence, truncation, aggregation by hand."""
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phdme_jax.app.rows import (  # fmt: skip
+    METHOD_NAMES,
+    METRIC_NAMES,
+    ROW_FIELDS,
+    SPLIT_NAMES,
+    SYSTEM_NAMES,
+    Measurement,
+    ResultRow,
+    ResultsWriter,
+    aggregate,
+    append_rows,
+    check_name,
+    read_rows,
+)
+from phdme_jax.files import InputError
+
+
+def row(**changes) -> ResultRow:
+    fields = {
+        "experiment": "demo", "system": "oscillator", "method": "phdme", "seed": 0, "split": "test", "metric": "mse",
+        "value": 0.5, "stderr": 0.1, "n": 8, "unit": "m²",
+    }  # fmt: skip
+    return ResultRow(**{**fields, **changes})
+
+
+def test_fields_are_those_of_the_format():
+    names = ("experiment", "system", "method", "seed", "split", "metric", "value", "stderr", "n", "unit")
+    assert names == ROW_FIELDS
+
+
+@settings(deadline=None, max_examples=25)
+@given(
+    value=st.none() | st.floats(allow_nan=False, allow_infinity=False),
+    seed=st.integers(0, 2**31),
+    unit=st.text(min_size=1, max_size=5).filter(lambda text: text.isprintable()),
+)
+def test_every_row_survives_the_file_exactly(tmp_path_factory, value, seed, unit):
+    path = tmp_path_factory.mktemp("rows") / "results.jsonl"
+    given_row = row(value=value, seed=seed, unit=unit)
+    assert append_rows(path, [given_row]) == 1
+    assert read_rows(path) == [given_row]
+
+
+def test_numpy_numbers_become_plain_json(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_rows(path, [row(value=np.float32(0.25), seed=np.int64(3), n=np.int32(7), stderr=None)])
+    line = json.loads(path.read_text())
+    assert (line["value"], line["seed"], line["n"], line["stderr"]) == (0.25, 3, 7, None)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"value": math.nan}, {"value": math.inf}, {"stderr": math.nan}, {"value": "0.5"}, {"value": True},
+        {"seed": -1}, {"seed": 1.0}, {"seed": True}, {"n": -1}, {"unit": ""}, {"metric": None},
+    ],
+)  # fmt: skip
+def test_malformed_rows_are_refused(changes):
+    with pytest.raises(InputError, match=f"in {next(iter(changes))}|as {next(iter(changes))}"):
+        row(**changes)
+
+
+def test_nothing_is_written_when_one_row_is_wrong(tmp_path):
+    path = tmp_path / "results.jsonl"
+    with pytest.raises(InputError, match="unknown metric 'msee'"):
+        append_rows(path, [row(), row(metric="msee")])
+    assert not path.exists()
+
+
+def test_vocabulary_knows_the_house_names_and_has_room_to_grow():
+    for kind, names in (
+        ("system", SYSTEM_NAMES), ("method", METHOD_NAMES), ("metric", METRIC_NAMES), ("split", SPLIT_NAMES),
+    ):  # fmt: skip
+        assert len(set(names)) == len(names)
+        for name in names:
+            check_name(kind, name)
+    check_name("method", "phdme_no_weighting")
+    check_name("metric", "residual_mae_fourth_order")
+    check_name("split", "shifted_amplitude")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "nearest"),
+    [("method", "diffusion_augmentd", "diffusion_augmented"), ("metric", "msee", "mse"), ("split", "tests", "test")],
+)
+def test_a_slip_of_the_pen_is_refused_with_the_name_meant(kind, name, nearest):
+    with pytest.raises(InputError, match=f"unknown {kind} '{name}'.*{nearest}.*{kind.upper()}_NAMES"):
+        check_name(kind, name)
+
+
+def test_a_run_started_again_changes_nothing_and_a_changed_value_replaces(tmp_path):
+    path = tmp_path / "results.jsonl"
+    rows = [row(seed=seed) for seed in range(3)]
+    append_rows(path, rows)
+    content = path.read_bytes()
+    assert append_rows(path, rows) == 0
+    assert path.read_bytes() == content
+    assert append_rows(path, [row(seed=1, value=0.9)]) == 1
+    assert [r.value for r in read_rows(path)] == [0.5, 0.9, 0.5]
+    assert [r.seed for r in read_rows(path)] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("cut", [1, 20, 90])
+def test_a_cut_off_last_line_is_left_out_and_mended(tmp_path, cut):
+    path = tmp_path / "results.jsonl"
+    rows = [row(seed=seed) for seed in range(3)]
+    append_rows(path, rows)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: -1 - cut])
+    assert read_rows(path) == rows[:2]
+    assert append_rows(path, rows) == 1
+    assert path.read_bytes() == whole
+
+
+def test_a_last_line_that_only_lacks_its_newline_counts(tmp_path):
+    path = tmp_path / "results.jsonl"
+    rows = [row(seed=0), row(seed=1)]
+    append_rows(path, rows)
+    path.write_bytes(path.read_bytes()[:-1])
+    assert read_rows(path) == rows
+    append_rows(path, [row(seed=2)])
+    assert read_rows(path) == [*rows, row(seed=2)]
+
+
+def test_a_broken_line_in_the_middle_is_named(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_rows(path, [row(seed=0)])
+    path.write_text('{"experiment": 1}\n' + path.read_text())
+    with pytest.raises(InputError, match="line 1 is not a result row"):
+        read_rows(path)
+
+
+def test_writer_turns_divergence_into_null_and_knows_what_is_done(tmp_path):
+    writer = ResultsWriter(tmp_path / "results.jsonl", "demo")
+    assert not writer.has("oscillator", "hnn", 0, "test")
+    writer.record("oscillator", "hnn", 0, "test", {"mse": Measurement(math.nan, "m²"), "nfe": Measurement(40)}, n=4)
+    assert [(r.metric, r.value, r.unit) for r in writer.rows()] == [("mse", None, "m²"), ("nfe", 40.0, "1")]
+    assert writer.has("oscillator", "hnn", 0, "test", ["mse", "nfe"])
+    assert not writer.has("oscillator", "hnn", 0, "test", ["mse", "crps"])
+    assert not writer.has("oscillator", "hnn", 1, "test")
+
+
+def test_aggregate_by_hand():
+    rows = [row(seed=seed, value=value, n=n) for seed, value, n in ((0, 1.0, 8), (1, 2.0, 8), (2, 6.0, 9))]
+    (summary,) = aggregate(rows)
+    assert summary.mean == 3.0
+    assert summary.standard_deviation == pytest.approx(math.sqrt((4 + 1 + 9) / 2), rel=1e-15)
+    assert (summary.num_seeds, summary.num_failed, summary.n, summary.unit) == (3, 0, (8, 9), "m²")
+
+
+def test_aggregate_counts_failures_and_does_not_average_them():
+    summaries = aggregate([row(value=None), row(seed=1, value=4.0), row(method="hnn", value=None)])
+    assert [(s.method, s.mean, s.standard_deviation, s.num_seeds, s.num_failed) for s in summaries] == [
+        ("phdme", 4.0, None, 1, 1), ("hnn", None, None, 0, 1),
+    ]  # fmt: skip
+
+
+def test_aggregate_keeps_apart_what_differs_and_orders_by_vocabulary():
+    rows = [
+        row(split="shifted"), row(method="fno"), row(method="phdme_b"), row(), row(metric="crps"),
+        row(unit="1", metric="rmse"), row(experiment="other"), row(value=7.0),
+    ]  # fmt: skip
+    summaries = aggregate(rows)
+    assert [(s.experiment, s.split, s.method, s.metric) for s in summaries] == [
+        ("demo", "test", "phdme", "mse"), ("demo", "test", "phdme", "rmse"), ("demo", "test", "phdme", "crps"),
+        ("demo", "test", "phdme_b", "mse"), ("demo", "test", "fno", "mse"), ("demo", "shifted", "phdme", "mse"),
+        ("other", "test", "phdme", "mse"),
+    ]  # fmt: skip
+    assert summaries[0].mean == 7.0, "the last row of a key wins"
+
+
+def test_aggregate_does_not_depend_on_the_order_of_seeds():
+    rows = [row(seed=seed, value=0.1 * 3**seed) for seed in range(6)]
+    assert aggregate(rows) == aggregate(rows[::-1])
+
+
+def test_rows_are_immutable():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        row().value = 1.0

@@ -1,0 +1,354 @@
+"""The command line of a study: overrides, refusals with exit code 2, run folders, resuming."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import textwrap
+
+import ml_collections
+import pytest
+
+from experiments.study.command import RunContext, Study, main
+from phdme_jax.app.command import CommandParser, run_main
+from phdme_jax.app.folder import prepare_run_folder
+from phdme_jax.app.page import Section
+from phdme_jax.app.rows import Measurement, read_rows
+from phdme_jax.files import InputError, RunFailed, config_digest
+
+SCRIPT = textwrap.dedent(
+    """
+    import os
+    import ml_collections
+    from phdme_jax.app.rows import Measurement
+    from phdme_jax.files import InputError
+    from experiments.study.command import Study, main
+
+    def get_config(size):
+        return ml_collections.ConfigDict({"model": {"width": 4, "rate": 1e-3}})
+
+    def check(context):
+        if context.data_dir is not None and not (context.data_dir / "data.npz").exists():
+            raise InputError(f"{context.data_dir}: holds no data.npz")
+
+    def run(context):
+        for seed in context.seeds:
+            print("seed", seed, flush=True)
+            value = (seed + 1) * context.config.model.rate
+            context.results.record("oscillator", "phdme", seed, "test", {"mse": Measurement(value)}, n=4)
+            if os.environ.get("END_AFTER") == str(seed):
+                os._exit(9)
+            if os.environ.get("INTERRUPT_AFTER") == str(seed):
+                raise KeyboardInterrupt
+
+    if __name__ == "__main__":
+        raise SystemExit(main(Study("toy", "A toy", get_config, run, methods=("phdme",), check=check)))
+    """
+)
+
+
+def get_config(size: str) -> ml_collections.ConfigDict:
+    return ml_collections.ConfigDict(
+        {
+            "model": {"width": {"smoke": 4, "laptop": 8}[size], "rate": 1e-3, "name": "mlp", "residual": True},
+            "grid": {"points": (16, 16), "extra": None, "stages": ((4, 0.1), (8, 0.2))},
+        }
+    )
+
+
+def toy_study(run=None, **changes) -> Study:
+    def default_run(context: RunContext) -> list[Section]:
+        for method in context.methods:
+            for seed in context.seeds:
+                value = context.config.model.width * (seed + 1.0)
+                context.results.record("oscillator", method, seed, "test", {"mse": Measurement(value, "m²")}, n=4)
+        return [Section("What came out", metrics=("mse",))]
+
+    fields = {"methods": ("phdme", "diffusion"), "sizes": ("smoke", "laptop"), "default_size": "smoke"}
+    return Study("toy", "A toy study", get_config, run or default_run, **(fields | changes))
+
+
+def contexts(arguments, **changes):
+    """The context a study gets from these arguments."""
+    seen = []
+
+    def run(context):
+        seen.append(context)
+        context.results.record("oscillator", "phdme", 0, "test", {"mse": Measurement(1.0)}, n=1)
+
+    code = main(toy_study(run, **changes), arguments)
+    return code, seen
+
+
+def refusal(capsys, tmp_path, *arguments, **changes):
+    """The sentence with which a study refuses these arguments; nothing may be left behind."""
+    workdir = tmp_path / "run"
+    code, seen = contexts(["--workdir", str(workdir), *arguments], **changes)
+    printed = capsys.readouterr()
+    assert code == 2 and seen == [] and printed.out == ""
+    assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
+    assert not workdir.exists()
+    return printed.err.strip()
+
+
+def script(tmp_path, *arguments, **environment):
+    path = tmp_path / "toy.py"
+    path.write_text(SCRIPT)
+    return subprocess.run(
+        [sys.executable, str(path), *arguments],
+        cwd=tmp_path,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_defaults_and_arguments_reach_the_study(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PHDME_DATA_DIR", raising=False)
+    code, (context,) = contexts([])
+    assert code == 0
+    assert (context.size, context.seeds, context.methods) == ("smoke", (0,), ("phdme", "diffusion"))
+    assert str(context.workdir) == "runs/toy_smoke" and context.data_dir is None
+
+    _, (context,) = contexts(["--size", "laptop"])
+    assert context.seeds == (0, 1, 2)
+
+    monkeypatch.setenv("PHDME_DATA_DIR", str(tmp_path))
+    arguments = ["--size", "laptop", "--seeds=5", "--methods", "diffusion", "--workdir", "elsewhere"]
+    code, (context,) = contexts([*arguments, "--config.model.rate=2", "--config.model.residual", "false"])
+    assert (context.size, context.seeds, context.methods) == ("laptop", (0, 1, 2, 3, 4), ("diffusion",))
+    assert context.data_dir == tmp_path and context.config.is_locked
+    assert context.config.model.width == 8 and context.config.model.residual is False
+    assert context.config.model.rate == 2.0 and isinstance(context.config.model.rate, float)
+
+
+@pytest.mark.parametrize(
+    ("argument", "place", "value"),
+    [
+        ("model.width=1e3", "width", 1000),
+        ("model.width=3", "width", 3),
+        ("model.rate=5e-4", "rate", 5e-4),
+        ("model.name=fno", "name", "fno"),
+        ("model.name=a=b", "name", "a=b"),
+        ("grid.points=32,64", "points", (32, 64)),
+        ("grid.points=(32,)", "points", (32,)),
+        ("grid.extra=3", "extra", 3),
+        ("grid.stages=((16,1e-3))", "stages", ((16, 1e-3),)),
+        ("grid.stages=[[16, 1], [2, 3]]", "stages", ((16, 1.0), (2, 3.0))),
+    ],
+)
+def test_overrides_keep_the_type_of_the_default(tmp_path, argument, place, value):
+    code, (context,) = contexts(["--workdir", str(tmp_path / "run"), f"--config.{argument}"])
+    changed = context.config[argument.split(".")[0]][place]
+    assert code == 0 and changed == value and type(changed) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "parts"),
+    [
+        (["--size", "tiny"], ["unknown size 'tiny'", "toy has smoke, laptop"]),
+        (["--methods", "phdme,difusion"], ["unknown method 'difusion'", "toy has phdme, diffusion"]),
+        (["--seeds", "0"], ["--seeds expects", "at least 1, got '0'"]),
+        (["--seeds", "many"], ["got 'many'"]),
+        (["--data_dir", "/no/such/folder"], ["/no/such/folder: there is no such folder", "--data_dir"]),
+        (["--workdirs", "x"], ["unknown argument '--workdirs'"]),
+        (["--size"], ["expected one argument"]),
+        (["--config.model.widht=3"], ["'model.widht'", "did you mean model.width?", "name, rate, residual, width"]),
+        (["--config.modle.width=3"], ["did you mean model.width?", "the configuration has grid, model"]),
+        (["--config.model.width=2.5"], ["--config.model.width expects a whole number such as 4, got '2.5'"]),
+        (["--config.model.width=wide"], ["a whole number such as 4, got 'wide'"]),
+        (["--config.model.rate=nan"], ["a finite number such as 0.001"]),
+        (["--config.model.rate=fast"], ["a number such as 0.001, got 'fast'"]),
+        (["--config.model.residual=maybe"], ["true or false, got 'maybe'"]),
+        (["--config.grid.points=16,x"], ["a whole number such as 16, got 'x'"]),
+        (["--config.grid.stages=16,2"], ["a list of lists such as [[4, 0.1], [8, 0.2]], got '16,2'"]),
+        (["--config.grid.stages=((16,2),5)"], ["a list of lists", "got '((16,2),5)'"]),
+        (["--config.grid.stages=((16,))"], ["rows of 2 values such as [4, 0.1], got '16,'"]),
+        (["--config.grid.stages=((1.5,2))"], ["a whole number such as 4, got '1.5'"]),
+        (["--config.model=3"], ["--config.model is a group", "model.width"]),
+        (["--config.model.width.x=3"], ["model.width is a value and has no keys"]),
+        (["--config.model.width"], ["has no value"]),
+    ],
+)
+def test_mistakes_are_one_sentence_with_the_alternatives(capsys, tmp_path, arguments, parts):
+    sentence = refusal(capsys, tmp_path, *arguments)
+    for part in parts:
+        assert part in sentence
+
+
+@pytest.mark.parametrize("kind", [InputError, ValueError])
+def test_wrong_input_leaves_no_run_folder(capsys, tmp_path, kind):
+    def check(context):
+        raise kind("the data is\nwrong")
+
+    assert refusal(capsys, tmp_path, check=check) == "error: the data is wrong"
+
+
+def test_a_defect_of_the_program_keeps_its_traceback(tmp_path):
+    def run(context):
+        raise ValueError("a defect")
+
+    with pytest.raises(ValueError, match="a defect"):
+        main(toy_study(run), ["--workdir", str(tmp_path / "run")])
+
+
+def test_a_run_that_cannot_go_on_is_one_sentence_too(capsys, tmp_path):
+    def run(context):
+        raise RunFailed("the training\ndiverged")
+
+    assert main(toy_study(run), ["--workdir", str(tmp_path / "run")]) == 1
+    assert capsys.readouterr().err == "failed: the training diverged\n"
+
+
+def test_a_run_ends_with_its_table_and_its_report(capsys, tmp_path):
+    workdir = tmp_path / "run"
+    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "3"]) == 0
+    lines = capsys.readouterr().out.strip().split("\n")
+    assert lines[-1] == f"report: {workdir / 'report.html'}"
+    assert any("phdme" in line and "8.0 ± 4.0" in line for line in lines), "mean and sd of 4, 8, 12"
+    assert {path.name for path in workdir.iterdir()} == {
+        "config.json", "environment.json", "results.jsonl", "report.html", "sections.json", "tables.md",
+    }  # fmt: skip
+    environment = json.loads((workdir / "environment.json").read_text())
+    assert environment["command"] == f"python -m experiments.toy --workdir {workdir} --seeds 3"
+    assert environment["versions"]["jax"] and environment["device"]
+
+
+def test_a_folder_of_another_configuration_is_refused_untouched(capsys, tmp_path):
+    workdir = tmp_path / "run"
+    assert main(toy_study(), ["--workdir", str(workdir)]) == 0
+    before = {path.name: path.read_bytes() for path in workdir.iterdir()}
+    capsys.readouterr()
+    assert main(toy_study(), ["--workdir", str(workdir), "--config.model.width=5"]) == 2
+    sentence = capsys.readouterr().err
+    assert "holds a run of another configuration (config.model.width is 4 there and 5 now)" in sentence
+    assert {path.name: path.read_bytes() for path in workdir.iterdir()} == before
+
+
+def test_the_same_configuration_goes_on_and_may_grow_in_seeds(tmp_path):
+    workdir = tmp_path / "run"
+    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "2"]) == 0
+    page = (workdir / "report.html").read_bytes()
+    environment = (workdir / "environment.json").read_bytes()
+    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "2"]) == 0
+    assert (workdir / "report.html").read_bytes() == page
+    assert (workdir / "environment.json").read_bytes() == environment
+    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "3"]) == 0
+    assert len(read_rows(workdir / "results.jsonl")) == 6
+    record = json.loads((workdir / "environment.json").read_text())
+    assert [earlier["command"][-1] for earlier in record["earlier"]] == ["2"] and record["command"][-1] == "3"
+
+
+def test_digest_is_that_of_the_sorted_json():
+    # printf '%s' '{"a": [1, 2], "b": {"c": 0.5}}' | sha256sum
+    digest = "67d53d0982d27339114bfef30da9b4eea239bc88dd2eb2160e69ffd7170bd520"
+    assert config_digest({"b": {"c": 0.5}, "a": (1, 2)}) == digest
+    assert config_digest(ml_collections.ConfigDict({"a": (1, 2), "b": {"c": 0.5}})) == digest
+    assert config_digest({"a": (1, 2), "b": {"c": 0.25}}) != digest
+    with pytest.raises(InputError, match="finite numbers"):
+        config_digest({"a": float("nan")})
+
+
+def test_folders_that_cannot_be_run_folders(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        prepare_run_folder(tmp_path / "file" / "run", {})
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(InputError, match=r"config\.json cannot be read"):
+        prepare_run_folder(tmp_path, {})
+    orphan = tmp_path / "orphan"
+    orphan.mkdir()
+    (orphan / "results.jsonl").write_text("")
+    with pytest.raises(InputError, match=r"no config\.json that says whose"):
+        prepare_run_folder(orphan, {})
+
+
+def test_a_parser_complains_in_one_sentence(capsys):
+    def body():
+        parser = CommandParser(prog="fit")
+        parser.add_argument("--data", required=True)
+        parser.parse_args([])
+
+    assert run_main(body) == 2
+    assert capsys.readouterr().err == "error: the following arguments are required: --data; see --help\n"
+
+
+def test_help_names_sizes_methods_and_configuration_keys(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(toy_study(), ["--help"])
+    text = capsys.readouterr().out
+    assert caught.value.code == 0
+    for part in ("smoke, laptop", "phdme,diffusion", "--config.model.width=4", "--config.grid.points=[16, 16]"):
+        assert part in text
+
+
+def test_as_a_process_mistakes_exit_with_2(tmp_path):
+    done = script(tmp_path, "--config.model.widht=3")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "error: unknown configuration key 'model.widht', did you mean model.width?; the group model has rate, width\n"
+    )
+    done = script(tmp_path, "--data_dir", ".", "--workdir", "run")
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: .: holds no data.npz\n")
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.py"]
+
+
+def test_as_a_process_a_killed_run_goes_on_with_the_same_command(tmp_path):
+    arguments = ("--size", "smoke", "--seeds", "3", "--workdir")
+    assert script(tmp_path, *arguments, "whole").returncode == 0
+    killed = script(tmp_path, *arguments, "killed", END_AFTER="1")
+    assert killed.returncode == 9 and not (tmp_path / "killed" / "report.html").exists()
+    interrupted = script(tmp_path, *arguments, "killed", INTERRUPT_AFTER="0")
+    assert interrupted.returncode == 130 and "Traceback" not in interrupted.stderr
+    command = "python toy.py --size smoke --seeds 3 --workdir killed"
+    assert f"the same command goes on from here: {command}".replace("toy.py", str(tmp_path / "toy.py")) in (
+        interrupted.stderr
+    )
+    done = script(tmp_path, *arguments, "killed")
+    assert done.returncode == 0 and done.stdout.strip().endswith(f"report: {os.path.join('killed', 'report.html')}")
+    results = [(tmp_path / name / "results.jsonl").read_bytes() for name in ("whole", "killed")]
+    assert results[0] == results[1]
+
+
+def test_a_trial_runs_the_methods_of_a_trial_unless_others_are_named(tmp_path):
+    from experiments.study.command import _parse
+    from experiments.vibrating_string import STUDY
+
+    def methods(*words):
+        return _parse(STUDY, [*words, "--workdir", str(tmp_path)]).methods
+
+    assert methods("--size", "smoke") == methods("--size", "demo") == STUDY.trial_methods
+    assert set(STUDY.methods) - set(STUDY.trial_methods) == {"phdme_oracle", "hnn", "neural_ode", "fno"}
+    assert methods("--size", "laptop") == STUDY.methods
+    assert methods("--size", "smoke", "--methods", "hnn") == ("hnn",)
+
+
+_TOUCHED_AGAIN = """
+import ctypes, resource
+from phdme_jax.app.process import prepare_process
+
+def use_and_free():
+    blocks = [library.malloc(100_000) for _ in range(400)]
+    for block in blocks:
+        ctypes.memset(block, 1, 100_000)
+    for block in blocks:
+        library.free(block)
+
+prepare_process()
+library = ctypes.CDLL(None)
+library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+use_and_free()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use_and_free()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is of glibc")
+def test_memory_that_was_freed_is_not_asked_for_again():
+    """40 MB used twice: ten thousand pages of 4 kB, fetched anew by a process that had handed them back."""
+    result = subprocess.run([sys.executable, "-c", _TOUCHED_AGAIN], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 1000
