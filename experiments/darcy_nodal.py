@@ -1,12 +1,11 @@
-"""Darcy flow, fluxes in balance: `python -m experiments.darcy_nodal --size laptop`."""
+"""Darcy flow, fluxes in balance: `python -m experiments.darcy_nodal --size laptop --seeds 3`; else as `darcy_kle`."""
 
+from dataclasses import replace
+
+from experiments import darcy_kle
 from experiments.study.command import main
-from experiments.study.equation_study import FEW_METHODS, EquationProblem, make_study
 
-PROBLEM = EquationProblem(
-    "darcy_nodal", "Darcy flow, fluxes in balance", ("pressure", "permeability"), trial_methods=FEW_METHODS
-)
-STUDY = make_study(PROBLEM)
+STUDY = replace(darcy_kle.STUDY, name="darcy_nodal", title="Darcy flow, fluxes in balance")
 
 
 if __name__ == "__main__":

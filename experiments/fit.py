@@ -1,6 +1,8 @@
 """`python -m experiments.fit`: another name of `phdme fit`."""
 
-from phdme_jax.forecasting.fit import main
+import sys
+
+from phdme_jax.app.fit_command import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:], "python -m experiments.fit"))

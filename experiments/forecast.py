@@ -1,6 +1,8 @@
 """`python -m experiments.forecast`: another name of `phdme forecast`."""
 
-from phdme_jax.forecasting.forecast import main
+import sys
+
+from phdme_jax.app.forecast_command import main
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(main(sys.argv[1:], "python -m experiments.forecast"))

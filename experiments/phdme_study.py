@@ -6,18 +6,17 @@
 Each folder below --results that holds the `results.jsonl` of a part is read; parts without rows are named as missing.
 """
 
-import statistics
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
 
-from experiments.ablations import STRUCTURES, VARIANTS
 from phdme_jax.app import figures
 from phdme_jax.app.command import CommandParser, run_main
 from phdme_jax.app.drawing import Labels
 from phdme_jax.app.page import Picture, Section, build_report
-from phdme_jax.app.rows import ResultRow, append_rows, read_rows
+from phdme_jax.app.rows import ResultRow, append_rows, label_of, read_rows
 from phdme_jax.app.tables import format_value, print_table
 from phdme_jax.files import InputError
 
@@ -32,7 +31,45 @@ PARTS = {
     "ablations": "Ablations on the string",
 }
 FIELDS = ("vibrating_string", "shallow_water_1d", "shallow_water_2d")
-COSTED = ("phdme", "phdme_rollout")
+CALLS = "sampling.num_steps"
+# of the ablations: name, setting, its value where it is not changed, factor, title, methods
+CURVES = (
+    ("trajectories", "data.num_observed", 4, 1, "observed trajectories", ("phdme", "gp_rollout", "diffusion")),
+    ("sites", "data.num_sites", 64, 1, "observed points a frame", ("gp_rollout",)),
+    ("noise", "data.noise", 0.01, 100, "noise [% of the field]", ("gp_rollout",)),
+    ("weight", "physics.residual_weight", 0.1, 1, "weight of the physics residual", ("phdme",)),
+)
+
+
+def _changes(method: str, key: str, *values: Any) -> list[tuple[str, dict[str, Any]]]:
+    return [(method, {}), *((method, {key: value}) for value in values)]
+
+
+# of the ablations: name -> title and what is compared
+GROUPS = {
+    "parts": (
+        "augmentation and residual",
+        [
+            *_changes("phdme", "physics.residual_weight", 0.0),
+            *((name, {}) for name in ("diffusion_augmented", "diffusion_physics", "diffusion", "gp_rollout")),
+        ],
+    ),
+    "residual": (
+        "target and weights of the residual",
+        [
+            *_changes("phdme", "physics.residual_target", "zero"),
+            *_changes("phdme", "physics.weights", "off", "shuffled")[1:],
+        ],
+    ),
+    "structures": (
+        "structures, right and wrong",
+        _changes("gp_rollout", "structure.alternative", "undamped", "opposite_sign", "one_row_opposite"),
+    ),
+}
+
+Settings = Mapping[str, Any]
+Curve = dict[Any, list[float]]
+MakePath = Callable[[str], Path]
 
 
 class Rows:
@@ -46,27 +83,28 @@ class Rows:
         """Systems in order of appearance."""
         return list(dict.fromkeys(row.system for row in self.rows))
 
-    def values(self, system: str, metric: str, method: str, split: str = "test") -> dict[int, float]:
-        """Finite values by seed."""
-        return {
-            row.seed: row.value
-            for row in self.rows
-            if (row.system, row.metric, row.method, row.split) == (system, metric, method, split)
-            and row.value is not None
-        }
+    def values(self, system: str, metric: str, method: str, settings: Settings | None = None) -> dict[int, float]:
+        """Finite values of the test by seed, of a method under some settings and no others."""
+        wanted = (system, metric, method, settings or {}, "test")
+        found = [row for row in self.rows if (row.system, row.metric, row.method, row.settings, row.split) == wanted]
+        return {row.seed: row.value for row in found if row.value is not None}
+
+    def curve(self, system: str, metric: str, method: str, key: str, default: Any = None) -> Curve:
+        """Values of the test over seeds by the value of one setting, in order; without it at its default, if any."""
+        alone = [row.settings[key] for row in self.rows if row.method == method and set(row.settings) == {key}]
+        found = {value: self.values(system, metric, method, {key: value}) for value in sorted(set(alone))}
+        if default is not None:
+            found[default] = self.values(system, metric, method)
+        return {value: list(found[value].values()) for value in sorted(found) if found[value]}
 
     def by_method(self, system: str, metric: str) -> dict[str, list[float | None]]:
-        """Values of the test over seeds, failed ones as None, of the methods that are compared."""
+        """Values of the test over seeds, failed ones as None, but for the reference and the comparison of costs."""
+        apart = {"reference", *(row.label for row in self.rows if row.metric == "seconds_per_forecast")}
         found: dict[str, list[float | None]] = {}
         for row in self.rows:
-            if (row.system, row.metric, row.split) == (system, metric, "test") and not _derived(row.method):
-                found.setdefault(row.method, []).append(row.value)
+            if (row.system, row.metric, row.split) == (system, metric, "test") and row.label not in apart:
+                found.setdefault(row.label.replace(" (", "\n("), []).append(row.value)
         return found
-
-
-def _derived(method: str) -> bool:
-    """Whether the rows are the reference's, or those of the comparison of costs."""
-    return method in ("reference", "gp_rollout_mean", "gp_rollout_sampled") or "_calls_" in method
 
 
 class Ratio(NamedTuple):
@@ -83,9 +121,9 @@ class Ratio(NamedTuple):
         if not shared:
             return None
         ratios = [above[seed] / below[seed] for seed in shared]
-        spread = statistics.stdev(ratios) if len(ratios) > 1 else None
+        spread = stdev(ratios) if len(ratios) > 1 else None
         words = {"nmse": "normalised MSE", "crps": "CRPS", "mse": "MSE"}[self.metric]
-        return f"{words} of {self.method} / {self.other}: {format_value(statistics.fmean(ratios), spread)}."
+        return f"{words} of {self.method} / {self.other}: {format_value(fmean(ratios), spread)}."
 
 
 RATIOS = (
@@ -98,7 +136,7 @@ RATIOS = (
 )
 
 
-def part_section(rows: Rows, picture: Callable[[str], Path]) -> Section:
+def part_section(rows: Rows, picture: MakePath) -> Section:
     """Accuracy, calibration and physics of one part, with a picture of all seeds for each system."""
     pictures, sentences = [], []
     for system in rows.systems():
@@ -107,7 +145,7 @@ def part_section(rows: Rows, picture: Callable[[str], Path]) -> Section:
             floor = rows.values(system, "nmse", "reference")
             path = figures.metric_by_method(
                 picture(f"nmse_{rows.experiment}_{system}"), found, Labels(x="normalised MSE of the forecast mean"),
-                statistics.fmean(floor.values()) if floor else None,
+                fmean(floor.values()) if floor else None,
             )  # fmt: skip
             pictures.append(Picture(path, f"{system.replace('_', ' ')}: one dot a seed, a bar at the mean"))
         ratios = [ratio.sentence(rows, system) for ratio in RATIOS]
@@ -119,126 +157,73 @@ def part_section(rows: Rows, picture: Callable[[str], Path]) -> Section:
     return Section(PARTS[rows.experiment], words, tuple(pictures), metrics, (rows.experiment,))
 
 
-def cost_section(parts: Mapping[str, Rows], picture: Callable[[str], Path]) -> Section | None:
+def cost_section(parts: Mapping[str, Rows], picture: MakePath) -> Section | None:
     """Accuracy against cost of a forecast, and how close generators come to the posterior predictive."""
-    pictures = []
-    shown = []
-    for name in FIELDS:
-        if name not in parts:
-            continue
-        rows = parts[name]
-        (system,) = rows.systems()
-        points, calls = _cost_points(rows, system, "crps")
-        if not points:
-            continue
-        path = figures.accuracy_against_cost(
-            picture(f"cost_{name}"), points,
-            Labels(
-                x="seconds a forecast", y="CRPS [deviation of the field]", panels=tuple(str(number) for number in calls)
-            ),
-        )  # fmt: skip
-        caption = f"{system.replace('_', ' ')}: numbers are calls of the network; gp_rollout_mean has no spread"
-        pictures.append(Picture(path, caption))
-        shown.append(name)
+    pictures = {}
+    for name in (name for name in FIELDS if name in parts):
+        (system,) = parts[name].systems()
+        points, calls = cost_points(parts[name], system, "crps")
+        if points:
+            labels = Labels(x="seconds a forecast", y="CRPS [deviation of the field]", panels=tuple(map(str, calls)))
+            path = figures.accuracy_against_cost(picture(f"cost_{name}"), points, labels)
+            caption = f"{system.replace('_', ' ')}: numbers are calls of the network; a mean rollout has no spread"
+            pictures[name] = Picture(path, caption)
     if not pictures:
         return None
     text = (
         "Why diffusion, if the prior can be rolled out? Each point is a forecast of the same test trajectories: the "
         "mean rollout, sampled rollouts, and generators with few or many calls of their network. The energy distance "
-        "says how far the samples of a generator are from those of the rollouts, which it amortises; that of "
-        "gp_rollout_sampled is between two sets of rollouts."
+        "says how far the samples of a generator are from those of the rollouts, which it amortises; that of the "
+        "sampled rollouts is between two sets of rollouts."
     )
     metrics = ("seconds_per_forecast", "nfe", "energy_distance", "crps", "energy_score", "spread_skill")
-    return Section("Accuracy against cost", text, tuple(pictures), metrics, tuple(dict.fromkeys(shown)))
+    return Section("Accuracy against cost", text, tuple(pictures.values()), metrics, tuple(pictures))
 
 
-def _cost_points(rows: Rows, system: str, metric: str) -> tuple[dict[str, tuple[list[float], list[float]]], list[int]]:
-    """Method -> mean seconds and mean error of its settings; and the numbers of calls."""
-    methods = {row.method for row in rows.rows if row.metric == "seconds_per_forecast"}
-    calls = sorted({int(method.rsplit("_", 1)[1]) for method in methods if "_calls_" in method})
-    settings = {
-        "gp_rollout_mean": ["gp_rollout_mean"],
-        "gp_rollout_sampled": ["gp_rollout_sampled"],
-        **{name: [f"{name}_calls_{number}" for number in calls] for name in COSTED},
-    }
+def cost_points(rows: Rows, system: str, metric: str) -> tuple[dict[str, tuple[list[float], list[float]]], list[int]]:
+    """Line of the picture -> mean seconds and mean errors of its settings, in order; and the numbers of calls."""
+    costed = {row.label: row for row in rows.rows if row.metric == "seconds_per_forecast"}
+    lines: dict[str, list[ResultRow]] = {}
+    for row in sorted(costed.values(), key=lambda row: row.settings.get(CALLS, 0)):
+        lines.setdefault(row.method if CALLS in row.settings else row.label, []).append(row)
+    columns = ("seconds_per_forecast", metric)
     points = {}
-    for name, present in settings.items():
-        present = [one for one in present if one in methods]
-        if present:
-            columns = [
-                [statistics.fmean(rows.values(system, which, one).values()) for one in present]
-                for which in ("seconds_per_forecast", metric)
-            ]
-            points[name] = (columns[0], columns[1])
-    return points, calls
+    for name, line in lines.items():
+        means = [[fmean(rows.values(system, of, row.method, row.settings).values()) for row in line] for of in columns]
+        points[name] = (means[0], means[1])
+    return points, sorted({row.settings[CALLS] for row in costed.values() if CALLS in row.settings})
 
 
-def ablation_sections(rows: Rows, picture: Callable[[str], Path]) -> list[Section]:
+def ablation_section(rows: Rows, picture: MakePath) -> Section:
     """One change at a time: curves over what is observed and over the residual's weight, bars for the rest."""
     (system,) = rows.systems()
-
-    def values(name: str) -> list[float]:
-        return list(rows.values(system, "nmse", name).values())
-
-    def curves(word: str, base: float, methods: Sequence[str]) -> dict[str, dict[float, list]]:
-        found = {}
-        for method in methods:
-            prefix = f"{method}_{word}_"
-            names = {float(name.removeprefix(prefix)): name for name in VARIANTS if name.startswith(prefix)}
-            curve = {setting: values(name) for setting, name in {base: method, **names}.items()}
-            found[method] = {setting: seeds for setting, seeds in curve.items() if seeds}
-        return {method: curve for method, curve in found.items() if len(curve) > 1}
-
-    asked = (
-        ("trajectories", "observed trajectories", curves("trajectories", 4.0, ("phdme", "gp_rollout", "diffusion"))),
-        ("sites", "observed points a frame", curves("sites", 64.0, ("gp_rollout",))),
-        ("noise", "noise [% of the field]", curves("noise", 1.0, ("gp_rollout",))),
-        ("weight", "weight of the physics residual", _weights(values)),
-    )
     drawn = []
-    for name, words, found in asked:
-        if found:
-            labels = Labels(x=words, y="normalised MSE")
-            drawn.append(Picture(figures.metric_over_setting(picture(f"ablation_{name}"), found, labels), words))
-    groups = {
-        "parts": (
-            "phdme",
-            "phdme_residual_weight_0",
-            "diffusion_augmented",
-            "diffusion_physics",
-            "diffusion",
-            "gp_rollout",
-        ),
-        "residual": (
-            "phdme",
-            "phdme_residual_target_zero",
-            "phdme_uncertainty_off",
-            "phdme_uncertainty_shuffled",
-        ),
-        "structures": ("gp_rollout", *(f"gp_rollout_{name}" for name in list(STRUCTURES)[1:])),
-    }
-    captions = {"parts": "augmentation and residual", "residual": "target and weights of the residual",
-                "structures": "structures, right and wrong"}  # fmt: skip
-    for name, methods in groups.items():
-        shown: dict[str, list[float | None]] = {method: [*values(method)] for method in methods if values(method)}
+    for name, key, default, scale, title, methods in CURVES:
+        found = {method: rows.curve(system, "nmse", method, key, default) for method in methods}
+        curves = {
+            method: {float(scale * value): seeds for value, seeds in curve.items()}
+            for method, curve in found.items()
+            if len(curve) > 1
+        }
+        if curves:
+            labels = Labels(x=title, y="normalised MSE")
+            drawn.append(Picture(figures.metric_over_setting(picture(f"ablation_{name}"), curves, labels), title))
+    for name, (caption, bars) in GROUPS.items():
+        shown: dict[str, list[float | None]] = {}
+        for method, settings in bars:
+            values = rows.values(system, "nmse", method, settings)
+            if values:
+                shown[label_of(method, settings).replace(" (", "\n(")] = [*values.values()]
         if len(shown) > 1:
             path = picture(f"ablation_{name}")
-            drawn.append(Picture(figures.metric_by_method(path, shown, Labels(x="normalised MSE")), captions[name]))
+            drawn.append(Picture(figures.metric_by_method(path, shown, Labels(x="normalised MSE")), caption))
     text = (
         "From four trajectories, one per cent of noise, all 64 points and a residual weight of 0.1, one change at a "
         "time. Evidence gains compare the given structure with others on the same data; above 10 nats the fit says "
         "that the structure is wrong. Coverage of the shifted split is that under initial states from another family."
     )
     metrics = ("nmse", "crps", "coverage", "evidence_gain")
-    return [Section(PARTS["ablations"], text, tuple(drawn), metrics, ("ablations",))]
-
-
-def _weights(values: Callable[[str], list[float]]) -> dict[str, dict[float, list]]:
-    """Residual weights, all with the same random draws."""
-    names = {0.0: "phdme_residual_weight_0", 0.01: "phdme_residual_weight_0_01", 0.1: "phdme",
-             1.0: "phdme_residual_weight_1", 10.0: "phdme_residual_weight_10"}  # fmt: skip
-    curve = {weight: values(name) for weight, name in names.items() if values(name)}
-    return {"phdme": curve} if len(curve) > 1 else {}
+    return Section(PARTS["ablations"], text, tuple(drawn), metrics, ("ablations",))
 
 
 def read_parts(folder: Path) -> dict[str, Rows]:
@@ -279,7 +264,7 @@ def make_page(results: Path, workdir: Path) -> Path:
     sections = [part_section(part, picture) for name, part in parts.items() if name != "ablations"]
     costs = cost_section(parts, picture)
     sections += [costs] if costs else []
-    sections += ablation_sections(parts["ablations"], picture) if "ablations" in parts else []
+    sections += [ablation_section(parts["ablations"], picture)] if "ablations" in parts else []
     missing = [title for name, title in PARTS.items() if name not in parts]
     if missing:
         sections.insert(0, Section("Missing", f"No rows were found of: {', '.join(missing)}."))

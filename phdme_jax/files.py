@@ -6,7 +6,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -51,6 +51,39 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
         raise
 
 
+def claim_folder(folder: Path, record: Any, name: str) -> None:
+    """Writes a run's record into its folder, or finds the same record there, to go on with.
+
+    Args:
+      folder: made if missing.
+      record: nested mapping of everything the run depends on.
+      name: of the file.
+
+    Raises:
+      InputError: the folder holds another run, or cannot be written.
+    """
+    path, record = folder / name, plain(record)
+    if not path.exists():
+        with atomic_write(path) as file:
+            file.write((to_json(record, indent=2) + "\n").encode("utf-8"))
+        return
+    try:
+        other = json.loads(path.read_text(encoding="utf-8"))
+        same = config_digest(other) == config_digest(record)
+    except (OSError, ValueError, AttributeError):
+        raise InputError(f"{folder}: its {name} cannot be read; choose another folder or remove this one") from None
+    if same:
+        return
+    here, there = flatten(json.loads(to_json(record, indent=None))), flatten(other)
+    changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
+    words = [f"{key} is {there.get(key, 'absent')} there and {here.get(key, 'absent')} now" for key in changed[:3]]
+    further = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    raise InputError(
+        f"{folder}: holds a run of another configuration ({', '.join(words)}{further}); choose another folder or "
+        "remove this one"
+    )
+
+
 def file_digest(path: Path | str) -> str:
     """SHA-256 of a file's content, so that a configuration can name the data it was fitted on."""
     try:
@@ -78,6 +111,34 @@ def config_digest(config: Any) -> str:
 def plain(config: Any) -> dict[str, Any]:
     """A mapping or ConfigDict as a dict."""
     return config.to_dict() if hasattr(config, "to_dict") else dict(config)
+
+
+def flatten(tree: Any, separator: str = ".") -> dict[str, Any]:
+    """Leaves of nested mappings or ConfigDicts under their joined keys.
+
+    >>> flatten({"a": {"b": 1}, "c": (2, 3)})
+    {'a.b': 1, 'c': (2, 3)}
+    """
+    flat: dict[str, Any] = {}
+    for key in tree:
+        value = tree[key]
+        if hasattr(value, "keys"):
+            flat |= {f"{key}{separator}{name}": leaf for name, leaf in flatten(value, separator).items()}
+        else:
+            flat[key] = value
+    return flat
+
+
+def unflatten(flat: Mapping[str, Any], separator: str = ".") -> dict[str, Any]:
+    """The reverse of `flatten`, but for empty groups."""
+    tree: dict[str, Any] = {}
+    for name, value in flat.items():
+        *groups, last = name.split(separator)
+        group = tree
+        for key in groups:
+            group = group.setdefault(key, {})
+        group[last] = value
+    return tree
 
 
 def to_json(record: Any, indent: int | None) -> str:

@@ -1,4 +1,4 @@
-"""Examples of fields that obey known equations, drawn once a seed and kept in the run folder."""
+"""Examples of fields that obey known equations, drawn once a seed and kept in the run folder, and the bench of them."""
 
 from collections.abc import Callable
 from functools import lru_cache
@@ -7,9 +7,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from ml_collections import ConfigDict
 
+from experiments.study.study import Bench, Context, Split
 from phdme_jax.files import RunFailed, load_arrays, save_arrays
+from phdme_jax.methods.base import Examples, Method, Task, stage_key
 from phdme_jax.numerics.batching import chunk_size, for_many, in_chunks, num_workers
+from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Equations
 
 
@@ -83,3 +87,51 @@ def load_or_make(
         sets[split] = draw_set(one, counts[split], key)
         save_arrays(path, sets[split]._asdict())
     return sets
+
+
+def equations_of(config: ConfigDict, case: str) -> Equations:
+    """The equations of a study."""
+    return make_equations(case, **config.equations)
+
+
+def about_equations(config: ConfigDict) -> str:
+    """What is learned from what, in a sentence."""
+    return f"Learned from {config.data.num_train} examples, compared with {config.data.num_test} unseen ones."
+
+
+def equation_bench(
+    context: Context, config: ConfigDict, case: str, seed: int, shifted: dict[str, Any] | None = None
+) -> Bench:
+    """One seed of a study of known equations.
+
+    Args:
+      context: of the run.
+      config: its configuration.
+      case: name of the equations.
+      seed: draws the examples.
+      shifted: arguments of the factory that change for the shifted split; None leaves it out.
+    Returns:
+      the bench; its world is the sets of examples by split.
+    """
+    equations, options = equations_of(config, case), config.to_dict()
+    sources = {"train": equations, "test": equations}
+    if shifted:
+        sources["shifted"] = make_equations(case, **options["equations"], **shifted)
+    sets = load_or_make(sources, {split: config.data[f"num_{split}"] for split in sources}, seed, context.workdir)
+    key, train = jax.random.fold_in(jax.random.key(13), seed), sets["train"]
+    asked = [split for split in sets if split != "train"]
+
+    def starts(key: Any, count: int) -> np.ndarray:
+        return train.condition[np.asarray(jax.random.randint(key, (count,), 0, len(train.condition)))]
+
+    def sample_key(split: str, method: Method) -> Any:
+        return jax.random.fold_in(stage_key(key, "generated", asked.index(split)), method.stream)
+
+    return Bench(
+        task=Task(equations, lambda: Examples(train.fields, train.condition), starts, key),
+        options=options,
+        splits={split: Split(sets[split].fields, sets[split].condition) for split in asked},
+        key=key,
+        sample_key=sample_key,
+        world=sets,
+    )

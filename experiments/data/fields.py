@@ -1,5 +1,7 @@
-"""Trajectories of a study of fields on a grid, all from a finer grid than any learner sees."""
+"""Trajectories of fields on a grid, all from a finer grid than any learner sees, and the bench made of them."""
 
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -7,15 +9,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
+from experiments.study.study import Bench, Context, Split
+from phdme_jax.calibration import minimum_calibration_size
 from phdme_jax.files import RunFailed, load_arrays, save_arrays
-from phdme_jax.methods.energy.prior import Times
+from phdme_jax.methods.base import Examples, Method, Start, Task, Times, fit_normaliser, stage_key
+from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states
 from phdme_jax.numerics import solve_reference
 from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.numerics.parity import Parity
 from phdme_jax.numerics.resampling import resample
 from phdme_jax.systems import make_system
-from phdme_jax.systems.energy.base import System, parameter_values, vector_field
+from phdme_jax.systems.energy.alternatives import with_opposite_sign, without_dissipation
+from phdme_jax.systems.energy.base import Structure, System, parameter_values, vector_field
+
+SPLITS = ("calibration", "test", "shifted")
+# structures that are wrong, to learn with
+ALTERNATIVES: dict[str, Callable[[Structure], Structure]] = {
+    "undamped": without_dissipation,
+    "opposite_sign": with_opposite_sign,
+    "one_row_opposite": partial(with_opposite_sign, field=0),
+}
 
 
 class FieldData(NamedTuple):
@@ -128,3 +143,96 @@ def measured(clean: np.ndarray, parity: Parity, data: Any, key: Any) -> np.ndarr
     noise = np.asarray(jax.random.normal(key, at_sites.shape, at_sites.dtype))
     noisy = at_sites + data.noise * deviation * noise
     return noisy if sites == grid else np.asarray(change(jnp.asarray(noisy), parity, grid))
+
+
+@dataclass(frozen=True, eq=False)
+class FieldWorld:
+    """The truth behind a bench of fields.
+
+    Attributes:
+      data: all trajectories.
+      system: the true energy on the learner's grid with the learner's stencil.
+      unseen: the same with a stencil that no method has seen.
+      substeps: integration steps between frames.
+    """
+
+    data: FieldData
+    system: System
+    unseen: System
+    substeps: int
+
+
+def learner_system(config: ConfigDict, case: str, **changes: Any) -> System:
+    """The true energy on the learner's grid, of which learners use the structure only."""
+    options = {**config.system, "num_points": config.data.num_points, **config.structure, **changes}
+    options.pop("alternative", None)
+    return make_system(case, **options)
+
+
+def check_fields(context: Context) -> None:
+    """Refuses a configuration that cannot be built or calibrated.
+
+    Raises:
+      ValueError: what is wrong.
+    """
+    config = context.config
+    for case in context.study.systems:
+        for changes in ({}, {"order": 4}):
+            system = learner_system(config, case, **changes)
+            state = jnp.zeros((*system.structure.grid.points, len(system.structure.fields)))
+            jax.eval_shape(system.structure.flow, state, parameter_values(system, state.dtype))
+    least, given = minimum_calibration_size(config.level), config.data.num_calibration
+    if given < least:
+        raise ValueError(
+            f"expected at least {least} calibration trajectories for level {config.level}, got {given}; "
+            f"raise --config.data.num_calibration or lower --config.level"
+        )
+    if config.rollouts.initial not in ("family", "observed"):
+        raise ValueError(f"expected rollouts.initial family or observed, got {config.rollouts.initial!r}")
+
+
+def starts_at(states: np.ndarray, num_frames: int) -> Start:
+    """Conditions from initial states (n, *grid, field) of a system without ports."""
+    return Start(np.asarray(states, np.float64), np.zeros((len(states), num_frames, 0)))
+
+
+def field_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
+    """One seed of a study of fields; calibration, test and shifted sets are the same for every seed."""
+    times = frame_times(config.data)
+    system = learner_system(config, case)
+    world = FieldWorld(
+        load_or_make(case, config, seed, context.workdir),
+        system,
+        learner_system(config, case, order=4),
+        config.prior.substeps,
+    )
+    observed, frames = world.data.observed, len(times)
+    alternative = config.structure.get("alternative")
+    problem = replace(system, structure=ALTERNATIVES[alternative](system.structure)) if alternative else system
+    key = jax.random.fold_in(jax.random.key(7), seed)
+
+    def starts(key: Any, count: int) -> Start:
+        if config.rollouts.initial == "observed":
+            states = draw_initial_states(problem.structure, observed, count, FrameMixture(), key)
+        else:
+            states = jax.jit(jax.vmap(system.initial_state(config.data.family)))(jax.random.split(key, count))
+        return starts_at(states, frames)
+
+    def sample_key(split: str, method: Method) -> Any:
+        # the splits share no draws, as exchangeable scores must not; methods share them
+        del method
+        return jax.random.fold_in(stage_key(key, "samples"), SPLITS.index(split))
+
+    train = Examples(observed, starts_at(observed[:, 0], frames), times)
+    truths = {split: getattr(world.data, split) for split in SPLITS}
+    return Bench(
+        task=Task(problem, lambda: train, starts, key, times),
+        options=config.to_dict(),
+        splits={split: Split(truth, starts_at(truth[:, 0], frames)) for split, truth in truths.items()},
+        key=key,
+        sample_key=sample_key,
+        num_samples=config.sampling.num_samples,
+        scale=np.asarray(fit_normaliser(jnp.asarray(observed, jnp.float32)).scale),
+        level=config.level,
+        world=world,
+    )

@@ -7,65 +7,67 @@ energy distance between the samples of both.
 """
 
 import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.evaluation import forecasts as evaluation
-from experiments.study.field_forecasts import forecast_by_generator, forecast_by_rollout
-from experiments.study.seed_run import SeedRun
+from experiments.evaluation.forecasts import accuracy
+from experiments.study.runner import SeedRun
 from phdme_jax.app.rows import Measurement
-from phdme_jax.forecasting.bands import Forecasts
-from phdme_jax.methods.energy import prior as priors
-from phdme_jax.methods.energy.generator import Generator, known_values, with_sampler_steps
-from phdme_jax.methods.legacy import make_method
+from phdme_jax.forecasting.bands import Forecasts, all_finite
+from phdme_jax.methods.base import stage_key
+from phdme_jax.methods.draws import Draws, draw_forecasts, means, prepare, samples
 from phdme_jax.training import metrics
 
+COSTED = ("phdme", "phdme_rollout")
+SCORES = ("nmse", "crps", "energy_score", "spread_skill")
 
-def cost_rows(run: SeedRun, generators: dict[str, Generator]) -> None:
-    """Write the rows of one seed: methods `gp_rollout_mean`, `gp_rollout_sampled`, `METHOD_calls_N`.
+
+def cost_rows(run: SeedRun) -> None:
+    """Write the rows of one seed: `gp_rollout` forecasting by its mean or by samples, generators by their calls.
 
     Seconds are those of one forecast of one initial state, compilation apart: a mean rollout, or as many samples as
     the study draws.
-
-    Args:
-      run: the seed.
-      generators: trained generators by method.
     """
-    options = run.config.costs
-    truth = run.data.test[: options.num_test]
-    initial, key = truth[:, 0], jax.random.fold_in(run.key, 4)
-    count = run.config.sampling.num_samples
+    methods = [name for name in COSTED if name in run.learned]
+    if not methods:
+        return
+    bench, costs, split = run.bench, run.config.costs, run.bench.splits["test"]
+    truth, first = split.truth[: costs.num_test], jax.tree.map(lambda leaf: leaf[:1], split.condition)
+    condition = jax.tree.map(lambda leaf: leaf[: costs.num_test], split.condition)
+    count, key = bench.num_samples, stage_key(bench.key, "costs")
 
-    def record(name: str, forecasts: Forecasts, seconds: float, calls: int, others: Any) -> None:
-        rows = evaluation.accuracy(truth, forecasts, run.structure.fields)
-        rows = {metric: rows[metric] for metric in ("nmse", "crps", "energy_score", "spread_skill") if metric in rows}
-        rows["seconds_per_forecast"] = Measurement(seconds, "s")
-        rows["nfe"] = Measurement(float(calls))
+    def record(method: str, settings: Mapping[str, Any], drawn: Draws, seconds: float, calls: int, others: Any) -> None:
+        scores = accuracy(truth, Forecasts(*drawn), ())
+        rows = {name: scores[name] for name in SCORES if name in scores}
+        rows |= {"seconds_per_forecast": Measurement(seconds, "s"), "nfe": Measurement(float(calls))}
         if others is not None:
-            rows["energy_distance"] = predictive_distance(forecasts.samples, others, truth)
-        run.context.results.record(run.problem.system, name, run.seed, "test", rows, len(truth))
+            rows["energy_distance"] = predictive_distance(drawn.samples, others, truth)
+        run.context.results.record(run.case, method, run.seed, "test", rows, len(truth), settings)
 
-    prior = run.prior()
-    mean = priors.mean_rollouts(prior, initial, run.times)
+    rollout = run.fitted("gp_rollout")
+    rolled = draw_forecasts(rollout, condition, count, key)
+    mean, seconds = _timed(lambda: means(rollout, prepare(rollout, condition)))
+    alone = Draws(np.nan_to_num(mean), None, all_finite(mean), 0.0)
+    record("gp_rollout", {"forecast": "mean"}, alone, seconds / len(truth), rollout.model.num_calls, None)
+    others_key = jax.random.fold_in(key, 1)
+    others, seconds = _timed(lambda: samples(rollout, prepare(rollout, condition), count, others_key))
+    record("gp_rollout", {"forecast": "samples"}, rolled, seconds / len(truth), rollout.model.num_calls, others)
+    for name in methods:
+        for steps in costs.num_steps:
+            sampling = {**bench.options["sampling"], "num_steps": steps}
+            fitted = run.fit(name, {**bench.options, "sampling": sampling})
+            draw_forecasts(fitted, first, count, key)  # compiles: slices are padded to one shape
+            drawn = draw_forecasts(fitted, condition, count, key)
+            record(name, {"sampling.num_steps": steps}, drawn, count * drawn.seconds, steps, rolled.samples)
+
+
+def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
     began = time.perf_counter()
-    mean = priors.mean_rollouts(prior, initial, run.times)
-    seconds = (time.perf_counter() - began) / len(initial)
-    finite = evaluation.all_finite(mean.trajectory)
-    calls = 4 * prior.substeps * (len(run.times) - 1)
-    record("gp_rollout_mean", Forecasts(np.nan_to_num(mean.trajectory), None, finite, 0.0), seconds, calls, None)
-    sampled = forecast_by_rollout(run, make_method("gp_rollout"), initial, key)
-    again = forecast_by_rollout(run, make_method("gp_rollout"), initial, jax.random.fold_in(key, 1))
-    record("gp_rollout_sampled", sampled, count * again.seconds, calls, again.samples)
-    known = known_values(run.structure, run.times)
-    for name, generator in generators.items():
-        for steps in options.num_steps:
-            shorter = with_sampler_steps(generator, steps, known, run.config.training.amplitude_draws)
-            forecast_by_generator(run, shorter, initial[:1], key)  # compiles: slices are padded to one shape
-            forecasts = forecast_by_generator(run, shorter, initial, key)
-            record(f"{name}_calls_{steps}", forecasts, count * forecasts.seconds, steps, sampled.samples)
+    return compute(), time.perf_counter() - began
 
 
 def predictive_distance(samples: Any, others: np.ndarray, truth: np.ndarray) -> Measurement:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.equations import FieldSet, resolver
+from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
 from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.systems.equations.base import Equations, stacked_residual, without_padding
@@ -25,7 +26,7 @@ _DISTANCES: dict[str, Callable[[Any, Any], Any]] = {
 _ENERGY_DISTANCE_OF_PAIRS = jax.jit(partial(distances.energy_distance, paired=True))
 
 
-def _mean(values: np.ndarray, unit: str = "1") -> Measurement:
+def mean_measurement(values: np.ndarray, unit: str = "1") -> Measurement:
     """Mean over examples and its standard error; nothing where one is not finite."""
     if not np.all(np.isfinite(values)):
         return Measurement(None, unit)
@@ -46,14 +47,6 @@ def _residual_sizes(equations: Equations) -> Callable[[Any, Any], Any]:
     return sizes
 
 
-@lru_cache
-def _compliance(equations: Equations) -> Callable[[Any, Any], Any]:
-    """Objective of many examples, solved anew."""
-    resolve, objective = equations.resolve, equations.objective
-    assert resolve is not None and objective is not None
-    return jax.jit(jax.vmap(lambda fields, condition: objective(resolve(fields, condition), condition)))
-
-
 def physics_scores(equations: Equations, generated: FieldSet) -> dict[str, Measurement]:
     """Residual and, where the solution can be computed anew, how far the generated one is from it.
 
@@ -69,7 +62,7 @@ def physics_scores(equations: Equations, generated: FieldSet) -> dict[str, Measu
     count = equations.num_solution
     mae, rms = in_chunks(_residual_sizes(equations), CHUNK, *generated)
     spread = float(np.std(generated.fields[..., :count]))
-    rows = {"residual_mae": _mean(mae), "residual_rms": _mean(rms)}
+    rows = {"residual_mae": mean_measurement(mae), "residual_rms": mean_measurement(rms)}
     rows["relative_residual"] = Measurement(float(np.mean(mae)) / spread if spread > 0 else None)
     if equations.resolve is not None:
         again = in_chunks(resolver(equations), CHUNK, *generated)[..., :count]
@@ -110,43 +103,32 @@ def distance_scores(
     return rows
 
 
-def angle_divergence(points: np.ndarray, bins: int = 50) -> Measurement:
-    """Kullback-Leibler divergence of the angles of points (n, 2) from uniform, of histograms with that many bins.
-
-    Source: Bastek, Sun, Kochmann (2024), arXiv 2403.14404, section 3.3 (there with another number of bins).
-    """
-    count, _ = np.histogram(np.arctan2(points[:, 1], points[:, 0]), bins=bins, range=(-np.pi, np.pi))
-    share = count / count.sum()
-    kept = share > 0
-    return Measurement(float(np.sum(share[kept] * np.log(share[kept] * bins))))
+def equation_scores(answer: Answer) -> dict[str, Measurement]:
+    """All scores of generated fields against those of a split: equations, closeness, cost."""
+    equations, generated, reference = answer.bench.task.problem, generated_set(answer), reference_set(answer)
+    rows = physics_scores(equations, generated)
+    rows |= distance_scores(equations, generated, reference, bool(equations.conditions))
+    seconds, calls = answer.forecasts.seconds, float(answer.fitted.model.num_calls)
+    return rows | {"seconds_per_sample": Measurement(seconds, "s"), "nfe": Measurement(calls)}
 
 
-def body_scores(equations: Equations, generated: FieldSet, reference: FieldSet) -> dict[str, Measurement]:
-    """Scores of generated bodies: stiffness and volume against those asked for, and whether they hang together.
+def generated_set(answer: Answer) -> FieldSet:
+    """What a method generated for the conditions of a split, one of each."""
+    assert answer.forecasts.samples is not None
+    return FieldSet(answer.forecasts.samples[:, 0], answer.bench.splits[answer.split].condition)
 
-        compliance_error = median (c - c_data) / c_data,   volume_error = mean |volume - fraction| / fraction
 
-    with c of the generated density above one half, solved anew for the task of the data.
+def reference_set(answer: Answer) -> FieldSet:
+    """The data of a split."""
+    split = answer.bench.splits[answer.split]
+    return FieldSet(split.truth, split.condition)
 
-    Args:
-      equations: of the bodies.
-      generated: fields for the conditions of the reference.
-      reference: optimised bodies of the same conditions.
-    Returns:
-      measurements by name; rejection_rate is the share of bodies in several pieces.
-    """
-    from scipy import ndimage
 
-    solid = np.zeros_like(generated.fields)
-    solid[..., :-1, :-1, 2] = generated.fields[..., :-1, :-1, 2] > 0.5
-    compliance = _compliance(equations)
-    found = in_chunks(compliance, CHUNK, solid, generated.condition)
-    best = in_chunks(compliance, CHUNK, reference.fields, reference.condition)
-    volume = solid[..., :-1, :-1, 2].mean(axis=(1, 2))
-    asked = generated.condition[:, 0, 0, 0]
-    pieces = [ndimage.label(one[:-1, :-1, 2], structure=np.ones((3, 3)))[1] != 1 for one in solid]
-    return {
-        "compliance_error": Measurement(float(np.median(found / best - 1.0))),
-        "volume_error": _mean(np.abs(volume - asked) / asked),
-        "rejection_rate": _mean(np.asarray(pieces, float)),
-    }
+def reference_rows(run: Run) -> None:
+    """Scores of other examples of the data: the floor that sampling leaves."""
+    equations, sets = run.bench.task.problem, run.bench.world
+    test = sets["test"]
+    count = min(len(test.fields), len(sets["train"].fields))
+    other = FieldSet(*(part[:count] for part in sets["train"]))
+    rows = physics_scores(equations, test) | distance_scores(equations, other, test)
+    run.record("reference", "test", rows, len(test.fields))

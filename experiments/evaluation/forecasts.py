@@ -8,15 +8,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
 from phdme_jax.calibration import is_covered
-from phdme_jax.forecasting.bands import Calibration, Forecasts, band_scores, forecast_band
+from phdme_jax.forecasting.bands import Calibration, Forecasts, forecast_band
+from phdme_jax.methods.base import Times
 from phdme_jax.methods.energy.physics import dynamics_residual
-from phdme_jax.methods.energy.prior import CHUNK, Times
+from phdme_jax.methods.table import METHODS
 from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems.energy.base import System, parameter_values, total_energy, vector_field
 from phdme_jax.training import metrics
+
+SCORED = 32  # trajectories scored at a time
 
 
 def _mean_and_error(values: np.ndarray, unit: str = "1") -> Measurement:
@@ -42,42 +46,50 @@ def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -
     }
     for index, field in enumerate(fields):
         result[f"nmse_{field}"] = _mean_and_error(error[:, index] / variance[index])
-    scale = jnp.asarray(np.sqrt(variance))
+    scales = np.broadcast_to(np.sqrt(variance), (len(truth), *variance.shape))
     samples = forecasts.mean[:, None] if forecasts.samples is None else forecasts.samples
     fair = samples.shape[1] > 1
     for name in ("crps", "energy_score"):
-        one = partial(_score, name, fair, scale)
-        values = [float(one(jnp.asarray(t), jnp.asarray(s, t.dtype))) for t, s in zip(truth, samples, strict=True)]
-        result[name] = _mean_and_error(np.where(forecasts.ok, np.array(values), np.inf))
+        values = in_chunks(_scorer(name, fair), SCORED, scales, truth, samples)
+        result[name] = _mean_and_error(np.where(forecasts.ok, values, np.inf))
     if fair:
-        pairs = zip(truth, samples, strict=True)
-        terms = [_spread_skill(scale, jnp.asarray(t), jnp.asarray(s, t.dtype)) for t, s in pairs]
-        spreads, squares = (jnp.array(column) for column in zip(*terms, strict=True))
-        ratio = float(metrics.spread_skill_ratio(spreads, squares))
+        spreads, squares = in_chunks(_spread_skill, SCORED, scales, truth, samples)
+        ratio = float(metrics.spread_skill_ratio(jnp.asarray(spreads), jnp.asarray(squares)))
         result["spread_skill"] = Measurement(ratio if forecasts.ok.all() else np.inf)
     return result
 
 
 @jax.jit
+@jax.vmap
 def _spread_skill(scale: Any, truth: Any, samples: Any) -> Any:
     return metrics.spread_skill(truth, samples, field_scale=scale)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _score(name: str, fair: bool, scale: Any, truth: Any, samples: Any) -> Any:
-    return getattr(metrics, name)(truth, samples, field_scale=scale, fair=fair)
+@lru_cache
+def _scorer(name: str, fair: bool) -> Callable[..., Any]:
+    """crps or energy_score of many truths and their samples."""
+    score = getattr(metrics, name)
+    return jax.jit(jax.vmap(lambda scale, truth, samples: score(truth, samples, field_scale=scale, fair=fair)))
 
 
 def coverage(
-    truth: np.ndarray, forecasts: Forecasts, calibration: Calibration
-) -> tuple[dict[str, Measurement], np.ndarray]:
-    """Empirical coverage and mean width of the calibrated band, and the band scores of the split."""
-    scores = band_scores(truth, forecasts, calibration.floor)
+    truth: np.ndarray, forecasts: Forecasts, calibration: Calibration, scores: np.ndarray
+) -> dict[str, Measurement]:
+    """Empirical coverage and mean width of the calibrated band, the width in deviations of each field.
+
+    Args:
+      truth: trajectories of the split.
+      forecasts: of them.
+      calibration: of the band.
+      scores: band scores of the split.
+    Returns:
+      measurements by name.
+    """
     covered = np.asarray(is_covered(jnp.asarray(scores), calibration.quantile), float)
     lower, upper = forecast_band(forecasts, calibration)
     deviation = np.sqrt(np.asarray(metrics.reference_variance(jnp.asarray(truth))))
     width = np.mean((upper - lower) / deviation, axis=tuple(range(1, truth.ndim)))
-    return {"coverage": _mean_and_error(covered), "band_width": _mean_and_error(width)}, scores
+    return {"coverage": _mean_and_error(covered), "band_width": _mean_and_error(width)}
 
 
 def physics(system: System, other: System, mean: np.ndarray, times: tuple[float, ...]) -> dict[str, Measurement]:
@@ -92,9 +104,8 @@ def physics(system: System, other: System, mean: np.ndarray, times: tuple[float,
       energy_drift (relative to the initial energy), residual_rms, residual_rms_unseen, and for each invariant of the
       system its largest relative change, such as mass_drift.
     """
-    one = _physics(system, other, times)
-    values = [one(jnp.asarray(trajectory, float)) for trajectory in mean]
-    rises, seen, unseen, *changes = (np.array(column, float) for column in zip(*values, strict=True))
+    measure = _physics(system, other, times)
+    rises, seen, unseen, *changes = in_chunks(measure, SCORED, np.asarray(mean, float))
     drifts = {f"{name}_drift": change for (name, _), change in zip(system.invariants, changes, strict=True)}
     return {
         "energy_drift": _mean_and_error(rises),
@@ -107,6 +118,7 @@ def physics(system: System, other: System, mean: np.ndarray, times: tuple[float,
 @lru_cache
 def _physics(system: System, other: System, times: tuple[float, ...]) -> Callable[[Any], tuple[Any, ...]]:
     @jax.jit
+    @jax.vmap
     def one(trajectory: Any) -> tuple[Any, ...]:
         energy = jax.vmap(partial(total_energy, system.structure, system.density))(trajectory)
         residuals = []
@@ -114,8 +126,8 @@ def _physics(system: System, other: System, times: tuple[float, ...]) -> Callabl
             values = parameter_values(which, trajectory.dtype)
             rate = partial(vector_field, which.structure, which.density, parameters=values)
             residuals.append(jnp.sqrt(jnp.mean(dynamics_residual(rate, trajectory, times) ** 2)))
-        kept = [jax.vmap(function)(trajectory) for _, function in system.invariants]
-        drifts = [jnp.max(jnp.abs(values - values[0])) / jnp.abs(values[0]) for values in kept]
+        invariants = [jax.vmap(function)(trajectory) for _, function in system.invariants]
+        drifts = [jnp.max(jnp.abs(values - values[0])) / jnp.abs(values[0]) for values in invariants]
         return metrics.energy_increase(energy) / energy[0], *residuals, *drifts
 
     return one
@@ -136,4 +148,42 @@ def _true_roller(system: System, times: Times, substeps: int) -> Callable[[Any],
 
 def true_rollout(system: System, initial: np.ndarray, times: Times, substeps: int) -> np.ndarray:
     """The true energy integrated on the learner's grid: what a perfect energy would reach there."""
-    return in_chunks(_true_roller(system, times, 2 * substeps), CHUNK, initial)
+    return in_chunks(_true_roller(system, times, 2 * substeps), SCORED, initial)
+
+
+def field_scores(answer: Answer) -> dict[str, Measurement]:
+    """All scores of forecasts of fields: errors, calibration, physics of the mean and of one sample, seconds."""
+    world, forecasts, times = answer.bench.world, answer.forecasts, answer.bench.task.times
+    assert answer.calibration is not None and answer.band_scores is not None
+    rows = accuracy(answer.truth, forecasts, world.system.structure.fields)
+    rows |= coverage(answer.truth, forecasts, answer.calibration, answer.band_scores)
+    rows |= physics(world.system, world.unseen, forecasts.mean, times)
+    if forecasts.samples is not None:
+        sampled = physics(world.system, world.unseen, forecasts.samples[:, 0], times)
+        rows |= {f"sample_{metric}": sampled[metric] for metric in ("energy_drift", "residual_rms")}
+    rows["seconds_per_sample"] = Measurement(forecasts.seconds, "s")
+    return rows
+
+
+def reference_rows(run: Run) -> None:
+    """Residual and energy of the reference data, and what the true energy reaches on the learner's grid."""
+    world, times = run.bench.world, run.bench.task.times
+    for split in ("test", "shifted"):
+        truth = run.bench.splits[split].truth
+        rows = physics(world.system, world.unseen, truth, times)
+        exact = true_rollout(world.system, truth[:, 0], times, world.substeps)
+        forecasts = Forecasts(exact, None, np.ones(len(truth), bool), 0.0)
+        floor = accuracy(truth, forecasts, world.system.structure.fields)
+        run.record("reference", split, rows | {name: floor[name] for name in ("nmse", "mse")}, len(truth))
+
+
+def learning_rows(run: Run) -> None:
+    """How far the learned dissipation is from the true one, and how many rollouts of the energy were dropped."""
+    rows = {}
+    (name, true_value), *_ = run.bench.world.system.values
+    found = run.fitted("gp_rollout").found
+    rows["parameter_error"] = Measurement(abs(found[name] / true_value - 1))
+    for method in run.learned:
+        if METHODS[method].teacher == "gp_rollout" and "rejection_rate" in run.fitted(method).found:
+            rows["rejection_rate"] = Measurement(run.fitted(method).found["rejection_rate"])
+    run.record("gp_rollout", "train", rows, len(run.bench.task.train().fields))

@@ -1,65 +1,18 @@
 """Pictures and sections of the report of a study of known equations."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from experiments.study.command import RunContext
+from experiments.study.study import MakeSection, Shown
 from phdme_jax.app import drawing, figures
 from phdme_jax.app.drawing import Labels
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.systems.equations.base import without_padding
 
 SHOWN = 4
-BODY_WORDS = (
-    "Compliance error: compliance of the generated body, black and white and solved anew, over that of the "
-    "optimised one, less one, median. Volume error: distance of its volume from the fraction asked for, over that "
-    "fraction, mean. Rejection rate: share of bodies in several pieces, squares that touch at a corner being in one."
-)
-
-
-def _panels(names: list[str], height: float) -> tuple[Figure, list[Any]]:
-    """A titled panel for each name, four to a row, on shared axes."""
-    columns = min(4, len(names))
-    rows = -(-len(names) // columns)
-    figure = Figure(figsize=(2.3 * columns, height * rows))
-    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
-    for axis, name in zip(axes, names, strict=False):
-        axis.set_title(name)
-    for axis in axes[len(names) :]:
-        axis.set_axis_off()
-    return figure, list(axes[: len(names)])
-
-
-@drawing.styled
-def point_clouds(path: Path, clouds: dict[str, np.ndarray]) -> Path:
-    """Generated points of the plane, one panel a method, with the unit circle."""
-    figure, axes = _panels(list(clouds), 2.4)
-    angle = np.linspace(0, 2 * np.pi, 200)
-    for axis, points in zip(axes, clouds.values(), strict=True):
-        axis.plot(np.cos(angle), np.sin(angle), color=drawing.TRUTH, linewidth=0.7)
-        axis.plot(points[:1000, 0], points[:1000, 1], ".", markersize=2.5, alpha=0.5, markeredgewidth=0)
-        axis.set_aspect("equal")
-        axis.set_xlim(-1.5, 1.5)
-        axis.set_ylim(-1.5, 1.5)
-    return drawing.save(figure, path, "")
-
-
-@drawing.styled
-def residual_by_angle(path: Path, clouds: dict[str, np.ndarray]) -> Path:
-    """Residual of the unit circle over the angle, one panel a method, with its mean: uneven angles show as gaps."""
-    figure, axes = _panels(list(clouds), 1.9)
-    for axis, points in zip(axes, clouds.values(), strict=True):
-        residual = np.abs(np.sum(points**2, axis=1) - 1.0)
-        angle = np.arctan2(points[:, 1], points[:, 0])
-        shown = np.maximum(residual[:1000], 1e-10)
-        axis.semilogy(angle[:1000], shown, ".", markersize=2, alpha=0.5, markeredgewidth=0)
-        axis.axhline(max(float(residual.mean()), 1e-10), color=drawing.TRUTH, linewidth=0.7)
-        axis.set_xticks([-np.pi, 0.0, np.pi], ["-π", "0", "π"])
-    figure.supxlabel("angle", fontsize=8)
-    return drawing.save(figure, path, "|x² + y² - 1|, at least 1e-10")
 
 
 @drawing.styled
@@ -112,54 +65,56 @@ def square_samples(path: Path, rows: dict[str, np.ndarray], title: str, symmetri
     return drawing.save(figure, path, title)
 
 
-def draw_all(context: RunContext, run: Any, drawn: dict[str, np.ndarray]) -> list[Section]:
-    """Draw generated examples of one seed and arrange the rest of the report.
+def sample_section(labels: tuple[str, ...], shown: Shown) -> Sequence[Section]:
+    """A few generated fields of each method beside the data, on a line or a square."""
+    problem, context = shown.run.bench.task.problem, shown.context
+    drawn = generated_fields(shown)
+    if len(problem.grid.points) == 1:
+        path = line_samples(
+            context.figure_path("samples"), problem.grid.coordinates(), drawn, Labels(x="position", panels=labels)
+        )
+        return [Section("Examples", "", (Picture(path, f"{SHOWN} examples of each method, one colour an example"),))]
+    pictures = []
+    for channel, label in enumerate(labels):
+        name = problem.fields[channel]
+        fields = {method: without_padding(problem, values[:SHOWN], name) for method, values in drawn.items()}
+        symmetric = bool(fields["data"].min() < 0)
+        path = square_samples(context.figure_path(f"samples_{name}"), fields, label, symmetric)
+        pictures.append(Picture(path, f"{label}: {SHOWN} examples of each method"))
+    return [Section("Examples", "", tuple(pictures))]
 
-    Args:
-      context: the run.
-      run: the seed's shared state (`EquationRun`).
-      drawn: generated fields by method.
-    Returns:
-      sections of the report.
-    """
-    shown = {"data": run.sets["test"].fields, **drawn}
-    axes = len(run.equations.grid.points)
-    labels, pictures = run.problem.labels, []
-    if axes == 0:
-        path = point_clouds(context.figure_path("points"), shown)
-        pictures.append(Picture(path, "A thousand points of each method; the line is the unit circle"))
-        path = residual_by_angle(context.figure_path("residual_by_angle"), shown)
-        pictures.append(Picture(path, "Their residual over the angle; the line is the mean of all"))
-    elif axes == 1:
-        grid = run.equations.grid.coordinates()
-        path = line_samples(context.figure_path("samples"), grid, shown, Labels(x="position", panels=labels))
-        pictures.append(Picture(path, f"{SHOWN} examples of each method, one colour an example"))
-    else:
-        for channel, label in enumerate(labels):
-            name = run.equations.fields[channel]
-            fields = {key: without_padding(run.equations, part[:SHOWN], name) for key, part in shown.items()}
-            symmetric = bool(fields["data"].min() < 0)
-            path = square_samples(context.figure_path(f"samples_{name}"), fields, label, symmetric)
-            pictures.append(Picture(path, f"{label}: {SHOWN} examples of each method"))
-    distances = ("sliced_wasserstein", "wasserstein", "energy_distance", "spectrum_error", "angle_divergence")
-    words = (
+
+def generated_fields(shown: Shown) -> dict[str, np.ndarray]:
+    """The data of the test split, and what each method generated for it."""
+    drawn = {name: answers["test"].forecasts.samples for name, answers in shown.answers.items()}
+    found = {name: samples[:, 0] for name, samples in drawn.items() if samples is not None}
+    return {"data": shown.run.bench.splits["test"].truth, **found}
+
+
+DISTANCES = ("sliced_wasserstein", "wasserstein", "energy_distance", "spectrum_error", "angle_divergence")
+
+
+def closeness_section(shown: Shown) -> Sequence[Section]:
+    """Distances between what was generated and the data."""
+    text = (
         "Distances between as many generated examples and unseen ones, channel by channel. The reference row is the "
         "distance of training examples from the same unseen ones: the floor that sampling leaves. The energy distance "
         "is unbiased and may be negative."
     )
-    if run.equations.conditions:
-        words += " Generated fields answer the tasks of the unseen examples and may be nearer to them than that."
-    bodies = ("compliance_error", "volume_error", "rejection_rate")
-    return [
-        Section("Closeness to the data", words, (), distances),
-        *([Section("Bodies", BODY_WORDS, (), bodies)] if run.problem.name == "topology" else []),
-        Section("Examples", "", tuple(pictures)),
-        Section("Cost", "", (), ("train_seconds", "seconds_per_sample", "nfe")),
-    ]
+    if shown.run.bench.task.problem.conditions:
+        text += " Generated fields answer the tasks of the unseen examples and may be nearer to them than that."
+    return [Section("Closeness to the data", text, (), DISTANCES)]
 
 
-def residual_section(context: RunContext) -> Section:
-    """The section on the equations, with a picture of all seeds."""
+def cost_section(shown: Shown) -> Sequence[Section]:
+    """Seconds and calls of the network."""
+    del shown
+    return [Section("Cost", "", (), ("train_seconds", "seconds_per_sample", "nfe"))]
+
+
+def residual_section(shown: Shown) -> Sequence[Section]:
+    """How well the equations are obeyed, with a picture of all seeds."""
+    context = shown.context
     rows = [row for row in context.results.rows() if row.metric == "residual_mae" and row.split == "test"]
     values = {name: [row.value for row in rows if row.method == name] for name in context.methods}
     floor = float(np.mean([row.value for row in rows if row.method == "reference"]))
@@ -171,4 +126,9 @@ def residual_section(context: RunContext) -> Section:
         "data: see the distances."
     )
     metrics = ("residual_mae", "relative_residual", "resolve_error")
-    return Section("The equations", words, (Picture(path, "One dot a seed; the line is the data's own"),), metrics)
+    return [Section("The equations", words, (Picture(path, "One dot a seed; the line is the data's own"),), metrics)]
+
+
+def equation_sections(*examples: MakeSection) -> tuple[MakeSection, ...]:
+    """The sections of a study of known equations, those on its examples in between."""
+    return (residual_section, closeness_section, *examples, cost_section)

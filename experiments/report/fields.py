@@ -1,20 +1,21 @@
 """Pictures and sections of the report of a study of fields on a line or a plane."""
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.evaluation import forecasts as evaluation
-from experiments.study.command import RunContext
+from experiments.study.study import Answer, MakeSection, Shown
 from phdme_jax.app import figures
 from phdme_jax.app.drawing import Curve, Labels
 from phdme_jax.app.efforts import LEVELS, effort_slices
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.calibration import coverage_curve
-from phdme_jax.systems.energy.base import total_energy
+from phdme_jax.forecasting.bands import forecast_band, spread
+from phdme_jax.systems.energy.base import System, total_energy
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,73 +37,16 @@ class FieldLabels:
     energy: str = "energy [J]"
 
 
-def _energies(run: Any, trajectories: np.ndarray) -> np.ndarray:
-    one = jax.jit(jax.vmap(lambda x: total_energy(run.structure, run.system.density, x)))
-    state = len(run.structure.grid.points) + 1
-    flat = trajectories.reshape(-1, *trajectories.shape[-state:])
-    return np.asarray(one(jnp.asarray(flat, float))).reshape(trajectories.shape[:-state])
-
-
-def _forecast_pictures(context: RunContext, run: Any, name: str, kept: dict[str, Any]) -> list[tuple[str, str]]:
-    forecasts, _ = kept["test"]
-    truth, times = run.data.test[0], np.asarray(run.times)
-    grid = run.structure.grid.coordinates()
-    lower, upper = evaluation.forecast_band(forecasts, kept["calibration"])
-    words, shown = run.problem.labels, run.problem.labels.shown
-    if len(run.structure.grid.points) == 2:
-        frames = np.linspace(0, len(times) - 1, 5).astype(int)
-        picture = figures.snapshot_panel(
-            context.figure_path(f"snapshots_{name}"), truth[frames, ..., shown], forecasts.mean[0][frames, ..., shown],
-            np.round(times[frames], 2).tolist(),
-            Labels(f"{name}: one unseen initial state", x="x", y="y", panels=(words.fields[shown],)),
-        )  # fmt: skip
-        return [(str(picture), f"{name}: truth, forecast mean and error of the {words.fields[shown]}")]
-    labels = Labels(f"{name}: one unseen initial state", x=words.time, y=words.position, panels=words.fields)
-    first = figures.space_time_panel(
-        context.figure_path(f"space_time_{name}"), truth, forecasts.mean[0], times, grid, labels,
-        (upper - lower)[0] / 2,
-    )  # fmt: skip
-    sites = np.linspace(0, grid.size - 1, 5).astype(int)[1:-1]
-    samples = None if forecasts.samples is None else forecasts.samples[0][..., sites, shown]
-    mean, low, high = (edge[0][:, sites, shown] for edge in (forecasts.mean, lower, upper))
-    curve = Curve(name, mean, low, high, samples)
-    second = figures.forecast_lines(
-        context.figure_path(f"lines_{name}"), times, truth[:, sites, shown], curve,
-        Labels(x=words.time, y=words.fields[shown], panels=tuple(f"z = {grid[i]:.2f} m" for i in sites)),
-    )  # fmt: skip
-    level = f"{100 * run.config.level:.0f} %"
-    return [
-        (str(first), f"{name}: truth, forecast mean, error, and half width of the {level} band"),
-        (str(second), f"{name}: {words.fields[shown]} at three sites with the calibrated {level} band"),
-    ]
-
-
-def draw_all(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> list[Section]:
-    """Draw every picture of one seed and arrange its part of the report.
-
-    Args:
-      context: the run.
-      run: the seed's shared state (`SeedRun`).
-      kept: per method, what `evaluate` returned.
-    Returns:
-      sections of the report.
-    """
-    prior = run.prior()
-    slices = effort_slices(prior, run.system.density, run.data.observed, run.problem.labels.fields)
-    path = figures.effort_learned_vs_true(context.figure_path("efforts"), slices, Labels())
-    law = Picture(path, "Learned energy gradient against the true one; shaded: range of the observed states")
-    pictures = [
-        Picture(file, caption)
-        for name, item in kept.items()
-        for file, caption in _forecast_pictures(context, run, name, item)
-    ]
-    return [
-        Section("The learned energy", "", (law,), ("parameter_error", "rejection_rate", "fit_seconds")),
-        _calibration_section(context, run, kept),
-        _physics_section(context, run, kept),
-        Section("Forecasts", "", tuple(pictures)),
-        Section("Cost", "", (), ("fit_seconds", "train_seconds", "seconds_per_sample")),
-    ]
+def field_sections(labels: FieldLabels) -> tuple[MakeSection, ...]:
+    """The sections of a study of fields, in order."""
+    return (
+        accuracy_section,
+        partial(energy_section, labels),
+        calibration_section,
+        partial(physics_section, labels),
+        partial(forecast_section, labels),
+        cost_section,
+    )
 
 
 _STARTS = {
@@ -114,63 +58,151 @@ _STARTS = {
 }
 
 
-def accuracy_section(context: RunContext) -> Section:
-    """The section on accuracy, with a picture of all seeds."""
-    rows = [row for row in context.results.rows() if row.metric == "nmse" and row.split == "test"]
+def accuracy_section(shown: Shown) -> Sequence[Section]:
+    """Accuracy, with a picture of all seeds."""
+    context, data = shown.context, shown.context.config.data
+    rows = [row for row in context.results.rows() if row.metric == "nmse" and row.split == "test" and not row.settings]
     values = {name: [row.value for row in rows if row.method == name] for name in context.methods}
     floor = np.mean([row.value for row in rows if row.method == "reference"])
     bars = figures.metric_by_method(
         context.figure_path("nmse"), values, Labels(x="normalised MSE of the forecast mean"), float(floor)
     )
-    data = context.config.data
-    return Section(
-        "Accuracy on unseen initial states",
+    text = (
         f"Every method saw {data.num_observed} trajectories of {data.num_frames} frames at {data.num_points} "
         f"points with {100 * data.noise:g} % noise. {_STARTS[context.config.rollouts.initial]} The reference row is "
         "the true energy integrated on the learner's grid: the floor that the learner's own discretisation leaves. All "
         "generators have the same networks. What suits clean rollouts does not suit four noisy trajectories, so that "
         "the conditional mean of diffusion is trained on windows of its own (training.observed_stages), on the string "
-        "the best of sixteen settings tried, judged by its test error.",
-        (Picture(bars, "One dot a seed; the line is the floor of the learner's grid"),),
-        ("nmse", "mse", "crps", "energy_score"),
+        "the best of sixteen settings tried, judged by its test error."
     )
+    picture = Picture(bars, "One dot a seed; the line is the floor of the learner's grid")
+    return [Section("Accuracy on unseen initial states", text, (picture,), ("nmse", "mse", "crps", "energy_score"))]
 
 
-def _calibration_section(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> Section:
+def energy_section(labels: FieldLabels, shown: Shown) -> Sequence[Section]:
+    """The learned energy against the true one."""
+    run, world = shown.run, shown.run.bench.world
+    if "gp_rollout" not in run.learned:
+        return []
+    slices = effort_slices(run.fitted("gp_rollout"), world.system.density, world.data.observed, labels.fields)
+    path = figures.effort_learned_vs_true(shown.context.figure_path("efforts"), slices, Labels())
+    law = Picture(path, "Learned energy gradient against the true one; shaded: range of the observed states")
+    return [Section("The learned energy", "", (law,), ("parameter_error", "rejection_rate", "fit_seconds"))]
+
+
+def calibration_section(shown: Shown) -> Sequence[Section]:
+    """Empirical against nominal coverage."""
     empirical = {}
-    for name, values in kept.items():
-        scores, unseen = jnp.asarray(values["calibration_scores"]), jnp.asarray(values["test"][1])
+    for name, answers in shown.answers.items():
+        scores, unseen = (jnp.asarray(answers[split].band_scores) for split in ("calibration", "test"))
         curve = coverage_curve(scores, unseen, tuple(LEVELS.tolist()))
         nominal, empirical[name] = np.asarray(curve.level), np.asarray(curve.coverage)
+    splits = shown.run.bench.splits
     covered = figures.coverage_curve(
-        context.figure_path("coverage"), nominal, empirical, len(run.data.test), len(run.data.calibration),
+        shown.context.figure_path("coverage"),
+        nominal,
+        empirical,
+        len(splits["test"].truth),
+        len(splits["calibration"].truth),
         Labels(x="nominal coverage", y="empirical coverage"),
-    )  # fmt: skip
-    return Section(
-        "Calibration",
-        f"Split conformal calibration on {run.config.data.num_calibration} trajectories of the simulator; the "
+    )
+    text = (
+        f"Split conformal calibration on {len(splits['calibration'].truth)} trajectories of the simulator; the "
         "guarantee is marginal over calibration and test trajectories and assumes that they are exchangeable. It does "
-        "not hold for the shifted split.",
-        (Picture(covered, "Empirical against nominal coverage of whole trajectories"),),
-        ("coverage", "band_width"),
+        "not hold for the shifted split."
     )
+    picture = Picture(covered, "Empirical against nominal coverage of whole trajectories")
+    return [Section("Calibration", text, (picture,), ("coverage", "band_width"))]
 
 
-def _physics_section(context: RunContext, run: Any, kept: dict[str, dict[str, Any]]) -> Section:
-    curves = []
-    for name, values in kept.items():
-        forecasts = values["test"][0]
+def energies(system: System, trajectories: np.ndarray) -> np.ndarray:
+    """True energy along trajectories (..., time, *grid, field)."""
+    energy = jax.jit(jax.vmap(lambda state: total_energy(system.structure, system.density, state)))
+    state = len(system.structure.grid.points) + 1
+    flat = trajectories.reshape(-1, *trajectories.shape[-state:])
+    return np.asarray(energy(jnp.asarray(flat, float))).reshape(trajectories.shape[:-state])
+
+
+def physics_section(labels: FieldLabels, shown: Shown) -> Sequence[Section]:
+    """Energy along the forecasts of one test trajectory."""
+    system, curves = shown.run.bench.world.system, []
+    for name, answers in shown.answers.items():
+        forecasts = answers["test"].forecasts
         samples = forecasts.mean[:1] if forecasts.samples is None else forecasts.samples[0]
-        energies = _energies(run, samples)
-        edges = (energies.min(0), energies.max(0)) if len(energies) > 1 else (None, None)
-        curves.append(Curve(name, _energies(run, forecasts.mean[0]), *edges))
-    energy = figures.energy_over_time(
-        context.figure_path("energy"), np.asarray(run.times), curves, _energies(run, run.data.test[0]),
-        Labels(x=run.problem.labels.time, y=run.problem.labels.energy),
-    )  # fmt: skip
-    return Section(
-        "Physics",
-        "Residual of the true dynamics, with the learner's stencil and with one that no method has seen.",
-        (Picture(energy, "True energy along the forecasts of one test trajectory; bands span the samples"),),
-        ("energy_drift", "residual_rms", *(f"{name}_drift" for name, _ in run.system.invariants)),
+        sampled = energies(system, samples)
+        edges = (sampled.min(0), sampled.max(0)) if len(sampled) > 1 else (None, None)
+        curves.append(Curve(name, energies(system, forecasts.mean[0]), *edges))
+    picture = figures.energy_over_time(
+        shown.context.figure_path("energy"),
+        np.asarray(shown.run.bench.task.times),
+        curves,
+        energies(system, shown.run.bench.splits["test"].truth[0]),
+        Labels(x=labels.time, y=labels.energy),
     )
+    return [
+        Section(
+            "Physics",
+            "Residual of the true dynamics, with the learner's stencil and with one that no method has seen.",
+            (Picture(picture, "True energy along the forecasts of one test trajectory; bands span the samples"),),
+            ("energy_drift", "residual_rms", *(f"{name}_drift" for name, _ in system.invariants)),
+        )
+    ]
+
+
+def forecast_section(labels: FieldLabels, shown: Shown) -> Sequence[Section]:
+    """One unseen initial state, forecast by every method."""
+    axes = len(shown.run.bench.task.problem.structure.grid.points)
+    draw: Callable[..., list[Picture]] = _plane_pictures if axes == 2 else _line_pictures
+    pictures = [
+        picture for name, answers in shown.answers.items() for picture in draw(shown, labels, name, answers["test"])
+    ]
+    return [Section("Forecasts", "", tuple(pictures))]
+
+
+def _plane_pictures(shown: Shown, labels: FieldLabels, name: str, answer: Answer) -> list[Picture]:
+    times, index = np.asarray(shown.run.bench.task.times), labels.shown
+    frames = np.linspace(0, len(times) - 1, 5).astype(int)
+    path = figures.snapshot_panel(
+        shown.context.figure_path(f"snapshots_{name}"),
+        answer.truth[0][frames, ..., index],
+        answer.forecasts.mean[0][frames, ..., index],
+        np.round(times[frames], 2).tolist(),
+        Labels(f"{name}: one unseen initial state", x="x", y="y", panels=(labels.fields[index],)),
+    )
+    return [Picture(path, f"{name}: truth, forecast mean and error of the {labels.fields[index]}")]
+
+
+def _line_pictures(shown: Shown, labels: FieldLabels, name: str, answer: Answer) -> list[Picture]:
+    forecasts, truth, times = answer.forecasts, answer.truth[0], np.asarray(shown.run.bench.task.times)
+    grid, index = shown.run.bench.task.problem.structure.grid.coordinates(), labels.shown
+    first = figures.space_time_panel(
+        shown.context.figure_path(f"space_time_{name}"),
+        truth,
+        forecasts.mean[0],
+        times,
+        grid,
+        Labels(f"{name}: one unseen initial state", x=labels.time, y=labels.position, panels=labels.fields),
+        spread(forecasts)[0],
+    )
+    lower, upper = forecast_band(forecasts, answer.calibration)
+    sites = np.linspace(0, grid.size - 1, 5).astype(int)[1:-1]
+    samples = None if forecasts.samples is None else forecasts.samples[0][..., sites, index]
+    mean, low, high = (edge[0][:, sites, index] for edge in (forecasts.mean, lower, upper))
+    second = figures.forecast_lines(
+        shown.context.figure_path(f"lines_{name}"),
+        times,
+        truth[:, sites, index],
+        Curve(name, mean, low, high, samples),
+        Labels(x=labels.time, y=labels.fields[index], panels=tuple(f"z = {grid[i]:.2f} m" for i in sites)),
+    )
+    level = f"{100 * shown.context.config.level:.0f} %"
+    return [
+        Picture(first, f"{name}: truth, forecast mean, error, and spread (standard deviation) of the samples"),
+        Picture(second, f"{name}: {labels.fields[index]} at three sites with the calibrated {level} band"),
+    ]
+
+
+def cost_section(shown: Shown) -> Sequence[Section]:
+    """Seconds."""
+    del shown
+    return [Section("Cost", "", (), ("fit_seconds", "train_seconds", "seconds_per_sample"))]

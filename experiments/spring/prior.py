@@ -1,25 +1,27 @@
-"""Energy and damping of a real spring from one recording, and rollouts of what was learned.
+"""Energy and damping of a real spring from one recording, and what they say of the motion of any.
 
     p_t = d_z [V'(r + q) - V'(r)] - c p + eta p_zz,   q_t = p_z,   p = s_t, q = s_z, p = 0 at both ends
 
 Length in node distances, mass one: the energy density is p^2/2 + V. The kinetic part is known, and V is even in the
 strain, because tension depends on how much a spring is stretched, not on the side to which it leans. r is the strain of
-the rest curve of a recording, which the weight of the spring holds. V is a Gaussian process around a quadratic mean; V,
-that mean, the noise and both dampings follow by marginal likelihood from weak-form rows in time, with no derivative of
-the data.
+the rest curve of a recording, which the weight of the spring holds: a third field that never changes, so that the same
+energy serves every recording. V is a Gaussian process around a quadratic mean; V, that mean, the noise and both
+dampings follow by marginal likelihood from weak-form rows in time, with no derivative of the data.
 """
 
+import time
+from dataclasses import dataclass, replace
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 from scipy.interpolate import CubicSpline
 
-from experiments.spring.recording import SpringRecording, sine_modes, sine_slopes
-from phdme_jax.gp.basis import Basis, Box, Energy, efforts, make_box
+from experiments.spring.recording import SpringRecording, modal_states, sine_modes
+from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts, make_box
 from phdme_jax.gp.fit import (
     WIDTHS,
     EnergyPosterior,
@@ -30,43 +32,56 @@ from phdme_jax.gp.fit import (
     sample_hyperparameters,
 )
 from phdme_jax.gp.observations import Observations, TimeTests, displacement_rows
-from phdme_jax.gp.sampling import Rollout, roll_out, sample_energy
-from phdme_jax.systems.energy.base import Structure
+from phdme_jax.gp.sampling import Rollout
+from phdme_jax.methods.base import Dynamics, Fitted, Options, Start, Times
+from phdme_jax.methods.energy.dynamics import learned_dynamics, rollout_model
+from phdme_jax.systems.energy.base import Structure, System
 from phdme_jax.systems.energy.vibrating_string import KELVIN_VOIGT, VISCOUS, string_structure
 
 SAMPLING_RATE = 960.0
+REST = 2  # index of the field that never changes, and number of those that do
+SHAPES = ("known", "even")
 
 
-class Candidate(NamedTuple):
-    """One energy with its damping; a leading axis holds several.
+@dataclass(frozen=True)
+class SpringOptions:
+    """The group `prior`.
 
     Attributes:
-      stiffness: of the quadratic part, shape (field,).
-      weights: of the sines, shape (weight,).
-      parameters: dampings by name.
+      main: sines in the basis.
+      margin: half width of the box over the largest strain.
+      lengthscale: of the kernel in the strain, in half widths of the box; stated, not learned.
+      damping_ratio: share of critical damping where the search for the dampings starts.
+      first_frame: first frame used, counted from the release.
+      last_frame: frame after the last one used.
+      half_width: half the support of a window of the rows [s].
+      spacing: distance between these windows [s].
+      draws: of the hyperparameters.
+      substeps: integration steps between the frames of a forecast.
     """
 
-    stiffness: Float[Array, "field"]
-    weights: Float[Array, "weight"]
-    parameters: dict[str, Float[Array, ""]]
+    main: int
+    margin: float
+    lengthscale: float
+    damping_ratio: float
+    first_frame: int
+    last_frame: int
+    half_width: float
+    spacing: float
+    draws: int
+    substeps: int
 
 
 class SpringPrior(NamedTuple):
     """What one recording says about energy and damping.
 
     Attributes:
-      posterior: energy and damping at the best hyperparameters.
-      draws: energies and dampings drawn from the posterior, hyperparameters included.
+      best: posterior at the best hyperparameters; its mean is the mean energy.
+      draws: posteriors at hyperparameters drawn from theirs, leaves with a leading axis.
     """
 
-    posterior: EnergyPosterior
-    draws: Candidate
-
-    @property
-    def best(self) -> Candidate:
-        """Posterior mean of the energy at the best hyperparameters, with its damping."""
-        mean = self.posterior.mean
-        return Candidate(mean.stiffness, mean.weights, self.posterior.parameters)
+    best: EnergyPosterior
+    draws: EnergyPosterior
 
 
 @lru_cache
@@ -75,9 +90,25 @@ def spring_structure(num_points: int) -> Structure:
     return string_structure(num_points, length=1.0, order=4, damping=(VISCOUS, KELVIN_VOIGT), name="spring")
 
 
-def preload_of(recording: SpringRecording) -> Float[Array, "grid field"]:
-    """State that the spring's weight holds: no momentum, the strain of the rest curve."""
-    return jnp.stack([jnp.zeros(recording.grid.size), jnp.asarray(recording.rest_strain)], axis=-1)
+@lru_cache
+def spring_problem(num_points: int) -> System:
+    """The spring with the rest strain as a third field of rate zero; nobody knows its energy."""
+    spring = spring_structure(num_points)
+
+    def flow(efforts: Array, parameters: dict[str, Array]) -> Array:
+        rate = spring.flow(efforts[..., :REST], parameters)
+        return jnp.concatenate([rate, jnp.zeros_like(rate[..., :1])], axis=-1)
+
+    extended = replace(
+        spring,
+        fields=(*spring.fields, "rest_strain"),
+        units=(*spring.units, spring.units[1]),
+        parity=(*spring.parity, (1,)),
+        flow=flow,
+        constrain=lambda state: state.at[..., :REST].set(spring.constrain(state[..., :REST])),
+        boundary=lambda state: spring.boundary(state[..., :REST]),
+    )
+    return System(extended)
 
 
 def window_tests(
@@ -99,16 +130,7 @@ def window_tests(
     return TimeTests(*(jnp.asarray(step * part) for part in (rest**4, slope, curvature)))
 
 
-def spring_rows(
-    basis: Basis,
-    recording: SpringRecording,
-    *,
-    margin: float,
-    first_frame: int,
-    last_frame: int,
-    half_width: float,
-    spacing: float,
-) -> tuple[Box, Observations]:
+def spring_rows(basis: Basis, recording: SpringRecording, options: SpringOptions) -> tuple[Box, Observations]:
     """Weak-form rows of a stretch of a recording, and the box its strains need.
 
     All modes share one noise level: an error of the displacement that is alike in all modes is an error of the force
@@ -117,35 +139,32 @@ def spring_rows(
     Args:
       basis: sizes and shapes of the basis.
       recording: the recording to learn from.
-      margin: half width of the box over the largest strain.
-      first_frame: first frame used, counted from the release.
-      last_frame: frame after the last one used.
-      half_width: half the support of a window in time [s].
-      spacing: distance between windows in time [s].
+      options: stretch, windows and margin.
     Returns:
       the box, with the recording's rest strain as preload, and the rows.
     Raises:
       ValueError: fewer than ten images in the stretch, or no room for a window.
     """
+    first, last, half_width = options.first_frame, options.last_frame, options.half_width
     since = recording.frame - recording.release
-    chosen = (since >= first_frame) & (since < last_frame)
-    time, amplitude = recording.time[chosen], recording.amplitude[chosen, : recording.modes]
-    if time.size < 10 or time[-1] - time[0] <= 2 * half_width:
+    chosen = (since >= first) & (since < last)
+    times, amplitude = recording.time[chosen], recording.amplitude[chosen, : recording.modes]
+    if times.size < 10 or times[-1] - times[0] <= 2 * half_width:
         raise ValueError(
-            f"expected ten images or more and room for a window of {2 * half_width:.3f} s in frames {first_frame} to "
-            f"{last_frame} after the release, got {time.size} images, try a longer stretch"
+            f"expected ten images or more and room for a window of {2 * half_width:.3f} s in frames {first} to "
+            f"{last} after the release, got {times.size} images, try a longer stretch"
         )
-    fine = np.arange(time[0], time[-1], 1.0 / SAMPLING_RATE)
-    curve = CubicSpline(time, amplitude)
-    modes, slopes = sine_modes(recording.grid, recording.modes), sine_slopes(recording.grid, recording.modes)
-    states = np.stack([curve(fine) @ modes.T, curve(fine) @ slopes.T], axis=-1)
-    reached = np.stack([curve(fine, 1) @ modes.T, states[..., 1]], axis=-1)
-    preload = preload_of(recording)
-    box = make_box(jnp.asarray(reached) + preload, jnp.zeros(2), margin)._replace(preload=preload)
+    fine = np.arange(times[0], times[-1], 1.0 / SAMPLING_RATE)
+    curve = CubicSpline(times, amplitude)
+    moving = modal_states(recording.grid, curve(fine), curve(fine, 1))
+    modes = sine_modes(recording.grid, recording.modes)
+    displaced = np.stack([curve(fine) @ modes.T, moving[..., 1]], axis=-1)
+    preload = jnp.stack([jnp.zeros(recording.grid.size), jnp.asarray(recording.rest_strain)], axis=-1)
+    box = make_box(jnp.asarray(moving) + preload, jnp.zeros(2), options.margin)._replace(preload=preload)
     structure = spring_structure(recording.grid.size)
-    tests = window_tests(fine, np.arange(time[0] + half_width, time[-1] - half_width, spacing), half_width)
+    tests = window_tests(fine, np.arange(times[0] + half_width, times[-1] - half_width, options.spacing), half_width)
     shapes = jnp.asarray(2.0 * modes.T * structure.weights())
-    rows = _rows(basis, structure, box, jnp.asarray(states), tests, shapes)
+    rows = _rows(basis, structure, box, jnp.asarray(displaced), tests, shapes)
     share = (1.0 + rows.group) ** 4
     return box, rows._replace(group=jnp.zeros_like(rows.group), state_share=share.astype(rows.target.dtype))
 
@@ -156,7 +175,7 @@ def _rows(basis: Basis, structure: Structure, box: Box, states: Array, tests: Ti
 
 
 def spring_hyperprior(
-    basis: Basis, box: Box, rows: Observations, lengthscale: float, damping_ratio: float, nonlinear: bool
+    basis: Basis, box: Box, rows: Observations, options: SpringOptions, quadratic: bool
 ) -> Hyperprior:
     """Hyperprior on the scale of the recording, with a lengthscale that is stated, not learned.
 
@@ -167,124 +186,131 @@ def spring_hyperprior(
       basis: sizes and shapes of the basis.
       box: where it lives.
       rows: weak-form rows.
-      lengthscale: of the kernel in the strain, in half widths of the box.
-      damping_ratio: share of critical damping.
-      nonlinear: false holds the amplitude of the nonlinear part at zero, which leaves the quadratic mean alone.
+      options: lengthscale and damping ratio.
+      quadratic: holds the amplitude of the nonlinear part at zero, which leaves the quadratic mean alone.
     Returns:
       the hyperprior.
     """
     column = rows.design[0, :, -1]
     stiffness = jnp.abs(column @ rows.target / (column @ column))
     noise = jnp.sqrt(jnp.mean((rows.target - stiffness * column) ** 2 / rows.state_share))
-    damping = 2.0 * damping_ratio * np.pi * jnp.sqrt(stiffness)
-    length = lengthscale * box.half_width[1]
+    damping = 2.0 * options.damping_ratio * np.pi * jnp.sqrt(stiffness)
+    length, curved = options.lengthscale * box.half_width[1], float(not quadratic)
     start = initial_hyperparameters(basis, box, 2)
     centre = start._replace(
-        lengthscale=jnp.full_like(start.lengthscale, np.log(lengthscale)),
-        amplitude=jnp.log(jnp.stack([jnp.ones_like(length), nonlinear * stiffness * length**2])),
+        lengthscale=jnp.full_like(start.lengthscale, np.log(options.lengthscale)),
+        amplitude=jnp.log(jnp.stack([jnp.ones_like(length), curved * stiffness * length**2])),
         stiffness=jnp.log(jnp.stack([jnp.ones_like(stiffness), stiffness])),
         state_noise=jnp.log(noise)[None],
         rate_noise=jnp.log(noise)[None],
         dissipation=jnp.log(jnp.stack([damping, damping / np.pi**2])),
     )
-    amplitude = jnp.array([0.0, WIDTHS.amplitude * nonlinear])
+    amplitude = jnp.array([0.0, WIDTHS.amplitude * curved])
     return Hyperprior(centre, WIDTHS._replace(lengthscale=jnp.zeros(()), amplitude=amplitude))
 
 
-def learn_spring(
-    recording: SpringRecording,
-    *,
-    nonlinear: bool,
-    main: int,
-    margin: float,
-    lengthscale: float,
-    damping_ratio: float,
-    draws: int,
-    key: Array,
-    **stretch: Any,
-) -> tuple[Basis, SpringPrior]:
-    """Fit energy and damping to a recording and draw from the posterior.
+def fit_spring(
+    recording: SpringRecording, times: Times, options: Options, key: Key[Array, ""], quadratic: bool
+) -> Fitted:
+    """Fit energy and damping to a recording and draw hyperparameters: what `Task.energy` asks for.
 
     Args:
       recording: the recording to learn from.
-      nonlinear: the Gaussian process, or its quadratic mean alone.
-      main: sines in the basis.
-      margin: half width of the box over the largest strain.
-      lengthscale: of the kernel, in half widths of the box.
-      damping_ratio: where the search for the dampings starts.
-      draws: number of draws.
+      times: of the frames of forecasts.
+      options: the group `prior`, see `SpringOptions`.
       key: random key.
-      **stretch: first_frame, last_frame, half_width and spacing of `spring_rows`.
+      quadratic: the quadratic mean alone, without the Gaussian process.
     Returns:
-      the basis, and the prior for forecasts.
+      rollouts of what was learned; parameters are the `SpringPrior`, `found` holds the dampings.
     """
-    basis = Basis(2, main, 0, ("known", "even"))
-    box, rows = spring_rows(basis, recording, margin=margin, **stretch)
-    hyperprior = spring_hyperprior(basis, box, rows, lengthscale, damping_ratio, nonlinear)
-    return basis, _learn(basis, spring_structure(recording.grid.size).parameters, box, rows, hyperprior, draws, key)
+    chosen = SpringOptions(**options["prior"])
+    basis = Basis(2, chosen.main, 0, SHAPES)
+    box, rows = spring_rows(basis, recording, chosen)
+    hyperprior = spring_hyperprior(basis, box, rows, chosen, quadratic)
+    learn = partial(_learn, basis, spring_structure(recording.grid.size).parameters, chosen.draws)
+    jax.block_until_ready(learn(box, rows, hyperprior, key))  # compiles; the second run is timed
+    began = time.perf_counter()
+    prior = jax.block_until_ready(learn(box, rows, hyperprior, key))
+    seconds = time.perf_counter() - began
+    model = rollout_model(spring_dynamics(basis, recording.grid.size, chosen.substeps), times, REST)
+    return Fitted(model, prior, {"fit": seconds}, {name: float(value) for name, value in prior.best.parameters.items()})
 
 
-@partial(jax.jit, static_argnums=(0, 1, 5))
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _learn(
-    basis: Basis, names: tuple[str, ...], box: Box, rows: Observations, hyperprior: Hyperprior, draws: int, key: Array
+    basis: Basis, names: tuple[str, ...], draws: int, box: Box, rows: Observations, hyperprior: Hyperprior, key: Array
 ) -> SpringPrior:
-    posterior = fit(basis, box, rows, hyperprior, names, max_iterations=200, tolerance=1e-3)
-    hyper_key, energy_key = jax.random.split(key)
-    drawn = sample_hyperparameters(basis, box, rows, hyperprior, posterior.hyperparameters, draws, hyper_key)
-
-    def complete(hyperparameters: Any, key: Array) -> Candidate:
-        conditioned = condition(basis, box, rows, hyperparameters, names)
-        energy = sample_energy(conditioned, key)
-        return Candidate(energy.stiffness, energy.weights, conditioned.parameters)
-
-    return SpringPrior(posterior, jax.vmap(complete)(drawn, jax.random.split(energy_key, draws)))
+    best = fit(basis, box, rows, hyperprior, names, max_iterations=200, tolerance=1e-3)
+    drawn = sample_hyperparameters(basis, box, rows, hyperprior, best.hyperparameters, draws, key)
+    return SpringPrior(best, jax.vmap(lambda chosen: condition(basis, box, rows, chosen, names))(drawn))
 
 
-@partial(jax.jit, static_argnums=(0, 5))
-def roll_candidates(
-    basis: Basis, box: Box, candidates: Candidate, states: Array, times: Array, substeps: int
-) -> Rollout:
-    """Rollouts of several energies in one window.
+@lru_cache
+def spring_dynamics(basis: Basis, num_points: int, substeps: int) -> Dynamics:
+    """What a `SpringPrior` says of the motion, the rest strain taken from the state.
 
     Args:
       basis: sizes and shapes of the basis.
-      box: where it lives, with the recording's preload.
-      candidates: energies and dampings, leading axis (candidate).
-      states: initial states, shape (candidate, grid, field).
-      times: output times, shape (time,).
-      substeps: steps between output times.
+      num_points: of the grid.
+      substeps: integration steps between the frames of a forecast.
     Returns:
-      rollouts, leading axis (candidate).
+      the dynamics, whose samples take hyperparameters among those drawn; the same record for the same arguments.
     """
-    structure = spring_structure(states.shape[-2])
-    weights = jnp.asarray(structure.weights(), states.dtype)
+    moving = learned_dynamics(spring_structure(num_points), basis, substeps)
 
-    def one(candidate: Candidate, state: Array) -> Rollout:
-        energy = Energy(box, candidate.stiffness, candidate.weights)
-        return roll_out(basis, structure.flow, weights, energy, candidate.parameters, state, times, substeps)
+    def split(start: Start) -> Start:
+        errors = None if start.errors is None else start.errors[..., :REST]
+        return start._replace(state=start.state[..., :REST], errors=errors)
 
-    return jax.vmap(one)(candidates, states)
+    def completed(rolled: Rollout, start: Start) -> Rollout:
+        rest = jnp.broadcast_to(start.state[..., REST:], (*rolled.trajectory.shape[:-1], 1))
+        return rolled._replace(trajectory=jnp.concatenate([rolled.trajectory, rest], axis=-1))
+
+    def roll_out(prior: SpringPrior, start: Start, times: Times, steps: int) -> Rollout:
+        here = at_rest_strain(prior.best, start.state)
+        return completed(moving.rollout(here, split(start), times, steps), start)
+
+    def sample(prior: SpringPrior, start: Start, key: Array, times: Times, steps: int) -> Rollout:
+        choice_key, key = jax.random.split(key)
+        index = jax.random.randint(choice_key, (), 0, prior.draws.objective.shape[0])
+        here = at_rest_strain(jax.tree.map(lambda leaf: leaf[index], prior.draws), start.state)
+        return completed(moving.sample(here, split(start), key, times, steps), start)
+
+    def rate(prior: SpringPrior, state: Array) -> Array:
+        moved = moving.rate(at_rest_strain(prior.best, state), state[..., :REST])
+        return jnp.concatenate([moved, jnp.zeros_like(moved[..., :1])], axis=-1)
+
+    def variance(prior: SpringPrior, trajectory: Array, times: Times) -> Array:
+        assert moving.variance is not None
+        moved = moving.variance(at_rest_strain(prior.best, trajectory[0]), trajectory[..., :REST], times)
+        return jnp.concatenate([moved, jnp.zeros_like(moved[..., :1])], axis=-1)
+
+    return Dynamics(rate, roll_out, sample, variance, substeps)
 
 
-def stress(basis: Basis, box: Box, candidate: Candidate, strain: Float[Array, " point"]) -> Float[Array, " point"]:
-    """Stress V'(q) of one energy at total strains q."""
-    energy = Energy(box._replace(preload=None), candidate.stiffness, candidate.weights)
-    return efforts(basis, energy, jnp.stack([jnp.zeros_like(strain), strain], axis=-1))[:, 1]
+def at_rest_strain(posterior: EnergyPosterior, state: Float[Array, "grid 3"]) -> EnergyPosterior:
+    """The posterior with the rest strain of a state as preload."""
+    rest = state[:, REST:]
+    box = posterior.mean.box._replace(preload=jnp.concatenate([jnp.zeros_like(rest), rest], axis=-1))
+    return posterior._replace(mean=posterior.mean._replace(box=box))
 
 
-def modal_displacement(
-    strain: Float[np.ndarray, "*points grid"], grid: Float[np.ndarray, " grid"], modes: int
-) -> Float[np.ndarray, "*points grid"]:
-    """Displacement in the first sine modes, from the strain: what the tracked recordings show.
+def basis_of(energy: Energy) -> Basis:
+    """Sizes and shapes of the basis of an energy."""
+    return Basis(2, energy.weights.shape[-1] // 2, 0, SHAPES)
 
-    Args:
-      strain: strain on the grid.
-      grid: evenly spaced positions, the nodes included.
-      modes: number of modes.
-    Returns:
-      displacement on the grid.
-    """
-    wave_number = np.pi * np.arange(1, modes + 1)
-    weights = spring_structure(grid.size).weights()
-    amplitude = 2.0 * (strain * weights) @ sine_slopes(grid, modes) / wave_number**2
-    return amplitude @ sine_modes(grid, modes).T
+
+def total_energy(
+    posterior: EnergyPosterior, states: Float[np.ndarray, "*points grid 3"]
+) -> Float[np.ndarray, "*points"]:
+    """Energy of states of one recording under a mean energy."""
+    points = states.shape[-2]
+    here = at_rest_strain(posterior, jnp.asarray(states.reshape(-1, points, REST + 1)[0]))
+    levels = density(basis_of(here.mean), here.mean, jnp.asarray(states[..., :REST]))
+    return np.asarray(levels) @ spring_structure(points).weights()
+
+
+def stress(energy: Energy, strain: Float[Array, " point"]) -> Float[Array, " point"]:
+    """Stress V'(q) of an energy at total strains q."""
+    straight = energy._replace(box=energy.box._replace(preload=None))
+    return efforts(basis_of(energy), straight, jnp.stack([jnp.zeros_like(strain), strain], axis=-1))[:, 1]

@@ -1,16 +1,9 @@
 """The command line every study shares: arguments and configuration in, a run folder with a report out.
 
-    def run(context: RunContext) -> list[Section]: ...
-    STUDY = Study("vibrating_string", "Vibrating string", get_config, run, methods=("phdme", "diffusion"))
-
-    if __name__ == "__main__":
-        raise SystemExit(main(STUDY))
-
 A mistake of the user is one sentence on standard error and exit code 2, before anything is written.
 """
 
 import argparse
-import dataclasses
 import os
 import shlex
 import sys
@@ -18,114 +11,76 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from experiments.study.headline import headline
+from experiments.study.runner import run_study
+from experiments.study.study import ONE_SEED, Context, Study
 from phdme_jax.app.command import CommandParser, run_main, split_overrides, user_input
-from phdme_jax.app.folder import command_line, describe_environment, prepare_run_folder
-from phdme_jax.app.overrides import apply_overrides, flatten_config
+from phdme_jax.app.folder import command_line, prepare_run_folder
+from phdme_jax.app.headline import print_headline
+from phdme_jax.app.overrides import apply_overrides
 from phdme_jax.app.page import Section, build_report
 from phdme_jax.app.process import prepare_process
 from phdme_jax.app.rows import ResultsWriter
-from phdme_jax.app.tables import print_table
-from phdme_jax.files import InputError, RunFailed, config_digest
+from phdme_jax.files import InputError, flatten
+from phdme_jax.methods.base import refuse
+from phdme_jax.methods.table import METHODS
 
-__all__ = [
-    "CommandParser", "InputError", "RunContext", "RunFailed", "Section", "Study", "command_line", "config_digest",
-    "describe_environment", "main", "prepare_process", "prepare_run_folder", "run_main", "split_overrides",
-    "user_input",
-]  # fmt: skip
-
-SIZES = ("smoke", "laptop", "accelerator")
-ONE_SEED = ("smoke", "demo")  # sizes to try a study with, where no spread is asked for
 DATA_DIR_VARIABLE = "PHDME_DATA_DIR"
 
-
-@dataclasses.dataclass(frozen=True)
-class RunContext:
-    """What a study's `run` gets.
-
-    Attributes:
-      experiment: name of the study.
-      size: size of the run.
-      workdir: the run folder; it exists.
-      config: the locked configuration with the user's overrides.
-      seeds: seeds to run.
-      methods: methods to run.
-      data_dir: folder of measured data, or None.
-      results: where the numbers go.
-    """
-
-    experiment: str
-    size: str
-    workdir: Path
-    config: Any
-    seeds: tuple[int, ...]
-    methods: tuple[str, ...]
-    data_dir: Path | None
-    results: ResultsWriter
-
-    def figure_path(self, name: str) -> Path:
-        """Path of the picture `name`.png in the run folder."""
-        return self.workdir / "figures" / f"{name}.png"
+Run = Callable[[Study, Context], Sequence[Section]]
 
 
-@dataclasses.dataclass(frozen=True)
-class Study:
-    """What the command line needs to know of a study.
-
-    Attributes:
-      name: name of the module and of the experiment in the results.
-      title: heading of the report.
-      get_config: size -> ConfigDict; its groups are keyword arguments of the factories.
-      run: does the study; returns the sections of the report, or None for a report with every picture.
-      methods: the methods it knows.
-      trial_methods: those of a bare command at the sizes that only try the study; all where empty.
-      sizes: the sizes it has.
-      default_size: size of a bare command.
-      num_seeds: seeds of a bare command, but one at the sizes that only try the study.
-      check: called before the run folder is made, to refuse wrong input; raises InputError or ValueError.
-    """
-
-    name: str
-    title: str
-    get_config: Callable[[str], Any]
-    run: Callable[[RunContext], Sequence[Section] | None]
-    methods: tuple[str, ...]
-    trial_methods: tuple[str, ...] = ()
-    sizes: tuple[str, ...] = SIZES
-    default_size: str = "laptop"
-    num_seeds: int = 3
-    check: Callable[[RunContext], None] | None = None
-
-
-def main(study: Study, arguments: Sequence[str] | None = None) -> int:
-    """Runs a study from its command line and ends with its table and the path of its report.
+def main(study: Study, arguments: Sequence[str] | None = None, run: Run = run_study) -> int:
+    """Runs a study from its command line and ends with a headline, its table and the path of its report.
 
     Args:
       study: the study.
       arguments: command-line arguments; the process's own where None.
+      run: the loop.
 
     Returns:
       Exit code, see `run_main`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     command = command_line() if arguments is None else shlex.join(["python", "-m", f"experiments.{study.name}", *given])
-    return run_main(lambda: _run_study(study, given, command), command)
+    return run_main(lambda: _run_study(study, given, command, run), command)
 
 
-def _run_study(study: Study, arguments: Sequence[str], command: str) -> None:
+def _run_study(study: Study, arguments: Sequence[str], command: str, run: Run) -> None:
     context = _parse(study, arguments)
     prepare_process()
-    if study.check is not None:
-        with user_input():
-            study.check(context)
+    with user_input():
+        _check(context)
     record = {"experiment": study.name, "size": context.size, "config": context.config.to_dict()}
     prepare_run_folder(context.workdir, record, command)
-    sections = study.run(context)
+    sections = run(study, context)
     path = build_report(context.workdir, study.title, sections)
-    print_table(context.results.rows())
-    print(f"report: {path}")
+    rows = [row for row in context.results.rows() if row.split != "train" and not row.settings]
+    print_headline([*headline(context), f"Everything else: {path}"], rows, study.metrics)
 
 
-def _parse(study: Study, arguments: Sequence[str]) -> RunContext:
+def _check(context: Context) -> None:
+    """Refuses what cannot be run before anything is written."""
+    study = context.study
+    for case in study.systems:
+        problem = study.problem(context.config, case)
+        for name in context.methods:
+            refuse(METHODS[name], problem)
+    if study.check is not None:
+        study.check(context)
+
+
+def offered_methods(study: Study, size: str) -> tuple[str, ...]:
+    """Names of the methods that a study compares: those it names, or all that fit its problems."""
+    config = study.get_config(size)
+    if study.methods or study.variants is not None:
+        variants = () if study.variants is None else study.variants(config)
+        return study.methods or tuple(dict.fromkeys(variant.method for variant in variants))
+    problems = [study.problem(config, case) for case in study.systems]
+    return tuple(name for name, method in METHODS.items() if not any(method.refusal(one) for one in problems))
+
+
+def _parse(study: Study, arguments: Sequence[str]) -> Context:
     parser = _make_parser(study)
     options, rest = parser.parse_known_args(list(arguments))
     overrides = split_overrides(rest)
@@ -137,8 +92,8 @@ def _parse(study: Study, arguments: Sequence[str]) -> RunContext:
     workdir = Path(options.workdir or Path("runs") / f"{study.name}_{options.size}")
     if workdir.exists() and not workdir.is_dir():
         raise InputError(f"{workdir}: is a file; expected a folder, choose another --workdir")
-    return RunContext(
-        experiment=study.name,
+    return Context(
+        study=study,
         size=options.size,
         workdir=workdir,
         config=config,
@@ -159,8 +114,10 @@ def _make_parser(study: Study) -> CommandParser:
     parser.add_argument("--size", default=study.default_size, help=f"{', '.join(study.sizes)} (%(default)s)")
     few = ", ".join(size for size in ONE_SEED if size in study.sizes)
     parser.add_argument("--seeds", default="", help=f"number of seeds ({study.num_seeds}; 1 at the sizes {few})")
-    usual = f"all; {','.join(study.trial_methods)} at the sizes {few}" if study.trial_methods else "all"
-    parser.add_argument("--methods", default="", help=f"some of {','.join(study.methods)} ({usual})")
+    names = offered_methods(study, study.default_size)
+    trial = _trial_methods(study, names)
+    usual = f"all; {','.join(trial)} at the sizes {few}" if trial != names else "all"
+    parser.add_argument("--methods", default="", help=f"some of {','.join(names)} ({usual})")
     parser.add_argument("--workdir", default="", help=f"run folder (runs/{study.name}_SIZE)")
     parser.add_argument("--data_dir", default="", help=f"folder of measured data (${DATA_DIR_VARIABLE})")
     return parser
@@ -174,7 +131,7 @@ class _StudyParser(CommandParser):
     def format_help(self) -> str:
         """Adds the configuration's keys, which only the study's factory knows."""
         size = self.study.default_size
-        keys = flatten_config(self.study.get_config(size))
+        keys = flatten(self.study.get_config(size))
         lines = "".join(f"\n  --config.{key}={value}" for key, value in keys.items())
         return f"{super().format_help()}\nconfiguration of size {size}:{lines}\n"
 
@@ -185,12 +142,19 @@ def _seed_count(text: str) -> int:
     return int(text)
 
 
+def _trial_methods(study: Study, names: tuple[str, ...]) -> tuple[str, ...]:
+    """Those of a bare command at the sizes that only try a study: a trial leaves out what only a comparison needs."""
+    return study.trial_methods or tuple(name for name in names if METHODS[name].trial)
+
+
 def _methods(study: Study, text: str, size: str) -> tuple[str, ...]:
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
-    for name in names:
-        if name not in study.methods:
-            raise InputError(f"unknown method {name!r}; {study.name} has {', '.join(study.methods)}")
-    return names or (study.trial_methods if size in ONE_SEED else ()) or study.methods
+    given = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in given:
+        if name not in METHODS or (study.methods and name not in study.methods):
+            known = ", ".join(offered_methods(study, size))
+            raise InputError(f"unknown method {name!r}; {study.name} has {known}")
+    names = offered_methods(study, size)
+    return given or (_trial_methods(study, names) if size in ONE_SEED else names)
 
 
 def _data_dir(text: str) -> Path | None:

@@ -2,11 +2,11 @@
 
 import argparse
 import contextlib
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from phdme_jax.app.folder import command_line
 from phdme_jax.files import InputError, RunFailed
 
 
@@ -32,12 +32,17 @@ def user_input() -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
-def run_main(function: Callable[[], object], command: str | None = None) -> int:
+def command_line(program: str, arguments: Sequence[str]) -> str:
+    """A command as it can be typed again."""
+    return shlex.join([*program.split(), *arguments])
+
+
+def run_main(function: Callable[[], object], command: str = "") -> int:
     """Runs the body of a command and turns how it ends into an exit code.
 
     Args:
       function: the body.
-      command: the command to print after an interruption; the process's own where None.
+      command: the command to print after an interruption, see `command_line`.
 
     Returns:
       0; 2 after an InputError and 1 after a RunFailed, whose one sentence goes to standard error; 130 after an
@@ -52,7 +57,7 @@ def run_main(function: Callable[[], object], command: str | None = None) -> int:
         print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from here: {command or command_line()}", file=sys.stderr)
+        print(f"\ninterrupted; the same command goes on from here: {command}", file=sys.stderr)
         return 130
     return 0
 

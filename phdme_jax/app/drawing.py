@@ -235,3 +235,16 @@ def _range(values: np.ndarray) -> tuple[float, float]:
 def _edges(points: np.ndarray) -> tuple[float, float]:
     half = 0.5 * (points[-1] - points[0]) / max(points.size - 1, 1)
     return float(points[0] - half), float(points[-1] + half)
+
+
+def panels(names: list[str], height: float) -> tuple[Figure, list[Any]]:
+    """A titled panel for each name, four to a row, on shared axes."""
+    columns = min(4, len(names))
+    rows = -(-len(names) // columns)
+    figure = Figure(figsize=(2.3 * columns, height * rows))
+    axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
+    for axis, name in zip(axes, names, strict=False):
+        axis.set_title(name)
+    for axis in axes[len(names) :]:
+        axis.set_axis_off()
+    return figure, list(axes[: len(names)])

@@ -1,127 +1,195 @@
-"""Rows, pictures and sections of a fit's report."""
+"""What a fit's report says: rows, pictures, sections, and the sentences it ends with."""
 
-import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 
-from experiments.evaluation import forecasts as evaluation
 from phdme_jax.app import figures
 from phdme_jax.app.drawing import Curve, EffortSlice, Labels
 from phdme_jax.app.efforts import LEVELS, effort_slices
 from phdme_jax.app.page import Picture, Section
-from phdme_jax.app.rows import Measurement, ResultsWriter
-from phdme_jax.calibration import coverage_curve
+from phdme_jax.app.rows import Measurement, ResultRow, ResultsWriter
+from phdme_jax.app.scores import accuracy
+from phdme_jax.calibration import coverage_curve, minimum_calibration_size
+from phdme_jax.forecasting import bands
 from phdme_jax.forecasting.bands import Forecasts
-from phdme_jax.forecasting.forecast import half_width
-from phdme_jax.forecasting.inputs import STRUCTURES, FitInputs
-from phdme_jax.forecasting.saved import Forecaster, is_calibrated
-from phdme_jax.methods.energy import prior as priors
+from phdme_jax.forecasting.conformalize import calibrate, calibration_forecasts, score_floor
+from phdme_jax.forecasting.files import Trajectories
+from phdme_jax.forecasting.forecast import central_band, half_width
+from phdme_jax.forecasting.forecaster import Forecaster, energy_forecasts, forecasts_from
+from phdme_jax.forecasting.inputs import FitInputs
+from phdme_jax.forecasting.offers import TEACHER
+from phdme_jax.forecasting.structures import known_structure
+from phdme_jax.training.loop import Watch
+
+SEEN = 8  # trajectories of the data that are forecast
 
 
-@dataclasses.dataclass(frozen=True)
-class Fitted:
-    """What a fit leaves for its report, physical units.
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A fit and how it forecasts, physical units.
 
     Attributes:
-      inputs: the checked files.
-      forecaster: the forecaster.
-      rejected: share of the rollouts that were dropped.
+      inputs: what it was fitted to.
+      forecaster: calibrated where that was possible.
       seen: forecasts of the first trajectories of the data.
-      unseen: forecasts of the calibration trajectories, or None.
+      calibration: trajectories that trained nothing, or None.
+      unseen: forecasts of those, or None.
       scores: band scores of those, or None.
     """
 
     inputs: FitInputs
     forecaster: Forecaster
-    rejected: float
     seen: Forecasts
-    unseen: Forecasts | None
-    scores: np.ndarray | None
+    calibration: Trajectories | None = None
+    unseen: Forecasts | None = None
+    scores: np.ndarray | None = None
 
 
-def mean_rollout(fitted: Fitted, initial: np.ndarray) -> Forecasts:
-    """Forecasts by the posterior-mean energy alone, without diffusion: the baseline of every table."""
-    scale = np.asarray(fitted.inputs.units.fields)
-    times = fitted.inputs.units.frames(fitted.inputs.observed.time)
-    trajectory = priors.mean_rollouts(fitted.forecaster.prior, initial / scale, times).trajectory * scale
-    return Forecasts(np.nan_to_num(trajectory), None, np.isfinite(trajectory).all(axis=(1, 2, 3)), 0.0)
+def evaluate(
+    forecaster: Forecaster, inputs: FitInputs, calibration: Trajectories | None, watch: Watch
+) -> Evaluation:
+    """Forecasts of what was seen and of what trained nothing, on which the forecaster is calibrated if it can be.
+
+    Args:
+      forecaster: fitted, its level the one asked for.
+      inputs: what it was fitted to.
+      calibration: trajectories that trained nothing, or None.
+      watch: shows the progress.
+    Returns:
+      the evaluation.
+    """
+    first = inputs.trajectories.state[:SEEN, 0]
+    seen = bands.finite(forecasts_from(forecaster, first, forecaster.num_samples, forecaster.setup.key("seen")))
+    if calibration is None:
+        return Evaluation(inputs, forecaster, seen)
+    truth = calibration.state
+    unseen = calibration_forecasts(forecaster, truth, watch)
+    scores = bands.band_scores(truth, unseen, score_floor(forecaster))
+    if bands.supported(len(truth), forecaster.level):
+        forecaster = calibrate(forecaster, truth, unseen, forecaster.level)
+    return Evaluation(inputs, forecaster, seen, calibration, unseen, scores)
 
 
-def record_rows(results: ResultsWriter, fitted: Fitted, seed: int) -> None:
+def record_rows(results: ResultsWriter, evaluation: Evaluation) -> None:
     """Writes the numbers: errors on what was seen and on the calibration trajectories, times, half-split coverage."""
-    forecaster, inputs = fitted.forecaster, fitted.inputs
-    name, method = forecaster.name, forecaster.generator.method.name
-    splits = [("train", inputs.observed.state[:8], fitted.seen)]
-    if inputs.calibration is not None and fitted.unseen is not None:
-        splits.append(("calibration", inputs.calibration.state, fitted.unseen))
+    forecaster, inputs = evaluation.forecaster, evaluation.inputs
+    setup, fields = forecaster.setup, forecaster.structure.fields
+
+    def record(method: str, split: str, rows: dict[str, Measurement], count: int) -> None:
+        results.record(setup.structure, method, setup.seed, split, rows, count)
+
+    splits = [("train", inputs.trajectories.state[:SEEN], evaluation.seen)]
+    if evaluation.calibration is not None and evaluation.unseen is not None:
+        splits.append(("calibration", evaluation.calibration.state, evaluation.unseen))
     for split, truth, forecasts in splits:
-        rows = evaluation.accuracy(truth, forecasts, forecaster.structure.fields)
+        rows = accuracy(truth, forecasts, fields)
         rows["seconds_per_sample"] = Measurement(forecasts.seconds, "s")
-        if split == "calibration" and is_calibrated(forecaster.calibration):
-            width = 2 * half_width(forecaster, forecasts) / np.sqrt(np.var(truth, axis=(0, 1, 2)))
-            rows["band_width"] = Measurement(float(width.mean()))
-        if split == "calibration" and fitted.scores is not None:
-            rows |= _half_split(fitted.scores, forecaster.level)
-        results.record(name, method, seed, split, rows, len(truth))
-        baseline = evaluation.accuracy(truth, mean_rollout(fitted, truth[:, 0]), forecaster.structure.fields)
-        results.record(name, "gp_rollout", seed, split, baseline, len(truth))
-    rows = {"train_seconds": Measurement(sum(forecaster.generator.seconds.values()), "s")}
-    results.record(name, method, seed, "train", rows, len(inputs.observed.state))
-    rows = {
-        "fit_seconds": Measurement(forecaster.prior.seconds, "s"),
-        "rejection_rate": Measurement(fitted.rejected),
-    }
-    results.record(name, "gp_rollout", seed, "train", rows, len(inputs.observed.state))
+        if split == "calibration":
+            rows |= _band_rows(evaluation, truth, forecasts)
+        record(setup.method, split, rows, len(truth))
+        record(TEACHER, split, accuracy(truth, energy_forecasts(forecaster, truth[:, 0]), fields), len(truth))
+    count, seconds = len(inputs.trajectories.state), dict(forecaster.fitted.seconds)
+    fit_seconds = seconds.pop("fit")
+    record(setup.method, "train", {"train_seconds": Measurement(sum(seconds.values()), "s")}, count)
+    rows = {"fit_seconds": Measurement(fit_seconds, "s")}
+    if "rejection_rate" in forecaster.fitted.found:
+        rows["rejection_rate"] = Measurement(forecaster.fitted.found["rejection_rate"])
+    record(TEACHER, "train", rows, count)
 
 
-def _half_split(scores: np.ndarray, level: float) -> dict[str, Measurement]:
-    """Coverage on every other calibration trajectory of the band calibrated on the rest."""
-    if not evaluation.supported(len(scores[::2]), level) or len(scores) < 2:
-        return {}
-    curve = coverage_curve(jnp.asarray(scores[::2]), jnp.asarray(scores[1::2]), (level,))
-    return {"coverage_half_split": Measurement(float(curve.coverage[0]))}
+def _band_rows(evaluation: Evaluation, truth: np.ndarray, forecasts: Forecasts) -> dict[str, Measurement]:
+    """Width of the calibrated band, and coverage on every other calibration trajectory of one calibrated on the rest."""
+    forecaster, scores, rows = evaluation.forecaster, evaluation.scores, {}
+    if forecaster.is_calibrated:
+        width = 2 * half_width(forecaster, forecasts) / np.sqrt(np.var(truth, axis=(0, 1, 2)))
+        rows["band_width"] = Measurement(float(width.mean()))
+    if scores is not None and bands.supported(len(scores[::2]), forecaster.level) and len(scores) > 1:
+        curve = coverage_curve(jnp.asarray(scores[::2]), jnp.asarray(scores[1::2]), (forecaster.level,))
+        rows["coverage_half_split"] = Measurement(float(curve.coverage[0]))
+    return rows
 
 
-def physical_efforts(fitted: Fitted) -> list[EffortSlice]:
-    """The learned efforts along each field, physical units."""
-    inputs, units = fitted.inputs, fitted.inputs.units
-    labels = field_labels(fitted)
-    energy = STRUCTURES[inputs.name].energy_unit(units)
-    slices = effort_slices(fitted.forecaster.prior, None, inputs.observed.state / np.asarray(units.fields), labels)
+def headline(forecaster: Forecaster, rows: Sequence[ResultRow], num_calibration: int) -> list[str]:
+    """What came out, in sentences: what was learned, its error beside that of the energy alone, coverage."""
+    setup = forecaster.setup
+    found = {(row.method, row.split, row.metric): row for row in rows if row.seed == setup.seed}
+    split = "calibration" if num_calibration else "train"
+    own, energy = found[setup.method, split, "nmse"], found[TEACHER, split, "nmse"]
+    which = "calibration trajectories, which trained nothing" if num_calibration else "trajectories it has seen"
+    count, frames, points = len(forecaster.observed.digests), forecaster.observed.time.size, forecaster.observed.grid.size
     return [
-        dataclasses.replace(
+        f"Learned the energy of {setup.structure} from {count} {_plural('trajectory', count)} ({frames} frames at "
+        f"{points} points), and {setup.method} from rollouts of it.",
+        f"Mean squared error over variance on {own.n} {which}: {_number(own.value)}; the learned energy alone, "
+        f"integrated in time: {_number(energy.value)}.",
+        _calibration_sentence(forecaster, num_calibration, found.get((setup.method, split, "coverage_half_split"))),
+    ]
+
+
+def _number(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.3g}"
+
+
+def _plural(noun: str, count: int) -> str:
+    return noun if count == 1 else f"{noun[:-1]}ies"
+
+
+def _calibration_sentence(forecaster: Forecaster, num_calibration: int, coverage: ResultRow | None) -> str:
+    share = f"{100 * forecaster.level:g} %"
+    if not num_calibration:
+        return f"Not calibrated: no calibration trajectories were given, so bands of {share} promise no coverage."
+    if forecaster.calibration is None:
+        least = minimum_calibration_size(forecaster.level)
+        return (
+            f"Not calibrated: {num_calibration} calibration {_plural('trajectory', num_calibration)} are too few for "
+            f"{share}, which takes at least {least}."
+        )
+    if not forecaster.is_calibrated:
+        return f"Not calibrated: too many forecasts of the {num_calibration} calibration trajectories diverged."
+    text = f"Calibrated: bands of {share} on {num_calibration} trajectories, whole trajectories at a time"
+    if coverage is None or coverage.value is None:
+        return f"{text}."
+    return f"{text}; calibrated on one half, they held {100 * coverage.value:.0f} % of the other."
+
+
+def physical_efforts(forecaster: Forecaster, inputs: FitInputs) -> list[EffortSlice]:
+    """The learned efforts along each field, physical units."""
+    units, fields = forecaster.setup.units, forecaster.structure.fields
+    energy = known_structure(forecaster.setup.structure).energy_unit(units)
+    states = inputs.trajectories.state / units.scale
+    return [
+        replace(
             part,
             x=np.asarray(part.x) * unit,
             mean=np.asarray(part.mean) * energy / unit,
             standard_deviation=np.asarray(part.standard_deviation) * energy / unit,
             data_range=(part.data_range[0] * unit, part.data_range[1] * unit),
         )
-        for part, unit in zip(slices, units.fields, strict=True)
+        for part, unit in zip(effort_slices(forecaster.energy, None, states, fields), units.fields, strict=True)
     ]
 
 
-def field_labels(fitted: Fitted) -> tuple[str, ...]:
-    """Names of the fields; their units are the user's."""
-    return fitted.inputs.structure.fields
-
-
-def report_sections(workdir: Path, fitted: Fitted) -> list[Section]:
+def report_sections(workdir: Path, evaluation: Evaluation) -> list[Section]:
     """Draws the pictures and arranges the page.
 
     Args:
       workdir: the run folder.
-      fitted: what the fit left.
+      evaluation: what there is to show.
     Returns:
       sections of the report.
     """
-    forecaster = fitted.forecaster
-    efforts = figures.effort_learned_vs_true(workdir / "figures" / "efforts.png", physical_efforts(fitted), Labels())
-    sections = [
+    forecaster = evaluation.forecaster
+    slices = physical_efforts(forecaster, evaluation.inputs)
+    efforts = figures.effort_learned_vs_true(workdir / "figures" / "efforts.png", slices, Labels())
+    band_metrics = () if forecaster.calibration is None else ("coverage", "band_width")
+    return [
         Section(
             "What was fitted",
-            _fit_text(fitted),
+            _fit_text(evaluation),
             (Picture(efforts, "Learned energy gradient of each field; shaded: range of the observed states"),),
             ("nmse", "mse", "crps"),
         ),
@@ -130,94 +198,83 @@ def report_sections(workdir: Path, fitted: Fitted) -> list[Section]:
             "The fit has seen this trajectory; the picture shows that the forecaster reproduces it, not how well it "
             "forecasts others. Errors on trajectories that trained nothing are in the rows of the split calibration, "
             "where such trajectories were given.",
-            _forecast_pictures(workdir, fitted),
+            _forecast_pictures(workdir, evaluation),
         ),
-        Section(
-            "Calibration", _calibration_text(fitted), _coverage_picture(workdir, fitted), ("coverage", "band_width")
-        ),
+        Section("Calibration", _calibration_text(evaluation), _coverage_picture(workdir, evaluation), band_metrics),
         Section("Cost", "", (), ("fit_seconds", "train_seconds", "seconds_per_sample")),
     ]
-    if forecaster.calibration is None:
-        sections[2] = dataclasses.replace(sections[2], metrics=())
-    return sections
 
 
-def _fit_text(fitted: Fitted) -> str:
-    inputs, units = fitted.inputs, fitted.inputs.units
-    prior, options = fitted.forecaster.prior, inputs.options
-    count, frames, points, _ = inputs.observed.state.shape
-    parameter_units = STRUCTURES[inputs.name].parameter_units(units)
+def _fit_text(evaluation: Evaluation) -> str:
+    forecaster = evaluation.forecaster
+    setup, observed = forecaster.setup, forecaster.observed
+    units, structure = setup.units, setup.options["structure"]
+    parameter_units = known_structure(setup.structure).parameter_units(units)
     damping = ", ".join(
-        f"{name} {float(value) * parameter_units[name]:.3g}" for name, value in prior.posterior.parameters.items()
+        f"{name} {value * parameter_units[name]:.3g}" for name, value in forecaster.energy.found.items()
     )
+    rejected = 100 * forecaster.fitted.found.get("rejection_rate", 0.0)
     text = (
-        f"{count} trajectories of {frames} frames at {points} grid points, fitted as {inputs.name} with stencils of "
-        f"order {options['order']} ({options['closure']} closure) and {prior.substeps} integration steps "
-        f"between frames. Learned dissipation, in the units of the file: {damping or 'none'}. Internally, one unit of "
-        f"time is {units.time:.4g} and one of length {units.length:.4g}. {100 * fitted.rejected:.3g} % of the rollouts "
-        "of sampled energies were dropped because they left the range of the data or gained energy.\n\n"
+        f"{len(observed.digests)} trajectories of {observed.time.size} frames at {observed.grid.size} grid points, "
+        f"fitted as {setup.structure} with stencils of order {structure['order']} ({structure['closure']} closure) and "
+        f"{setup.options['prior']['substeps']} integration steps between frames. Learned dissipation, in the units of "
+        f"the file: {damping or 'none'}. Internally, one unit of time is {units.time:.4g} and one of length "
+        f"{units.length:.4g}. {rejected:.3g} % of the rollouts of sampled energies were dropped because they left the "
+        "range of the data or gained energy.\n\n"
         "Initial states of the rollouts were drawn from a Gaussian over the leading sines and cosines whose covariance "
         "is that of all observed frames, or are observed frames themselves, scaled at random."
     )
-    return "\n\n".join([text, *(f"Note: {note}." for note in inputs.notes)])
+    return "\n\n".join([text, *(f"Note: {note}." for note in forecaster.notes)])
 
 
-def _calibration_text(fitted: Fitted) -> str:
-    forecaster, given = fitted.forecaster, fitted.inputs.calibration
-    level = f"{100 * forecaster.level:g} %"
-    if given is None:
-        return f"No calibration file was given, so the bands of {level} promise no coverage."
-    if not is_calibrated(forecaster.calibration):
-        return f"{len(given.state)} calibration trajectories do not suffice for a band of {level}: not calibrated."
+def _calibration_text(evaluation: Evaluation) -> str:
+    forecaster, given = evaluation.forecaster, evaluation.calibration
+    if given is None or not forecaster.is_calibrated:
+        return _calibration_sentence(forecaster, 0 if given is None else len(given.state), None)
     return (
         f"Split conformal calibration on {len(given.state)} whole trajectories: a new trajectory lies inside its "
-        f"{level} band at all frames, points and fields at once with at least that probability, over calibration and "
-        "new trajectory together, as long as the new one is exchangeable with those (same experiment, same "
-        "instrument). The picture calibrates on every other calibration trajectory and counts on the rest."
+        f"{100 * forecaster.level:g} % band at all frames, points and fields at once with at least that probability, "
+        "over calibration and new trajectory together, as long as the new one is exchangeable with those (same "
+        "experiment, same instrument). The picture calibrates on every other calibration trajectory and counts on the "
+        "rest."
     )
 
 
-def _coverage_picture(workdir: Path, fitted: Fitted) -> tuple[Picture, ...]:
-    if fitted.scores is None or not is_calibrated(fitted.forecaster.calibration):
+def _coverage_picture(workdir: Path, evaluation: Evaluation) -> tuple[Picture, ...]:
+    if evaluation.scores is None or not evaluation.forecaster.is_calibrated or len(evaluation.scores) < 2:
         return ()
-    one, other = fitted.scores[::2], fitted.scores[1::2]
-    if len(other) == 0:
-        return ()
-    curve = coverage_curve(jnp.asarray(one), jnp.asarray(other), tuple(LEVELS.tolist()))
+    first, second = evaluation.scores[::2], evaluation.scores[1::2]
+    curve = coverage_curve(jnp.asarray(first), jnp.asarray(second), tuple(LEVELS.tolist()))
     if curve.level.size == 0:
         return ()
-    path = figures.coverage_curve(
-        workdir / "figures" / "coverage.png", np.asarray(curve.level),
-        {fitted.forecaster.generator.method.name: np.asarray(curve.coverage)}, len(other), len(one), Labels(),
-    )  # fmt: skip
+    empirical = {evaluation.forecaster.setup.method: np.asarray(curve.coverage)}
+    path = workdir / "figures" / "coverage.png"
+    figures.coverage_curve(path, np.asarray(curve.level), empirical, len(second), len(first), Labels())
     return (Picture(path, "Empirical against nominal coverage of whole trajectories, half against half"),)
 
 
-def _forecast_pictures(workdir: Path, fitted: Fitted) -> tuple[Picture, ...]:
-    forecaster, forecasts = fitted.forecaster, fitted.seen
-    truth, mean, time = fitted.inputs.observed.state[0], forecasts.mean[0], forecaster.time
-    assert forecasts.samples is not None
+def _forecast_pictures(workdir: Path, evaluation: Evaluation) -> tuple[Picture, ...]:
+    forecaster, forecasts, fields = evaluation.forecaster, evaluation.seen, evaluation.forecaster.structure.fields
+    assert forecasts.mean is not None and forecasts.samples is not None
+    time, grid = forecaster.observed.time, forecaster.observed.grid
+    truth, mean, samples = evaluation.inputs.trajectories.state[0], forecasts.mean[0], forecasts.samples[0]
     level = f"{100 * forecaster.level:g} %"
-    if is_calibrated(forecaster.calibration):
+    if forecaster.is_calibrated:
         half, kind = half_width(forecaster, forecasts)[0], f"calibrated {level} band"
         lower, upper = mean - half, mean + half
     else:
-        tails = ((1 - forecaster.level) / 2, (1 + forecaster.level) / 2)
-        lower, upper = np.quantile(forecasts.samples[0], tails, axis=0)
-        half, kind = (upper - lower) / 2, f"central {level} of the samples, not calibrated"
-    labels = Labels(title="seen trajectory", x="time", y="position", panels=field_labels(fitted))
-    first = figures.space_time_panel(
-        workdir / "figures" / "space_time.png", truth, mean, time, forecaster.grid, labels, half
+        (lower, upper), kind = central_band(mean, samples, forecaster.level), f"central {level}, not calibrated"
+    labels = Labels(title="seen trajectory", x="time", y="position", panels=fields)
+    panels = workdir / "figures" / "space_time.png"
+    figures.space_time_panel(panels, truth, mean, time, grid, labels, bands.spread(forecasts)[0])
+    sites, field = np.linspace(0, grid.size - 1, 5).astype(int)[1:-1], len(fields) - 1
+    positions = tuple(f"position {grid[site]:.4g}" for site in sites)
+    curve = Curve("forecast", *(values[..., sites, field] for values in (mean, lower, upper, samples)))
+    lines = workdir / "figures" / "lines.png"
+    figures.forecast_lines(
+        lines, time, truth[:, sites, field], curve, Labels(x="time", y=fields[field], panels=positions)
     )
-    sites = np.linspace(0, forecaster.grid.size - 1, 5).astype(int)[1:-1]
-    field = len(field_labels(fitted)) - 1
-    positions = tuple(f"position {forecaster.grid[site]:.4g}" for site in sites)
-    parts = (part[..., sites, field] for part in (mean, lower, upper, forecasts.samples[0]))
-    second = figures.forecast_lines(
-        workdir / "figures" / "lines.png", time, truth[:, sites, field], Curve("forecast", *parts),
-        Labels(x="time", y=field_labels(fitted)[field], panels=positions),
-    )  # fmt: skip
     return (
-        Picture(first, f"Seen trajectory: truth, forecast mean, error, and half width of the {kind}"),
-        Picture(second, f"Seen trajectory at three positions: {kind}"),
+        Picture(panels, "Seen trajectory: truth, forecast mean, error, and spread (standard deviation) of the samples"),
+        Picture(lines, f"Seen trajectory at three positions: {kind}"),
     )

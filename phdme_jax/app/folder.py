@@ -11,13 +11,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from phdme_jax.app.overrides import flatten_config
-from phdme_jax.files import InputError, atomic_write, config_digest, plain, to_json
+from phdme_jax.files import InputError, atomic_write, claim_folder, to_json
 
 _PACKAGES = ("phdme_jax", "jax", "jaxlib", "flax", "optax", "diffrax", "equinox", "numpy", "scipy", "matplotlib")
 
 
-def prepare_run_folder(workdir: Path | str, config: Any, command: str | None = None) -> Path:
+def prepare_run_folder(workdir: Path | str, config: Any, command: str) -> Path:
     """Makes a run folder with `config.json` and `environment.json`, or finds the one to go on with.
 
     Call it after everything the user gave has been checked, so that wrong input leaves nothing behind.
@@ -25,7 +24,7 @@ def prepare_run_folder(workdir: Path | str, config: Any, command: str | None = N
     Args:
       workdir: the folder.
       config: everything the numbers depend on, seeds and choice of methods aside: those may grow in a later run.
-      command: the command to record; the process's own where None.
+      command: the command to record.
 
     Returns:
       The folder.
@@ -33,17 +32,11 @@ def prepare_run_folder(workdir: Path | str, config: Any, command: str | None = N
     Raises:
       InputError: the folder holds a run of another configuration, or cannot be written.
     """
-    folder, record = Path(workdir), plain(config)
-    text = to_json(record, indent=2) + "\n"
-    path = folder / "config.json"
-    if path.exists():
-        _check_same(folder, record)
-    elif (folder / "results.jsonl").exists():
-        raise InputError(f"{folder}: holds results but no config.json that says whose; choose another --workdir")
-    else:
-        with atomic_write(path) as file:
-            file.write(text.encode("utf-8"))
-    _write_environment(folder / "environment.json", describe_environment(command or command_line()))
+    folder = Path(workdir)
+    if (folder / "results.jsonl").exists() and not (folder / "config.json").exists():
+        raise InputError(f"{folder}: holds results but no config.json that says whose; choose another folder")
+    claim_folder(folder, config, "config.json")
+    _write_environment(folder / "environment.json", describe_environment(command))
     return folder
 
 
@@ -77,24 +70,6 @@ def describe_environment(command: str) -> dict[str, Any]:
         "versions": {name: _version(name) for name in _PACKAGES},
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
-
-
-def _check_same(folder: Path, record: dict[str, Any]) -> None:
-    try:
-        other = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        same = config_digest(other) == config_digest(record)
-    except (OSError, ValueError, AttributeError):
-        raise InputError(f"{folder}: its config.json cannot be read; choose another --workdir or remove it") from None
-    if same:
-        return
-    here, there = flatten_config(record), flatten_config(other)
-    changed = [key for key in {**there, **here} if here.get(key) != there.get(key)]
-    words = [f"{key} is {there.get(key, 'absent')} there and {here.get(key, 'absent')} now" for key in changed[:3]]
-    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
-    raise InputError(
-        f"{folder}: holds a run of another configuration ({', '.join(words)}{more}); "
-        "choose another --workdir or remove the folder"
-    )
 
 
 def _write_environment(path: Path, environment: dict[str, Any]) -> None:

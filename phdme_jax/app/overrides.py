@@ -7,20 +7,19 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, flatten
+from phdme_jax.forecasting.options import LEAST, range_fault
 
-# smallest values that mean anything, by the last part of the key
-_LEAST = {
-    "num_samples": 1, "num_steps": 1, "flow_steps": 1, "count": 2, "main": 1, "pair": 0, "time_tests": 1,
-    "space_tests": 1, "substeps": 1, "margin": 1.0, "num_frames": 2, "num_observed": 1, "num_train": 2, "num_test": 2,
-    "num_shifted": 2, "truth_refinement": 1, "noise": 0.0, "prior_trajectories": 1, "width": 1, "depth": 0, "radius": 1,
-    "channels": 1, "num_points": 3, "duration": 1e-9, "rollouts": 2, "draws": 2,
+# smallest values that mean anything, by the last part of the key, beside those that a fit knows
+_LEAST = LEAST | {
+    "flow_steps": 1, "num_frames": 2, "num_observed": 1, "num_train": 2, "num_test": 2, "num_shifted": 2,
+    "truth_refinement": 1, "noise": 0.0, "num_points": 3, "duration": 1e-9, "rollouts": 2, "draws": 2,
 }  # fmt: skip
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
 def apply_overrides(config: Any, overrides: Mapping[str, str]) -> None:
-    """Sets keys of a locked ConfigDict from text, each to a value of the type it has.
+    """Sets keys of nested dicts, or of a locked ConfigDict, from text, each to a value of the type it has.
 
     Args:
       config: the configuration, changed in place.
@@ -42,34 +41,12 @@ def apply_overrides(config: Any, overrides: Mapping[str, str]) -> None:
             names = ", ".join(f"{key}.{name}" for name in sorted(group))
             raise InputError(f"--config.{key} is a group; expected one of its keys: {names}")
         value = _parse(key, text, group)
-        _check_range(key, value)
+        if fault := range_fault(key, value, _LEAST):
+            raise InputError(f"--config.{key} {fault}")
         try:
             parent[last] = value
         except TypeError as error:
             raise InputError(f"--config.{key}: {error}") from None
-
-
-def _check_range(key: str, value: Any) -> None:
-    """Refuses numbers with which a run would fail late, or learn nothing."""
-    last = key.rpartition(".")[2]
-    if isinstance(value, int | float) and value < _LEAST.get(last, value):
-        raise InputError(f"--config.{key} expects at least {_LEAST[last]}, got {value}")
-    if last.endswith(("_stage", "_stages")):
-        rows = value if value and isinstance(value[0], tuple | list) else (value,)
-        if not all(entry > 0 for row in rows for entry in row):
-            raise InputError(f"--config.{key} expects positive numbers, got {_as_lists(value)}")
-
-
-def flatten_config(config: Any) -> dict[str, Any]:
-    """Dotted key -> value of a nested configuration, tuples as lists."""
-    flat: dict[str, Any] = {}
-    for key in config:
-        value = config[key]
-        if hasattr(value, "keys"):
-            flat |= {f"{key}.{name}": inner for name, inner in flatten_config(value).items()}
-        else:
-            flat[key] = _as_lists(value)
-    return flat
 
 
 def _as_lists(value: Any) -> Any:
@@ -77,7 +54,7 @@ def _as_lists(value: Any) -> Any:
 
 
 def _unknown_key(config: Any, key: str, group: Any, place: str) -> str:
-    near = difflib.get_close_matches(key, list(flatten_config(config)), n=1, cutoff=0.7)
+    near = difflib.get_close_matches(key, list(flatten(config)), n=1, cutoff=0.7)
     hint = f", did you mean {near[0]}?" if near else ""
     where = f"the group {place}" if place else "the configuration"
     return f"unknown configuration key {key!r}{hint}; {where} has {', '.join(sorted(group))}"

@@ -3,7 +3,7 @@
 Numbers come from `results.jsonl`, pictures from the PNG files, words from `sections.json`, the rest from `config.json`
 and `environment.json`. The page needs no other file and no network, and the same folder gives the same bytes:
 
-    python -m experiments.report RUN_FOLDER
+    phdme report RUN_FOLDER
 """
 
 import base64
@@ -15,9 +15,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from phdme_jax.app.command import CommandParser, command_line, run_main
 from phdme_jax.app.rows import ResultRow, read_rows
 from phdme_jax.app.tables import Table, make_tables, print_table, render_html, render_markdown
-from phdme_jax.files import InputError, atomic_write
+from phdme_jax.files import InputError, atomic_write, flatten
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -111,21 +112,19 @@ def build_report(run_folder: Path | str, title: str | None = None, sections: Seq
     return folder / "report.html"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "phdme report") -> int:
     """Rebuilds the report of a run folder and prints its tables; returns the exit code."""
-    from phdme_jax.app.command import CommandParser, run_main
-
-    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    given = list(sys.argv[1:] if arguments is None else arguments)
 
     def rebuild() -> None:
-        parser = CommandParser(prog="python -m experiments.report", description="Rebuilds the report of a run.")
+        parser = CommandParser(prog=program, description="Rebuilds the report of a run.")
         parser.add_argument("run_folder", metavar="RUN_FOLDER", help="folder of a run, with its results.jsonl")
-        folder = Path(parser.parse_args(arguments).run_folder)
+        folder = Path(parser.parse_args(given).run_folder)
         path = build_report(folder)
         print_table(read_rows(folder / "results.jsonl"))
         print(f"report: {path}")
 
-    return run_main(rebuild)
+    return run_main(rebuild, command_line(program, given))
 
 
 def _words(folder: Path, title: str | None, sections: Sequence[Section] | None) -> tuple[str, tuple[Section, ...]]:
@@ -223,19 +222,11 @@ def _section(folder: Path, section: Section, rows: Sequence[ResultRow]) -> str:
 
 def _record(name: str, record: Mapping[str, Any]) -> str:
     lines = "".join(
-        f"<tr><td>{html.escape(key)}</td><td>{html.escape(value)}</td></tr>" for key, value in _flatten(record)
+        f"<tr><td>{html.escape(key)}</td><td>{html.escape(value if isinstance(value, str) else json.dumps(value))}</td>"
+        "</tr>"
+        for key, value in flatten(record).items()
     )
     return f'<details><summary>{name}</summary><table class="record"><tbody>{lines}</tbody></table></details>'
-
-
-def _flatten(record: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
-    lines = []
-    for key, value in record.items():
-        if isinstance(value, Mapping):
-            lines += _flatten(value, f"{prefix}{key}.")
-        else:
-            lines.append((f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)))
-    return lines
 
 
 def _read_json(path: Path) -> dict[str, Any]:

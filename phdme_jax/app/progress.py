@@ -13,7 +13,7 @@ from phdme_jax.training.loop import Tell
 
 @contextlib.contextmanager
 def shown(folder: Path | None, description: str, start: int, num_steps: int) -> Iterator[Tell]:
-    """A watch of `phdme_jax.training.loop.train` with a bar on standard error and events in `folder/events`.
+    """A watch, see `phdme_jax.training.loop`, with a bar on standard error and events in `folder/events`.
 
     What a killed process logged beyond its last checkpoint is purged, since it is logged again.
     """
@@ -24,14 +24,15 @@ def shown(folder: Path | None, description: str, start: int, num_steps: int) -> 
             writer = SummaryWriter(str(folder / "events"), purge_step=start or None, flush_secs=10)
             events = stack.enter_context(writer)
         bar = stack.enter_context(
-            tqdm(total=num_steps, initial=start, desc=description, unit="step", mininterval=pause, smoothing=0.1)
+            tqdm(total=num_steps, initial=start, desc=description, unit="it", mininterval=pause, smoothing=0.1)
         )
 
         def tell(step: int, metrics: Mapping[str, float]) -> None:
             if events is not None:
                 for name, value in metrics.items():
                     events.add_scalar(f"train/{name}", value, step)
-            bar.set_postfix(loss=f"{metrics['loss']:.3g}", refresh=False)
+            if "loss" in metrics:
+                bar.set_postfix(loss=f"{metrics['loss']:.3g}", refresh=False)
             bar.update(step - bar.n)
 
         yield tell

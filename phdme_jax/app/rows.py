@@ -14,6 +14,7 @@ import re
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from phdme_jax.files import InputError
 
@@ -66,6 +67,7 @@ class ResultRow:
       stderr: standard error of `value` over the n examples, or None.
       n: number of examples behind `value`.
       unit: physical unit, "1" where there is none.
+      settings: what the method was run under beside the study's configuration, dotted key -> value; empty for nothing.
     """
 
     experiment: str
@@ -78,6 +80,7 @@ class ResultRow:
     stderr: float | None
     n: int
     unit: str
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Refuses what JSON or a table could not carry; raises InputError."""
@@ -97,21 +100,37 @@ class ResultRow:
                 raise InputError(f"result rows need a finite number or null as {name} of {self.metric}, got {number!r}")
 
     @property
-    def key(self) -> tuple[str, str, str, int, str, str]:
+    def key(self) -> tuple[str, str, str, str, int, str, str]:
         """What makes two rows the same measurement."""
-        return (self.experiment, self.system, self.method, int(self.seed), self.split, self.metric)
+        settings = json.dumps(self.settings, sort_keys=True)
+        return (self.experiment, self.system, self.method, settings, int(self.seed), self.split, self.metric)
+
+    @property
+    def label(self) -> str:
+        """The method with its settings, as tables name it."""
+        return label_of(self.method, self.settings)
 
 
 ROW_FIELDS = tuple(field.name for field in dataclasses.fields(ResultRow))
 
 
+def label_of(method: str, settings: Mapping[str, Any]) -> str:
+    """A method with its settings, as tables name it: `phdme (sampling.num_steps=8)`."""
+    words = ", ".join(f"{key}={value}" for key, value in settings.items())
+    return f"{method} ({words})" if words else method
+
+
 @dataclasses.dataclass(frozen=True)
 class Measurement:
-    """A value with its unit and, where it is a mean over examples, its standard error."""
+    """A value with its unit and, where it is a mean over examples, its standard error.
+
+    `n` is the number of examples behind it where they are not those of the other values.
+    """
 
     value: float | None
     unit: str = "1"
     stderr: float | None = None
+    n: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,7 +138,8 @@ class Summary:
     """A metric over seeds.
 
     Attributes:
-      experiment, system, method, split, metric, unit: as in the rows.
+      experiment, system, split, metric, unit: as in the rows.
+      method: with its settings, see `ResultRow.label`.
       mean: mean over the seeds that gave a finite value, or None.
       standard_deviation: over those seeds, with n - 1 in the denominator; None for fewer than two.
       num_seeds: seeds that gave a finite value.
@@ -245,7 +265,14 @@ class ResultsWriter:
     experiment: str
 
     def record(
-        self, system: str, method: str, seed: int, split: str, measurements: Mapping[str, Measurement], n: int
+        self,
+        system: str,
+        method: str,
+        seed: int,
+        split: str,
+        measurements: Mapping[str, Measurement],
+        n: int,
+        settings: Mapping[str, Any] | None = None,
     ) -> int:
         """Appends one row for every measurement; non-finite values become null.
 
@@ -255,32 +282,35 @@ class ResultsWriter:
           seed: seed of the run.
           split: data split.
           measurements: metric name -> measurement.
-          n: number of examples behind every value.
+          n: number of examples behind every value that does not say its own.
+          settings: what the method was run under beside the configuration.
 
         Returns:
           Number of rows written.
         """
+        names = (self.experiment, system, method, int(seed), split)
         rows = [
             ResultRow(
-                self.experiment, system, method, int(seed), split, metric,
-                finite_or_none(measurement.value), finite_or_none(measurement.stderr), int(n), measurement.unit,
+                *names,
+                metric,
+                finite_or_none(measurement.value),
+                finite_or_none(measurement.stderr),
+                int(n if measurement.n is None else measurement.n),
+                measurement.unit,
+                dict(settings or {}),
             )
             for metric, measurement in measurements.items()
-        ]  # fmt: skip
+        ]
         return append_rows(self.path, rows)
 
     def rows(self) -> list[ResultRow]:
         """The rows of this experiment so far."""
         return [row for row in read_rows(self.path) if row.experiment == self.experiment]
 
-    def has(self, system: str, method: str, seed: int, split: str, metrics: Sequence[str] = ()) -> bool:
-        """Whether the file holds these metrics of this run (any, where none are named), so that they may be skipped."""
-        found = {
-            row.metric
-            for row in self.rows()
-            if (row.system, row.method, row.seed, row.split) == (system, method, seed, split)
-        }
-        return bool(found) and set(metrics) <= found
+    def has(self, system: str, method: str, seed: int, split: str, settings: Mapping[str, Any] | None = None) -> bool:
+        """Whether the file holds rows of this run, so that it may be skipped."""
+        wanted = (system, label_of(method, settings or {}), seed, split)
+        return any((row.system, row.label, row.seed, row.split) == wanted for row in self.rows())
 
 
 def aggregate(rows: Iterable[ResultRow]) -> list[Summary]:
@@ -297,7 +327,7 @@ def aggregate(rows: Iterable[ResultRow]) -> list[Summary]:
     latest = {row.key: row for row in rows}
     groups: dict[tuple[str, ...], list[ResultRow]] = {}
     for row in latest.values():
-        group = (row.experiment, row.system, row.split, row.method, row.metric, row.unit)
+        group = (row.experiment, row.system, row.split, row.label, row.metric, row.unit)
         groups.setdefault(group, []).append(row)
     return [_summarise(groups[group]) for group in sorted(groups, key=_sort_key)]
 
@@ -307,13 +337,18 @@ def _summarise(rows: list[ResultRow]) -> Summary:
     # Summing in the order of the seeds makes the digits independent of the order of the lines.
     values = [row.value for row in sorted(rows, key=lambda row: row.seed) if row.value is not None]
     return Summary(
-        first.experiment, first.system, first.method, first.split, first.metric, first.unit,
+        experiment=first.experiment,
+        system=first.system,
+        method=first.label,
+        split=first.split,
+        metric=first.metric,
+        unit=first.unit,
         mean=statistics.fmean(values) if values else None,
         standard_deviation=statistics.stdev(values) if len(values) > 1 else None,
         num_seeds=len(values),
         num_failed=len(rows) - len(values),
         n=(min(row.n for row in rows), max(row.n for row in rows)),
-    )  # fmt: skip
+    )
 
 
 def _sort_key(group: tuple[str, ...]) -> tuple:
@@ -326,13 +361,13 @@ def _sort_key(group: tuple[str, ...]) -> tuple:
 def vocabulary_place(kind: str, name: str) -> tuple[int, str]:
     """Sort key of a name: where it is listed, a qualified one right after its longest listed beginning, others last."""
     vocabulary = _VOCABULARY[kind]
-    roots = [entry for entry in vocabulary if name == entry or name.startswith(entry + "_")]
+    roots = [entry for entry in vocabulary if name == entry or name.startswith((entry + "_", entry + " ("))]
     return (vocabulary.index(max(roots, key=len)) if roots else len(vocabulary), name)
 
 
 def _parse_row(line: str) -> ResultRow:
     fields = json.loads(line)
-    if not isinstance(fields, dict) or set(fields) != set(ROW_FIELDS):
+    if not isinstance(fields, dict) or set(fields) | {"settings"} != set(ROW_FIELDS):
         raise InputError(f"expected the fields {', '.join(ROW_FIELDS)}")
     return ResultRow(**fields)
 
@@ -342,6 +377,8 @@ def _format_row(row: ResultRow) -> str:
     for name in ("value", "stderr"):
         fields[name] = None if fields[name] is None else float(fields[name])
     fields["seed"], fields["n"] = int(fields["seed"]), int(fields["n"])
+    if not fields["settings"]:
+        del fields["settings"]
     return json.dumps(fields, allow_nan=False)
 
 

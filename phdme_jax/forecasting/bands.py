@@ -41,6 +41,15 @@ def all_finite(values: Any) -> np.ndarray:
     return np.isfinite(values).all(axis=tuple(range(1, values.ndim)))
 
 
+def finite(forecasts: Forecasts) -> Forecasts:
+    """The forecasts with zeros in place of what is not finite; which failed is marked by `ok`."""
+    mean, samples = (
+        None if values is None else np.nan_to_num(values, posinf=0.0, neginf=0.0)
+        for values in (forecasts.mean, forecasts.samples)
+    )
+    return forecasts._replace(mean=mean, samples=samples)
+
+
 def spread(forecasts: Forecasts) -> np.ndarray:
     """Ensemble standard deviation, zero for a method without samples."""
     if forecasts.samples is None or forecasts.samples.shape[1] < 2:

@@ -1,27 +1,21 @@
-"""A user's measurements: plain `.npz` files, checked on the way in and written whole or not at all.
+"""A user's measurements, from plain `.npz` files or from arrays, checked on the way in.
 
-Nothing here unpickles. Every defect of a file is an `InputError` of one sentence: what came, what was expected, what
-to try.
+Every defect is an `InputError` of one sentence: what came, what was expected, what to try.
 """
 
 import dataclasses
-import difflib
-import math
-import zipfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float
+from numpy.typing import ArrayLike
 
 from phdme_jax.files import InputError
+from phdme_jax.forecasting.archives import read_arrays
 
 GRID_TOLERANCE = 1e-6
 GRID_KEYS: dict[int, tuple[str, ...]] = {0: (), 1: ("grid",), 2: ("grid_x", "grid_y")}
-
-LARGEST_ARRAY = 8e9  # bytes of float64 that one array of a file may take
-_NOT_NUMBERS = {"c": "complex numbers", "b": "booleans", "U": "text", "S": "text", "V": "records"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +49,12 @@ class Trajectories:
     state: Float[np.ndarray, "sample time *grid field"]
     time: Float[np.ndarray, " time"]
     grid: tuple[Float[np.ndarray, " points"], ...]
-    input: Float[np.ndarray, "sample time port"] | None
+    input: Float[np.ndarray, "sample time port"] | None = None
+
+    def named(self, layout: "FileLayout") -> dict[str, ArrayLike | None]:
+        """The arrays under the keys of a file."""
+        grid = dict(zip(layout.grid_keys, self.grid, strict=True))
+        return {"state": self.state, "time": self.time, **grid, "input": self.input}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,23 +63,35 @@ class InitialState:
 
     state: Float[np.ndarray, "*grid field"]
     grid: tuple[Float[np.ndarray, " points"], ...]
-    time: Float[np.ndarray, " time"] | None
+    time: Float[np.ndarray, " time"] | None = None
+
+    def named(self, layout: "FileLayout") -> dict[str, ArrayLike | None]:
+        """The arrays under the keys of a file."""
+        grid = dict(zip(layout.grid_keys, self.grid, strict=True))
+        return {"state": self.state, **grid, "time": self.time}
 
 
-def read_trajectories(path: Path | str, layout: FileLayout) -> Trajectories:
-    """Reads `trajectories.npz`: `state` (sample, time, grid..., field), `time`, the grid, optional `input`.
+# a path, arrays under the names they have in a file, or a record
+TrajectorySource = Path | str | Mapping[str, ArrayLike | None] | Trajectories
+StateSource = Path | str | Mapping[str, ArrayLike | None] | InitialState
+
+
+def read_trajectories(source: TrajectorySource, layout: FileLayout, name: str = "trajectories") -> Trajectories:
+    """Reads trajectories: `state` (sample, time, grid..., field), `time`, the grid, optional `input`.
 
     Args:
-      path: the file.
+      source: a file, arrays or a record.
       layout: what the structure expects.
+      name: what arrays are called in messages.
 
     Returns:
       The trajectories, checked: finite, times strictly increasing, grid increasing and even to 1e-6 of its length.
 
     Raises:
-      InputError: any defect of the file, in one sentence.
+      InputError: any defect, in one sentence.
     """
-    arrays = _load(path, required=("state", "time", *layout.grid_keys), optional=("input",))
+    given = source.named(layout) if isinstance(source, Trajectories) else source
+    path, arrays = read_arrays(given, name, ("state", "time", *layout.grid_keys), ("input",))
     state, time = arrays["state"], arrays["time"]
     _check_state(path, state, layout, leading=("sample", "time"))
     if state.shape[0] == 0:
@@ -101,11 +112,13 @@ def read_trajectories(path: Path | str, layout: FileLayout) -> Trajectories:
     return Trajectories(state, time, grid, ports)
 
 
-def read_state(path: Path | str, layout: FileLayout, expected_grid: Sequence[np.ndarray] | None = None) -> InitialState:
-    """Reads `state.npz`: `state` (grid..., field), the grid, optional `time` (the times wanted).
+def read_state(
+    source: StateSource, layout: FileLayout, expected_grid: Sequence[np.ndarray] | None = None
+) -> InitialState:
+    """Reads an initial state: `state` (grid..., field), the grid, optional `time` (the times wanted).
 
     Args:
-      path: the file.
+      source: a file, arrays or a record.
       layout: what the structure expects.
       expected_grid: the grid the forecaster was fitted on; None accepts any.
 
@@ -113,9 +126,10 @@ def read_state(path: Path | str, layout: FileLayout, expected_grid: Sequence[np.
       The state, checked as by `read_trajectories`.
 
     Raises:
-      InputError: any defect of the file, in one sentence.
+      InputError: any defect, in one sentence.
     """
-    arrays = _load(path, required=("state", *layout.grid_keys), optional=("time",))
+    given = source.named(layout) if isinstance(source, InitialState) else source
+    path, arrays = read_arrays(given, "state", ("state", *layout.grid_keys), ("time",))
     state, time = arrays["state"], arrays.get("time")
     _check_state(path, state, layout, leading=())
     grid = _check_grid(path, arrays, layout, state.shape[:-1])
@@ -132,88 +146,6 @@ def read_state(path: Path | str, layout: FileLayout, expected_grid: Sequence[np.
                 f"got {_describe(points)}; interpolate the state onto that grid"
             )
     return InitialState(state, grid, time)
-
-
-def _load(path: Path | str, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
-    path = Path(path)
-    _check_archive(path)
-    arrays = {}
-    # a damaged, encrypted or hostile archive can raise nearly anything inside numpy, zipfile and the decompressors
-    try:
-        archive = np.load(path, allow_pickle=False)
-    except Exception as error:
-        raise InputError(f"{path}: the archive is damaged ({_short(error)}); write it again with numpy.savez") from None
-    with archive:
-        present = list(archive.files)
-        for key in required:
-            if key not in present:
-                got = ", ".join(present) or "none"
-                raise InputError(f"{path}: the key {key!r} is missing; expected {', '.join(required)}, got {got}")
-        for key in present:
-            near = difflib.get_close_matches(key, optional, n=1, cutoff=0.8)
-            if key not in (*required, *optional) and near and near[0] not in present:
-                raise InputError(f"{path}: the key {key!r} is unknown; did you mean {near[0]!r}?")
-        for key in (*required, *(key for key in optional if key in present)):
-            try:
-                too_large = 8 * _announced_size(archive, key) > LARGEST_ARRAY
-                array = None if too_large else archive[key]
-            except Exception as error:
-                raise InputError(
-                    f"{path}: {key} cannot be read ({_short(error)}); expected a plain array of numbers, never pickled"
-                ) from None
-            if too_large:
-                raise InputError(
-                    f"{path}: {key} takes more than {LARGEST_ARRAY * 1e-9:g} GB; expected arrays that fit into memory, "
-                    "keep fewer trajectories, frames or points"
-                )
-            arrays[key] = _as_float64(path, key, array)
-    return arrays
-
-
-def _announced_size(archive: Any, key: str) -> int:
-    """Number of entries that the header of an array announces, without reading the array; 0 for what is no array."""
-    name = f"{key}.npy"
-    if name not in archive.zip.namelist():
-        return 0
-    with archive.zip.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return math.prod(read(member)[0])
-
-
-def _check_archive(path: Path) -> None:
-    """Names what the file is, if it is not an archive."""
-    try:
-        with path.open("rb") as file:
-            start = file.read(8)
-        is_archive = zipfile.is_zipfile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; expected an .npz file, check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: this is a folder; expected an .npz file") from None
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
-    if is_archive:
-        return
-    if not start:
-        what = "the file is empty"
-    elif start.startswith(b"\x93NUMPY"):
-        what = "this is a single .npy array"
-    elif start.startswith(b"PK"):
-        what = "the archive is cut off"
-    else:
-        what = "this is not an .npz archive"
-    raise InputError(f"{path}: {what}; expected named arrays written with numpy.savez(path, state=..., time=...)")
-
-
-def _as_float64(path: Path, key: str, array: object) -> np.ndarray:
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: {key} is not a numpy array; write it with numpy.savez(path, {key}=...)")
-    if array.dtype.kind not in "iuf":
-        what = _NOT_NUMBERS.get(array.dtype.kind, "dates")
-        raise InputError(f"{path}: {key} holds {what} ({array.dtype}); expected real numbers, try astype(float)")
-    with np.errstate(over="ignore"):
-        return array.astype(np.float64)
 
 
 def _check_state(path: Path | str, state: np.ndarray, layout: FileLayout, leading: tuple[str, ...]) -> None:
@@ -241,10 +173,10 @@ def _check_time(path: Path | str, time: np.ndarray) -> None:
 def _check_increasing(path: Path | str, key: str, values: np.ndarray) -> None:
     wrong = np.flatnonzero(np.diff(values) <= 0)
     if wrong.size:
-        place = int(wrong[0])
+        first = int(wrong[0])
         raise InputError(
-            f"{path}: {key} does not increase strictly ({values[place]:g} at index {place} is followed by "
-            f"{values[place + 1]:g}); sort the data by {key} and drop repeated values"
+            f"{path}: {key} does not increase strictly ({values[first]:g} at index {first} is followed by "
+            f"{values[first + 1]:g}); sort the data by {key} and drop repeated values"
         )
 
 
@@ -302,8 +234,3 @@ def _grid_words(layout: FileLayout) -> tuple[str, ...]:
 
 def _describe(points: np.ndarray) -> str:
     return f"{points.size} points from {points[0]:g} to {points[-1]:g}"
-
-
-def _short(error: BaseException) -> str:
-    """The first sentence of another library's message."""
-    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

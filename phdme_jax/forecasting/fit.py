@@ -1,386 +1,223 @@
-"""Your own measurements in; a learned energy, a calibrated forecaster and a report out.
+"""Measurements in, a forecaster out: the energy is learned first, then the method that learns from it."""
 
-    python -m experiments.fit --data trajectories.npz --structure vibrating_string --workdir DIR
-        [--calibration other.npz] [--level 0.9] [--size smoke|laptop|accelerator] [--method phdme|phdme_rollout]
-        [--seed 0] [--config.group.key=value]
-
-Then `python -m experiments.forecast --run DIR ...` forecasts from new initial states. A fit that was killed goes on
-with the same command; another configuration or another file in the same folder is refused.
-"""
-
-import argparse
-import dataclasses
 import math
-import shlex
-import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
-from experiments.configs.fit import SIZES, get_config
-from experiments.evaluation import forecasts as evaluation
-from phdme_jax.app.command import CommandParser, run_main, split_overrides, user_input
-from phdme_jax.app.fit_page import Fitted, record_rows, report_sections
-from phdme_jax.app.folder import command_line, prepare_run_folder
-from phdme_jax.app.overrides import apply_overrides
-from phdme_jax.app.page import build_report
-from phdme_jax.app.process import prepare_process
-from phdme_jax.app.rows import ResultsWriter
-from phdme_jax.app.tables import print_table
-from phdme_jax.calibration import minimum_calibration_size
-from phdme_jax.files import InputError, RunFailed, config_digest, file_digest
-from phdme_jax.forecasting.bands import Forecasts
-from phdme_jax.forecasting.forecast import as_forecasts, centre, draw, whole_number
-from phdme_jax.forecasting.inputs import FitInputs, draw_initial_states, known_structure, read_inputs
-from phdme_jax.forecasting.saved import (
-    Forecaster,
-    flatten,
-    is_calibrated,
-    load_forecaster,
-    posterior_arrays,
-    posterior_from,
-    save_forecaster,
-    unflatten,
-)
+from phdme_jax.files import InputError, RunFailed, claim_folder, config_digest, flatten, unflatten
+from phdme_jax.forecasting.files import TrajectorySource
+from phdme_jax.forecasting.forecaster import Forecaster, Setup, starts_from
+from phdme_jax.forecasting.inputs import FitInputs, check_memory, read_inputs
+from phdme_jax.forecasting.offers import TEACHER, chosen_method, learns_step, measured_system, offered_methods
+from phdme_jax.forecasting.options import make_options
+from phdme_jax.forecasting.precision import in_double_precision
+from phdme_jax.forecasting.saved import nested, posterior_from
 from phdme_jax.forecasting.structure_check import check_structure
-from phdme_jax.gp.basis import Basis
-from phdme_jax.methods.base import fit_normaliser
-from phdme_jax.methods.energy import generator as generators
-from phdme_jax.methods.energy import prior as priors
-from phdme_jax.methods.energy.losses import Example
-from phdme_jax.methods.energy.physics import learned_rate
-from phdme_jax.methods.legacy import make_method
-from phdme_jax.systems.energy.base import Structure
+from phdme_jax.methods.base import Dynamics, Examples, Fitted, Host, Options, Task
+from phdme_jax.methods.energy.gp_rollout import fitted_rollout
+from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states
+from phdme_jax.methods.energy.options import read_options
+from phdme_jax.methods.energy.posterior import PriorOptions, make_basis
+from phdme_jax.methods.table import METHODS
+from phdme_jax.systems.energy.base import Structure, System
+from phdme_jax.training.loop import Watch, unwatched
+from phdme_jax.training.stages import Trainer
 
-METHODS = ("phdme", "phdme_rollout")
-LARGEST_STAGE = 8e9
 # a Runge-Kutta step of one over the fastest rate is far inside its stability region and accurate to some 1e-3 there
 STEP = 1.0
-MUCH_WORSE = 10.0
 
 
-@dataclasses.dataclass(frozen=True)
-class Request:
-    """What the user asked for."""
-
-    data: Path
-    structure: str
-    workdir: Path
-    calibration: Path | None
-    level: float
-    size: str
-    method: str
-    seed: int
-    config: Any
-
-    def record(self) -> dict[str, Any]:
-        """Everything the numbers depend on; the files by their content, so that another file is another run."""
-        files = {"data": file_digest(self.data), "calibration": None}
-        if self.calibration is not None:
-            files["calibration"] = file_digest(self.calibration)
-        names = {name: getattr(self, name) for name in ("structure", "size", "method", "seed", "level")}
-        return {"experiment": "fit", **names, "files": files, "config": self.config.to_dict()}
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs the command; returns its exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-    command = command_line() if arguments is None else shlex.join(["python", "-m", "experiments.fit", *given])
-    return run_main(lambda: _fit(given, command), command)
-
-
-def _fit(arguments: Sequence[str], command: str) -> None:
-    request = _parse(arguments)
-    prepare_process()
-    with user_input():
-        structure = request.config.structure.to_dict()
-        inputs = read_inputs(request.structure, request.data, request.calibration, request.method, structure)
-        _check_sizes(request, inputs)
-    record = request.record()
-    digest, results = config_digest(record), ResultsWriter(request.workdir / "results.jsonl", "fit")
-    prepare_run_folder(request.workdir, record, command)
-    for note in inputs.notes:
-        print(f"note: {note}", flush=True)
-    if _is_finished(request.workdir, digest):
-        path = build_report(request.workdir)
-    else:
-        fitted = run_fit(request, inputs, digest)
-        record_rows(results, fitted, request.seed)
-        sections = report_sections(request.workdir, fitted)
-        path = build_report(request.workdir, f"Fit of {request.data.name} as {request.structure}", sections)
-    print_table(results.rows())
-    print(calibration_sentence(load_forecaster(request.workdir), inputs))
-    print(f"report: {path}")
-
-
-def run_fit(request: Request, inputs: FitInputs, digest: str) -> Fitted:
-    """Fit, train, calibrate and save; what takes long is kept in the run folder.
+@in_double_precision
+def fit(
+    trajectories: TrajectorySource,
+    structure: str,
+    *,
+    method: str = "phdme",
+    options: str | Options = "laptop",
+    seed: int = 0,
+    folder: Path | str | None = None,
+    watch: Watch = unwatched,
+) -> Forecaster:
+    """Learn the energy of a structure from trajectories, and from that a generator of their futures.
 
     Args:
-      request: what the user asked for.
-      inputs: the checked files.
-      digest: of the run's record.
+      trajectories: path of an `.npz`, mapping of arrays or `Trajectories`: `state` (sample, time, grid, field), `time`
+        (time,), `grid` (grid,), in units of one's own.
+      structure: name, such as "vibrating_string".
+      method: name, such as "phdme" or "phdme_rollout".
+      options: a size, "smoke", "laptop" or "accelerator", or nested options, see `make_options`.
+      seed: of all random draws.
+      folder: where what takes long is kept, so that the same call goes on where it was killed; None keeps nothing.
+      watch: shows the progress, see `phdme_jax.training.loop` and `phdme_jax.app.progress`.
     Returns:
-      what the report needs.
+      a forecaster that is not calibrated yet; its `notes` are worth reading.
+    Raises:
+      InputError: any defect of what was given, in one sentence.
+      RunFailed: nothing could be learned from the data.
     """
-    config, units, workdir = request.config, inputs.units, request.workdir
-    key = jax.random.fold_in(jax.random.key(11), request.seed)
-    scale = np.asarray(units.fields)
-    states, times = inputs.observed.state / scale, units.frames(inputs.observed.time)
-    prior, reach, warnings = fitted_prior(request, inputs, states, times)
-    inputs = dataclasses.replace(inputs, notes=(*inputs.notes, *warnings))
-    rolled = _rollouts(request, prior, states, times, key)
-    print(f"prior fitted; {100 * rolled.rejected:.3g} % of the rollouts of its energies were rejected", flush=True)
-    network = config.network.to_dict()
-    network["propagator"]["radius"] = _radius(network["propagator"]["radius"], reach, states.shape[2])
-    generator = _train(request, inputs, prior, rolled, network, key, digest)
-    forecaster = Forecaster(
-        name=inputs.name,
-        options=inputs.options,
-        units=units,
-        time=inputs.observed.time,
-        grid=inputs.observed.grid[0],
-        generator=generator,
-        network=network,
-        num_samples=config.sampling.num_samples,
-        modes=config.initial.modes,
-        scale=np.sqrt(np.mean(inputs.observed.state**2, axis=(0, 1, 2))),
-        excursion=np.abs(inputs.observed.state).max(axis=(0, 1, 2)),
-        level=request.level,
-        calibration=None,
-        digest=digest,
+    inputs = read_inputs(trajectories, structure, make_options(options) if isinstance(options, str) else options)
+    return fit_inputs(inputs, method, seed, folder, watch)
+
+
+def fit_inputs(
+    inputs: FitInputs, method_name: str, seed: int, folder: Path | str | None = None, watch: Watch = unwatched
+) -> Forecaster:
+    """`fit` to inputs that were checked before."""
+    check_fit(inputs, method_name)
+    record = {
+        "structure": inputs.name,
+        "method": method_name,
+        "seed": seed,
+        "options": inputs.options,
+        "trajectories": list(inputs.observed.digests),
+    }
+    if folder is not None:
+        folder = Path(folder)
+        claim_folder(folder, record, "fit.json")
+    host = Trainer(
+        None if folder is None else folder / "training",
+        config_digest(record),
+        watch=watch,
+        description=method_name,
+        shared=folder,
     )
-    seen = _timed_forecasts(forecaster, inputs.observed.state[:8, 0], jax.random.fold_in(key, 4))
-    unseen, scores = None, None
-    if inputs.calibration is not None:
-        truth = inputs.calibration.state
-        unseen = _timed_forecasts(forecaster, truth[:, 0], jax.random.fold_in(key, 5))
-        residual = np.sqrt(np.mean(np.asarray(generator.arrays["scale"]) ** 2))
-        floor = residual * np.asarray(generator.arrays["normaliser"].scale, np.float64) * scale
-        scores = evaluation.band_scores(truth, unseen, floor)
-        if evaluation.supported(len(truth), request.level):
-            calibration = evaluation.calibrate(truth, unseen, floor, request.level)
-            forecaster = dataclasses.replace(forecaster, calibration=calibration)
-        _compare_with_rollouts(prior, truth / scale, unseen.mean / scale, times)
-    save_forecaster(workdir, forecaster)
-    return Fitted(inputs, forecaster, rolled.rejected, seen, unseen, scores)
+    setup = Setup(inputs.name, method_name, seed, inputs.options, inputs.units)
+    task = _make_task(inputs, setup)
+    energy, options, notes = _fit_energy(inputs, task, host)
+    fitted = METHODS[method_name].fit(task, options, host, energy, setup.key("training"))
+    return Forecaster(
+        setup=replace(setup, options=options),
+        structure=inputs.structure,
+        observed=inputs.observed,
+        energy=energy,
+        fitted=fitted,
+        notes=(*inputs.notes, *notes, *fitted.notes),
+    )
 
 
-def _compare_with_rollouts(prior: priors.Prior, truth: np.ndarray, mean: np.ndarray, times: priors.Times) -> None:
-    """Say so where integrating the learned energy forecasts the calibration trajectories far better."""
-    rolled = np.nan_to_num(priors.mean_rollouts(prior, truth[:, 0], times).trajectory, nan=np.inf)
-    errors = [float(np.mean((forecast - truth) ** 2)) for forecast in (mean, rolled)]
-    if errors[0] > MUCH_WORSE * errors[1]:
-        print(
-            f"note: on the calibration trajectories the generator's mean squared error is {errors[0] / errors[1]:.2g} "
-            "times that of the learned energy integrated in time; try --method phdme_rollout, which starts from the "
-            "latter",
-            flush=True,
-        )
+def check_fit(inputs: FitInputs, method_name: str) -> None:
+    """Refuses, before anything is written, a method that does not fit, sizes that cannot be, and too large ones.
+
+    Raises:
+      InputError: the first defect.
+    """
+    chosen_method(method_name, inputs)
+    check_memory(inputs.trajectories.state.shape, inputs.options, 0)
+    try:
+        read_options(as_method_reads(inputs.options, 1, 1))
+    except ValueError as error:
+        raise InputError(str(error)) from error
 
 
-def fitted_prior(
-    request: Request, inputs: FitInputs, states: np.ndarray, times: priors.Times
-) -> tuple[priors.Prior, float, tuple[str, ...]]:
-    """The energy, kept in the run folder, with as many integration steps between frames as its fastest wave needs.
+def as_method_reads(options: Options, substeps: int, radius: int) -> dict[str, Any]:
+    """The options with what the learned energy decides: integration steps between frames, reach of a learned step."""
+    prior, network = dict(options["prior"]), dict(options["network"])
+    prior["substeps"] = max(prior.pop("least_substeps"), substeps)
+    propagator = dict(network["propagator"])
+    propagator["radius"] = max(propagator.pop("least_radius"), radius)
+    return {**options, "prior": prior, "network": {**network, "propagator": propagator}}
 
-    Args:
-      request: what the user asked for.
-      inputs: the checked files.
-      states: observed trajectories, internal units.
-      times: their times, internal units.
-    Returns:
-      the prior, how far its waves travel between frames in grid points, and what the data say against the structure.
+
+def _make_task(inputs: FitInputs, setup: Setup) -> Task:
+    scale, times = inputs.units.scale, inputs.units.frames(inputs.observed.time)
+    states = inputs.trajectories.state / scale
+    mixture = FrameMixture(**inputs.options["initial"])
+
+    def starts(key: jax.Array, count: int) -> PyTree:
+        return starts_from(draw_initial_states(inputs.structure, states, count, mixture, key), times)
+
+    examples = Examples(states, starts_from(states[:, 0], times), times)
+    return Task(measured_system(inputs), lambda: examples, starts, setup.key(""), times)
+
+
+def _fit_energy(inputs: FitInputs, task: Task, host: Host) -> tuple[Fitted, Options, tuple[str, ...]]:
+    """The energy, kept by the host; the options with what it decides; and what the user should read.
+
     Raises:
       RunFailed: the posterior is not finite.
     """
-    options, path = request.config.prior.to_dict(), request.workdir / "data" / "prior.npz"
-    arrays = priors.load_arrays(path)
-    if arrays is not None:
-        kept = unflatten(arrays)
-        basis = Basis(len(inputs.structure.fields), options["main"], options["pair"])
-        posterior = posterior_from(kept["posterior"])
-        prior = priors.Prior(inputs.structure, basis, posterior, options["substeps"], float(kept["seconds"]))
-    else:
-        few = min(len(states), request.config.prior_trajectories)
-        chosen = np.unique(np.linspace(0, len(states) - 1, few).astype(int))
-        if few < len(states):
-            print(f"note: the energy is learned from {few} of the {len(states)} trajectories", flush=True)
-
-        def learn(structure: Structure) -> priors.Prior:
-            return priors.fit_prior(structure, states[chosen], times, **options)
-
-        prior = learn(inputs.structure)
-        kept = {"posterior": posterior_arrays(prior.posterior), "seconds": prior.seconds}
-        if request.config.check_structure and bool(prior.posterior.ok):
-            kept["warnings"] = np.array(check_structure(prior, learn).warnings, dtype=str)
-        priors.save_arrays(path, flatten(kept))
-    warnings = tuple(str(warning) for warning in kept.get("warnings", ()))
-    for warning in warnings:
-        print(f"warning: {warning}", flush=True)
-    if not bool(prior.posterior.ok):
+    options = as_method_reads(inputs.options, 1, 1)
+    few, notes = _few(task, options["prior_trajectories"])
+    kept = unflatten(host.keep("energy", lambda: flatten(_learn_energy(few, options, host), "/")), "/")
+    notes += [str(warning) for warning in kept.get("warnings", ())]
+    posterior = posterior_from(kept["posterior"])
+    if not bool(posterior.ok):
         raise RunFailed("the fitted energy is not finite; give more trajectories or more frames")
-    step = float(np.max(np.diff(times)))
-    fastest, wave = fastest_rates(prior, states)
-    substeps = max(prior.substeps, math.ceil(fastest * step / STEP))
-    if substeps > prior.substeps:
-        print(f"note: {substeps} integration steps between frames, as the fastest waves need", flush=True)
-    return dataclasses.replace(prior, substeps=substeps), wave * step, warnings
+    basis = make_basis(inputs.structure, PriorOptions(**options["prior"]))
+
+    def with_substeps(substeps: int) -> Fitted:
+        return fitted_rollout(inputs.structure, basis, posterior, task, substeps, float(kept["seconds"]))
+
+    least = options["prior"]["substeps"]
+    fitted = with_substeps(least)
+    fastest, wave = fastest_rates(fitted, task.train().fields)
+    step = float(np.max(np.diff(task.times)))
+    substeps = max(least, math.ceil(fastest * step / STEP))
+    if substeps > least:
+        notes.append(f"{substeps} integration steps between frames, as the fastest waves need")
+    radius, num_points = math.ceil(wave * step), inputs.structure.grid.points[0]
+    options = as_method_reads(inputs.options, substeps, radius + 2)
+    propagator = options["network"]["propagator"]
+    propagator["radius"] = min(propagator["radius"], num_points - 1)  # no more than the grid mirrors
+    if propagator["radius"] < radius:
+        others = " or ".join(name for name in offered_methods() if not learns_step(METHODS[name]))
+        notes.append(
+            "waves cross the whole grid between frames, and a learned time step may not follow them; try the method "
+            f"{others}, or closer frames"
+        )
+    return with_substeps(substeps), options, tuple(notes)
 
 
-def fastest_rates(prior: priors.Prior, states: np.ndarray, count: int = 3) -> tuple[float, float]:
+def _few(task: Task, most: int) -> tuple[Task, list[str]]:
+    """The task with at most so many trajectories, spread over all of them."""
+    examples = task.train()
+    count = len(examples.fields)
+    if count <= most:
+        return task, []
+    chosen = np.unique(np.linspace(0, count - 1, most).astype(int))
+    few = jax.tree.map(lambda leaf: leaf[chosen], examples._replace(times=()))._replace(times=examples.times)
+    return replace(task, train=lambda: few), [f"the energy is learned from {most} of the {count} trajectories"]
+
+
+def _learn_energy(task: Task, options: Options, host: Host) -> Mapping[str, Any]:
+    """The posterior, its seconds, and what the data say against the structure, as arrays."""
+
+    def learn(structure: Structure) -> Fitted:
+        problem = System(structure, even_times=task.problem.even_times)
+        return METHODS[TEACHER].fit(replace(task, problem=problem), options, host, None, task.key)
+
+    fitted = learn(task.problem.structure)
+    arrays = {"posterior": nested(fitted.params), "seconds": fitted.seconds["fit"]}
+    if options["check_structure"] and bool(fitted.params.ok):
+        checked = check_structure(task.problem.structure, fitted, learn)
+        arrays["warnings"] = np.array(checked.warnings, dtype=str)
+    return arrays
+
+
+def fastest_rates(energy: Fitted, states: np.ndarray, count: int = 3) -> tuple[float, float]:
     """Largest modulus and largest imaginary part of the rates of the learned dynamics, linearised.
 
     Args:
-      prior: the fitted energy.
+      energy: the fitted energy.
       states: observed states; linearised at rest and at the `count` largest of them.
       count: how many.
     Returns:
       both, per internal unit of time; for waves on a grid the second is at least the wave speed over the spacing.
     """
+    dynamics: Dynamics | None = energy.model.dynamics
+    assert dynamics is not None
     frames = states.reshape(-1, *states.shape[-2:])
     largest = np.argsort(np.abs(frames).max(axis=(1, 2)))[-count:]
     points = [np.zeros_like(frames[0]), *frames[largest]]
-    mean, parameters = prior.posterior.mean, prior.posterior.parameters
-    jacobian = jax.jit(jax.jacfwd(learned_rate(prior.basis, prior.structure.flow, mean, parameters)))
+    jacobian = jax.jit(jax.jacfwd(dynamics.rate, argnums=1))
     size = frames[0].size
-    matrices = [np.asarray(jacobian(jnp.asarray(point))).reshape(size, size) for point in points]
+    matrices = [np.asarray(jacobian(energy.params, jnp.asarray(point))).reshape(size, size) for point in points]
     rates = np.concatenate([np.linalg.eigvals(matrix) for matrix in matrices])
     return float(np.abs(rates).max()), float(np.abs(rates.imag).max())
-
-
-def _radius(asked: int, reach: float, num_points: int) -> int:
-    """Reach of the propagator's step: what was asked for or what waves need, but no more than the grid mirrors."""
-    radius = min(max(asked, math.ceil(reach) + 2), num_points - 1)
-    if radius < math.ceil(reach):
-        print(
-            "note: waves cross the whole grid between frames; the learned time step may not follow them, try --method "
-            "phdme_rollout or closer frames",
-            flush=True,
-        )
-    return radius
-
-
-def _rollouts(
-    request: Request, prior: priors.Prior, states: np.ndarray, times: priors.Times, key: Any
-) -> priors.Rollouts:
-    path = request.workdir / "data" / "rollouts.npz"
-    kept = priors.load_rollouts(path)
-    if kept is not None:
-        return kept
-    initial = draw_initial_states(
-        prior.structure, states, request.config.rollouts.count, jax.random.fold_in(key, 1),
-        **request.config.initial.to_dict(),
-    )  # fmt: skip
-    rolled = priors.make_rollouts(prior, initial, times, jax.random.fold_in(key, 2))
-    priors.save_arrays(path, rolled._asdict())
-    return rolled
-
-
-def _train(
-    request: Request, inputs: FitInputs, prior: priors.Prior, rolled: priors.Rollouts, network: dict[str, Any],
-    key: Any, digest: str,
-) -> generators.Generator:  # fmt: skip
-    config, method = request.config, make_method(request.method)
-    scale, times = np.asarray(inputs.units.fields), inputs.units.frames(inputs.observed.time)
-    generator = generators.make_generator(method, prior, prior.structure, times, network, config.sampling.to_dict())
-    normaliser = fit_normaliser(jnp.asarray(inputs.observed.state / scale, jnp.float32))
-    unit = np.asarray(normaliser.scale)
-    synthetic = jax.tree.map(jnp.asarray, Example(rolled.states / unit, rolled.weights, rolled.means / unit))  # type: ignore[arg-type]
-    training = config.training.to_dict()
-    # the same window twice would be the same training folder twice
-    windows: dict[int, tuple] = {}
-    for window, *rest in training["propagator_stages"]:
-        windows.setdefault(min(window, len(times) - 1), tuple(rest))
-    training["propagator_stages"] = tuple((window, *rest) for window, rest in windows.items())
-    training["real_fraction"] = 0.0
-    return generators.train_generator(
-        generator, prior.structure, synthetic, None, normaliser, training=training, physics=config.physics.to_dict(),
-        key=jax.random.fold_in(key, 3), digest=digest, workdir=request.workdir / "training",
-    )  # fmt: skip
-
-
-def _timed_forecasts(forecaster: Forecaster, initial: np.ndarray, key: Any) -> Forecasts:
-    began = time.perf_counter()
-    samples = draw(forecaster, initial, forecaster.num_samples, key, show=len(initial) > 8)
-    mean = centre(forecaster, initial)
-    return as_forecasts(mean, samples, (time.perf_counter() - began) / (len(initial) * forecaster.num_samples))
-
-
-def calibration_sentence(forecaster: Forecaster, inputs: FitInputs) -> str:
-    """What was calibrated and how well, in one sentence."""
-    share = f"{100 * forecaster.level:g} %"
-    if inputs.calibration is None:
-        return f"not calibrated: no --calibration file was given, so bands of {share} promise no coverage"
-    given, least = len(inputs.calibration.state), minimum_calibration_size(forecaster.level)
-    if forecaster.calibration is None:
-        return f"not calibrated: {given} calibration trajectories are too few for {share}, which takes at least {least}"
-    if not is_calibrated(forecaster.calibration):
-        return f"not calibrated: too many forecasts of the {given} calibration trajectories diverged for a {share} band"
-    return f"calibrated: bands of {share} on {given} trajectories, whole trajectories at a time"
-
-
-def _is_finished(workdir: Path, digest: str) -> bool:
-    if not (workdir / "sections.json").exists() or not (workdir / "results.jsonl").exists():
-        return False
-    try:
-        return load_forecaster(workdir).digest == digest
-    except InputError:
-        return False
-
-
-def _check_sizes(request: Request, inputs: FitInputs) -> None:
-    """Refuses what would not fit into memory."""
-    _, frames, points, fields = inputs.observed.state.shape
-    calibration = 0 if inputs.calibration is None else len(inputs.calibration.state)
-    sizes = {
-        "rollouts.count": 28.0 * request.config.rollouts.count * frames * points * fields,
-        "sampling.num_samples": 16.0 * calibration * request.config.sampling.num_samples * frames * points * fields,
-    }
-    for name, size in sizes.items():
-        if size > LARGEST_STAGE:
-            raise InputError(
-                f"{frames} frames of {points} points take {size * 1e-9:.0f} GB with --config.{name}="
-                f"{request.config[name.split('.')[0]][name.split('.')[1]]}, expected at most {LARGEST_STAGE * 1e-9:g} "
-                "GB; cut the trajectories, keep every other frame, or lower that number"
-            )
-
-
-def _parse(arguments: Sequence[str]) -> Request:
-    summary, _, usage = (__doc__ or "").partition("\n")
-    parser = CommandParser(
-        prog="python -m experiments.fit", description=summary, epilog=usage,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("--data", type=Path, required=True, help="trajectories.npz: state, time, grid")
-    parser.add_argument("--structure", required=True, help="physical structure, such as vibrating_string")
-    parser.add_argument("--workdir", type=Path, required=True, help="run folder, made if missing")
-    parser.add_argument("--calibration", type=Path, help="trajectories to calibrate on; they train nothing")
-    parser.add_argument("--level", type=float, default=0.9, help="coverage asked of the band (%(default)s)")
-    parser.add_argument("--size", default="laptop", help=f"{', '.join(SIZES)} (%(default)s)")
-    parser.add_argument("--method", default="phdme", help=f"{', '.join(METHODS)} (%(default)s)")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of all draws (%(default)s)")
-    options, rest = parser.parse_known_args(list(arguments))
-    overrides = split_overrides(rest)
-    known_structure(options.structure)
-    if options.method not in METHODS:
-        raise InputError(f"unknown method {options.method!r}; fit has {', '.join(METHODS)}")
-    with user_input():
-        minimum_calibration_size(options.level)
-        config = get_config(options.size)
-    config.lock()
-    apply_overrides(config, overrides)
-    with user_input():
-        generators.check_options(config.network.to_dict(), config.training.to_dict(), config.physics.to_dict())
-    if options.workdir.exists() and not options.workdir.is_dir():
-        raise InputError(f"{options.workdir}: is a file; expected a folder, choose another --workdir")
-    return Request(**vars(options), config=config)
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -10,9 +10,20 @@ from phdme_jax.files import atomic_write
 from phdme_jax.forecasting.files import GRID_KEYS
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Forecast:
-    """A forecast with its band, physical units. `calibrated` is False where there was too little data for `level`."""
+    """A forecast of one state with its band, physical units.
+
+    Attributes:
+      mean: conditional mean that samples are drawn around.
+      lower, upper: edges of the band; both are the mean at the initial state.
+      samples: futures.
+      time: of the frames.
+      grid: one array per grid axis.
+      level: of the band.
+      calibrated: whether the band promises the level for whole trajectories.
+      notes: sentences that the user should read.
+    """
 
     mean: Float[np.ndarray, "time *grid field"]
     lower: Float[np.ndarray, "time *grid field"]
@@ -22,6 +33,7 @@ class Forecast:
     grid: tuple[Float[np.ndarray, " points"], ...]
     level: float
     calibrated: bool
+    notes: tuple[str, ...] = ()
 
 
 def write_forecast(path: Path | str, forecast: Forecast) -> Path:

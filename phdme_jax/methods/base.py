@@ -10,7 +10,7 @@ arrays. Everything that computes is a pure function of one example; callers `vma
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, Key, PyTree
@@ -130,6 +130,8 @@ class Dynamics:
       variance: (params, trajectory (time, *grid, field), times) -> posterior variance of the residual (time - 1, *grid,
         field); None where nothing is uncertain.
       substeps: integration steps between frames that the fit asks for.
+      efforts: (params, states (*points, field)) -> mean and standard deviation of the efforts there; None where nothing
+        is uncertain.
     """
 
     rate: Callable[[PyTree, Array], Array]
@@ -137,6 +139,7 @@ class Dynamics:
     sample: Callable[[PyTree, Start, Array, Times, int], Any]
     variance: Callable[[PyTree, Array, Times], Array] | None
     substeps: int
+    efforts: Callable[[PyTree, Array], tuple[Array, Array]] | None = None
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,7 @@ class Fitted(NamedTuple):
     notes: tuple[str, ...] = ()
 
 
+@runtime_checkable
 class Host(Protocol):
     """What a fit is handed beside its data: where it trains and keeps what takes long, without knowing folders."""
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from phdme_jax.methods.equations.models import EquationMethod
-
 
 @dataclass(frozen=True)
 class Method:
@@ -58,19 +56,3 @@ def make_method(name: str) -> Method:
     if name not in METHODS:
         raise ValueError(f"expected a method among {sorted(METHODS)}, got {name!r}")
     return METHODS[name]
-
-
-_OF_EQUATIONS = (
-    EquationMethod("diffusion", "denoising alone", 0),
-    EquationMethod("pidm_me", "the residual of the denoiser's mean in the loss", 1, physics="mean"),
-    EquationMethod("pidm_se", "the residual of a sample in the loss", 2, physics="sample"),
-    EquationMethod("pidm_map", "the solution predicted from other fields, its residual in the loss", 6, physics="map"),
-    EquationMethod("pg_diffusion", "the gradient of the residual told to the network", 3, physics="input"),
-    EquationMethod("cocogen", "diffusion, corrected down the residual while and after sampling", 0, after="correct"),
-    EquationMethod("generate_then_solve", "diffusion, the solution computed anew", 0, after="resolve"),
-    EquationMethod("flow_matching", "a velocity along straight lines, without physics", 4, model="flow"),
-    EquationMethod(
-        "pbfm", "the same, residual at the end, gradients merged", 5, "flow", physics="merged", restart_until=0.2
-    ),
-)
-EQUATION_METHODS: dict[str, EquationMethod] = {method.name: method for method in _OF_EQUATIONS}

@@ -5,22 +5,30 @@ import os
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
 import numpy as np
 
 
-def in_chunks(function: Callable[..., Any], size: int, *arrays: Any, workers: int = 1) -> Any:
+def in_chunks(function: Callable[..., Any], size: int, *trees: Any, workers: int = 1) -> Any:
     """Apply a jitted function of many to slices of at most `size` along the first axis; one shape, one trace.
 
-    More than one worker take as many slices at a time, each on its own thread.
+    Args:
+      function: of trees of arrays with a leading axis.
+      size: of a slice; the last one is filled up with copies of its last example.
+      *trees: arguments, leaves with one leading axis.
+      workers: more than one take as many slices at a time, each on its own thread.
+    Returns:
+      what the function gives for all, leaves of NumPy.
     """
-    count = arrays[0].shape[0]
+    count = jax.tree.leaves(trees)[0].shape[0]
 
     def chunk(start: int) -> Any:
         index = np.minimum(np.arange(start, start + size), count - 1)
-        return jax.tree.map(lambda leaf: np.asarray(leaf)[: count - start], function(*(a[index] for a in arrays)))
+        values = function(*(jax.tree.map(lambda leaf: leaf[index], tree) for tree in trees))
+        return jax.tree.map(lambda leaf: np.asarray(leaf)[: count - start], values)
 
     results, rest = [chunk(0)], range(size, count, size)  # the first one compiles
     if workers == 1:
@@ -51,6 +59,12 @@ def for_many(one: Callable[..., Any]) -> Callable[..., Any]:
     if jax.default_backend() == "cpu":
         return jax.jit(lambda *examples: jax.lax.map(lambda example: one(*example), examples))
     return jax.jit(jax.vmap(one))
+
+
+@lru_cache
+def batched(function: Callable[..., Any], *static: Any) -> Callable[[Any, Any], Any]:
+    """(parameters, batch) -> function(*static, parameters, example) of every example; jitted once for each function."""
+    return jax.jit(jax.vmap(partial(function, *static), in_axes=(None, 0)))
 
 
 def timed(function: Callable, *parts: Any) -> tuple[np.ndarray, float]:

@@ -1,4 +1,8 @@
-"""Symmetric positive definite systems whose matrix is block tridiagonal, as those of a grid ordered row by row."""
+"""Symmetric positive definite systems whose matrix is block tridiagonal, as those of a grid ordered row by row.
+
+No solver of lineax 0.1 covers them: its `Tridiagonal` takes scalars on the three diagonals, its `Cholesky` the whole
+dense matrix.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

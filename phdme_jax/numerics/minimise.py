@@ -1,4 +1,12 @@
-"""Minimum of a smooth function of a few variables, in one compiled loop."""
+"""Minimum of a smooth function of a few variables, in one compiled loop.
+
+On 20 marginal likelihoods of the string and of shallow water, `optimistix.BFGS` 0.1.0 compiles in 1.1 times the time,
+and given 2000 evaluations finds optima as good or better, but within the 150 of a fit it converges on 2 of them, this
+search on 12; the function divided by the norm of its first gradient mends that on the string, at 1.5 times the time to
+compile. This search is kept because it backs out of steps to gradients that are not finite, and because committed
+results rest on its path: where it ends at its budget, or there are several optima, the other moves the posterior's
+weights by up to 17 %.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple

@@ -1,7 +1,7 @@
-"""One-step integrators that respect energy, and the rollout that repeats them.
+"""One-step integrators, one of them with an energy balance that closes, and the rollout that repeats them.
 
-Each step advances a state by dt. The energy-respecting ones take the port-Hamiltonian pieces apart: `effort(x)` is the
-gradient of the energy in the inner product, `flow(e) = (J - R) e` is linear with <e, flow(e)> <= 0.
+Each step advances a state by dt. Relaxation takes the port-Hamiltonian pieces apart: `effort(x)` is the gradient of the
+energy in the inner product, `flow(e) = (J - R) e` is linear with <e, flow(e)> <= 0.
 """
 
 from collections.abc import Callable
@@ -12,30 +12,6 @@ from jaxtyping import Array, Float, PyTree
 
 Field = Float[Array, "*state"]
 Scalar = Float[Array, ""]
-
-
-def leapfrog_step(
-    momentum_rate: Callable[[Field], Field],
-    position_rate: Callable[[Field], Field],
-    momentum: Field,
-    position: Field,
-    dt: Scalar,
-) -> tuple[Field, Field]:
-    """Kick-drift-kick step for a separable Hamiltonian; symplectic, second order.
-
-    Args:
-      momentum_rate: dp/dt as a function of the position.
-      position_rate: dq/dt as a function of the momentum.
-      momentum: p, any shape.
-      position: q, any shape.
-      dt: step [time].
-    Returns:
-      (momentum, position) after dt.
-    Source: Hairer, Lubich, Wanner (2006), Geometric Numerical Integration, I.1.4.
-    """
-    momentum = momentum + 0.5 * dt * momentum_rate(position)
-    position = position + dt * position_rate(momentum)
-    return momentum + 0.5 * dt * momentum_rate(position), position
 
 
 def rk4_step(vector_field: Callable[[Field], Field], state: Field, dt: Scalar) -> Field:
@@ -53,84 +29,6 @@ def rk4_step(vector_field: Callable[[Field], Field], state: Field, dt: Scalar) -
     k3 = vector_field(state + 0.5 * dt * k2)
     k4 = vector_field(state + dt * k3)
     return state + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
-
-
-def _fixed_point(update: Callable[[Field], Field], guess: Field, num_iterations: int) -> Field:
-    return jax.lax.fori_loop(0, num_iterations, lambda _, x: update(x), guess)
-
-
-def implicit_midpoint_step(
-    vector_field: Callable[[Field], Field], state: Field, dt: Scalar, num_iterations: int = 16
-) -> Field:
-    """Implicit midpoint step by fixed-point iteration; conserves quadratic invariants, second order.
-
-        x' = x + dt f((x + x') / 2)
-
-    Args:
-      vector_field: dx/dt as a function of the state.
-      state: x, any shape.
-      dt: step [time]; the iteration contracts when dt/2 times the largest frequency is below one.
-      num_iterations: fixed-point iterations.
-    Returns:
-      state after dt.
-    """
-    guess = state + dt * vector_field(state)
-    return _fixed_point(lambda new: state + dt * vector_field(0.5 * (state + new)), guess, num_iterations)
-
-
-def discrete_gradient(
-    density: Callable[[Field], Float[Array, "*points"]],
-    effort: Callable[[Field], Field],
-    state: Float[Array, "*points field"],
-    new: Float[Array, "*points field"],
-) -> Float[Array, "*points field"]:
-    """Gonzalez' discrete gradient of an energy density, point by point.
-
-        g(x, x') . (x' - x) = h(x') - h(x)   exactly
-
-    Args:
-      density: energy density h at every point, (*points field) -> (*points).
-      effort: its gradient, same shape as the state.
-      state: x.
-      new: x'.
-    Returns:
-      discrete gradient, shape of the state.
-    Source: Gonzalez (1996), J. Nonlinear Sci. 6, 449-467.
-    """
-    midpoint = effort(0.5 * (state + new))
-    change = new - state
-    defect = density(new) - density(state) - jnp.sum(midpoint * change, axis=-1)
-    square = jnp.sum(change**2, axis=-1)
-    tiny = jnp.finfo(state.dtype).eps ** 1.5
-    ratio = jnp.where(square > tiny, defect / jnp.where(square > tiny, square, 1.0), 0.0)
-    return midpoint + ratio[..., None] * change
-
-
-def discrete_gradient_step(
-    density: Callable[[Field], Array],
-    effort: Callable[[Field], Field],
-    flow: Callable[[Field], Field],
-    state: Field,
-    dt: Scalar,
-    num_iterations: int = 16,
-) -> Field:
-    """Discrete-gradient step: the energy changes by dt <g, (J - R) g> exactly, second order.
-
-    Args:
-      density: energy density at every point.
-      effort: gradient of the density, shape of the state.
-      flow: (J - R) applied to efforts.
-      state: x, (*points field).
-      dt: step [time].
-      num_iterations: fixed-point iterations.
-    Returns:
-      state after dt.
-    Source: McLachlan, Quispel, Robidoux (1999), Phil. Trans. R. Soc. A 357, 1021-1045.
-    """
-    guess = state + dt * flow(effort(state))
-    return _fixed_point(
-        lambda new: state + dt * flow(discrete_gradient(density, effort, state, new)), guess, num_iterations
-    )
 
 
 def relaxation_rk4_step(

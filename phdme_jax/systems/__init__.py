@@ -4,7 +4,8 @@
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
+from typing import Any
 
 from phdme_jax.systems.energy.base import Structure as Structure
 from phdme_jax.systems.energy.base import System as System
@@ -26,11 +27,11 @@ SYSTEMS: dict[str, Callable[..., System]] = {
 
 
 def make_system(name: str, **options: object) -> System:
-    """Build a system of the registry by name.
+    """Build a system of the registry by name: the same record for the same options, so that nothing compiles anew.
 
     Args:
       name: a key of `SYSTEMS`.
-      **options: keyword arguments of its factory.
+      **options: keyword arguments of its factory, hashable.
     Returns:
       the system.
     Raises:
@@ -38,7 +39,12 @@ def make_system(name: str, **options: object) -> System:
     """
     if name not in SYSTEMS:
         raise ValueError(f"expected a system among {sorted(SYSTEMS)}, got {name!r}")
-    return SYSTEMS[name](**options)
+    return _build(SYSTEMS[name], tuple(sorted(options.items())))
+
+
+@lru_cache
+def _build(factory: Callable[..., Any], options: tuple[tuple[str, object], ...]) -> Any:
+    return factory(**dict(options))
 
 
 EQUATIONS: dict[str, Callable[..., Equations]] = {
@@ -51,11 +57,11 @@ EQUATIONS: dict[str, Callable[..., Equations]] = {
 
 
 def make_equations(name: str, **options: object) -> Equations:
-    """Build known equations of the registry by name.
+    """Build known equations of the registry by name: the same record for the same options.
 
     Args:
       name: a key of `EQUATIONS`.
-      **options: keyword arguments of their factory.
+      **options: keyword arguments of their factory, hashable.
     Returns:
       the equations.
     Raises:
@@ -63,4 +69,4 @@ def make_equations(name: str, **options: object) -> Equations:
     """
     if name not in EQUATIONS:
         raise ValueError(f"expected equations among {sorted(EQUATIONS)}, got {name!r}")
-    return EQUATIONS[name](**options)
+    return _build(EQUATIONS[name], tuple(sorted(options.items())))

@@ -23,7 +23,6 @@ from phdme_jax.training import checkpoint, sharding
 from phdme_jax.training.state import TrainState, init_train_state
 from phdme_jax.training.step import (
     ExampleLoss,
-    Metrics,
     MixedData,
     TrainChunk,
     draw_batch,
@@ -96,7 +95,8 @@ class TrainReport(NamedTuple):
     checkpoint: Path | None
 
 
-RunChunk = Callable[[int, TrainState], tuple[TrainState, Metrics]]
+ChunkMetrics = Mapping[str, Array | np.ndarray]  # of each step of a chunk, on the device or the host
+RunChunk = Callable[[int, TrainState], tuple[TrainState, ChunkMetrics]]
 
 Tell = Callable[[int, Mapping[str, float]], None]
 # (folder of the run or None, description, first step, number of steps) -> what is told (step, mean metrics) a chunk
@@ -205,7 +205,7 @@ def _compile(
 
 def _call_repeatedly(
     drawn_step: TrainChunk, length: int, state: TrainState, dataset: PyTree, key: Key[Array, ""], mesh: Mesh
-) -> tuple[TrainState, Metrics]:
+) -> tuple[TrainState, ChunkMetrics]:
     rows = []
     for _ in range(length):
         state, metrics = drawn_step(state, dataset, key)
@@ -247,7 +247,7 @@ def _run(
     return state
 
 
-def _require_finite(metrics: Metrics, step: int, folder: Path | None) -> None:
+def _require_finite(metrics: ChunkMetrics, step: int, folder: Path | None) -> None:
     """Raises at the first step of a chunk that was not finite, `step` being the number of updates before the chunk."""
     if metrics["finite"].all():
         return

@@ -1,44 +1,106 @@
-"""The stages of one training, each in a folder of its own, and their seconds."""
+"""The host of a fit: each stage of its training in a folder of its own, and arrays that are made once and kept."""
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from phdme_jax.training.loop import LoopOptions, train
+from jaxtyping import Array, Key, PyTree
+
+from phdme_jax.files import load_arrays, save_arrays
+from phdme_jax.training.loop import LoopOptions, Watch, train, unwatched
 from phdme_jax.training.state import make_optimizer
-from phdme_jax.training.step import MixedData
+from phdme_jax.training.step import ExampleLoss, MixedData
 
 
-class StageTrainer:
-    """Runs the stages of one training in folders of their own and adds up their time."""
+class Trainer:
+    """Trains stage by stage and keeps what takes long: below folders, or in memory without them."""
 
     def __init__(
-        self, name: str, real_fraction: float, ema_decay: float, digest: str, workdir: Path, matrix_steps: bool = True
+        self,
+        folder: Path | None = None,
+        digest: str = "",
+        watch: Watch = unwatched,
+        description: str = "",
+        shared: Path | None = None,
+        suffix: str = "",
     ) -> None:
-        self.name, self.real_fraction, self.ema_decay = name, real_fraction, ema_decay
-        self.digest, self.workdir, self.matrix_steps = digest, workdir, matrix_steps
-        self.seconds: dict[str, float] = {}
+        """A host.
 
-    def run(self, stage: str, loss: Any, params: Any, data: Any, key: Any, steps: int, batch: int, rate: float) -> Any:
-        """Averaged parameters after training on `data`, synthetic and real."""
-        # matrices of the small dense propagator take orthogonalised steps
-        optimizer = make_optimizer(
-            rate,
-            min(100, steps // 10),
-            steps,
-            final_fraction=0.01,
-            matrix_steps=self.matrix_steps and stage not in ("residual", "spread"),
-        )
+        Args:
+          folder: of the training, one below it for each stage; None keeps nothing on disk.
+          digest: of the options that training reads, guards the checkpoints.
+          watch: shows the progress, see `phdme_jax.training.loop`.
+          description: title of the progress.
+          shared: folder of kept arrays; None keeps them in memory alone.
+          suffix: follows the name of kept arrays in their files' names.
+        """
+        self.folder, self.digest, self.watch, self.description = folder, digest, watch, description
+        self.shared, self.suffix = shared, suffix
+        self._kept: dict[str, Mapping[str, Any]] = {}
+
+    def train(
+        self,
+        stage: str,
+        loss: ExampleLoss,
+        params: PyTree,
+        data: PyTree,
+        key: Key[Array, ""],
+        *,
+        steps: int,
+        batch: int,
+        rate: float,
+        ema_decay: float,
+        matrix_steps: bool = False,
+        real: PyTree | None = None,
+        real_fraction: float = 0.0,
+    ) -> tuple[PyTree, float]:
+        """Train one stage: a short warm-up, then half a cosine down to a hundredth of the rate.
+
+        Args:
+          stage: name, of its folder too.
+          loss: (params, example, key) -> (loss, metrics).
+          params: initial parameters.
+          data: examples, leaves with a leading axis.
+          key: of the stage's draws.
+          steps: length.
+          batch: examples a step.
+          rate: largest learning rate.
+          ema_decay: of the average of the parameters.
+          matrix_steps: whether matrices take orthogonalised steps, see `make_optimizer`.
+          real: further examples of the same structure.
+          real_fraction: their share of every batch.
+        Returns:
+          averaged parameters, and seconds without compilation.
+        """
+        optimizer = make_optimizer(rate, min(100, steps // 10), steps, final_fraction=0.01, matrix_steps=matrix_steps)
         options = LoopOptions(
             batch_size=batch,
             num_steps=steps,
             config_digest=self.digest,
-            ema_decay=self.ema_decay,
-            real_fraction=self.real_fraction,
-            description=f"{self.name} {stage}",
+            ema_decay=ema_decay,
+            real_fraction=real_fraction,
+            description=f"{self.description} {stage}".strip(),
         )
-        dataset = MixedData(*data) if self.real_fraction else data[0]
         state, report = train(
-            loss, params, dataset, key, optimizer=optimizer, options=options, workdir=self.workdir / stage
+            loss,
+            params,
+            MixedData(data, real) if real_fraction else data,
+            key,
+            optimizer=optimizer,
+            options=options,
+            workdir=None if self.folder is None else self.folder / stage,
+            watch=self.watch,
         )
-        self.seconds[stage] = report.seconds_per_step * steps
-        return state.ema_params
+        return state.ema_params, report.seconds_per_step * steps
+
+    def keep(self, name: str, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
+        """Arrays of a name, made where they are not kept yet."""
+        if name not in self._kept:
+            path = None if self.shared is None else self.shared / f"{name}{self.suffix}.npz"
+            arrays = None if path is None else load_arrays(path)
+            if arrays is None:
+                arrays = dict(make())
+                if path is not None:
+                    save_arrays(path, arrays)
+            self._kept[name] = arrays
+        return self._kept[name]

@@ -1,63 +1,227 @@
-"""Every method runs the whole study on a tiny size, and its numbers obey what must hold for any method."""
+"""Every method of the table, on one tiny problem of each kind that it does not refuse, keeps the protocol.
 
-import json
-import math
-from pathlib import Path
+Finite; the same for the same key; another for another key; differentiable; traced once; `vmap` equal to a loop.
+"""
 
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from experiments import shallow_water_1d, vibrating_string
-from experiments.study.command import main
-from phdme_jax.methods.legacy import METHODS
+from phdme_jax.files import InputError
+from phdme_jax.methods.base import Examples, Start, Task, refuse, stage_key
+from phdme_jax.methods.draws import draw_forecasts
+from phdme_jax.methods.presets import INFORMED, MLP, baseline_group, equation_groups, equation_stages, generator_groups
+from phdme_jax.methods.table import METHODS
+from phdme_jax.numerics.batching import in_chunks
+from phdme_jax.numerics.stepping import rk4_step, rollout
+from phdme_jax.systems import make_equations, make_system
+from phdme_jax.systems.energy.base import parameter_values, vector_field
+from phdme_jax.training.stages import Trainer
 
-# a whole study: the training of four networks and their compilation take minutes
-pytestmark = pytest.mark.slow
-
-TINY = [
-    "--size", "smoke", "--seeds", "1",
-    "--config.data.num_points=17", "--config.data.num_frames=10",
-    "--config.data.truth_refinement=2", "--config.data.num_calibration=9", "--config.data.num_test=4",
-    "--config.rollouts.count=16", "--config.network.propagator.radius=3",
-]  # fmt: skip
-
-
-# a study, and a time in which waves cross a fifth of the grid
-CASES = [(vibrating_string.STUDY, 2.0), (shallow_water_1d.STUDY, 0.2)]
+KEY = jax.random.key(3)
+TIMES = tuple(np.linspace(0.0, 2.0, 10).tolist())
 
 
-@pytest.fixture(scope="module", params=CASES, ids=lambda case: case[0].name)
-def rows(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
-    folder = tmp_path_factory.mktemp("study")
-    study, duration = request.param
-    every = ",".join(METHODS)
-    assert main(study, [*TINY, "--methods", every, f"--config.data.duration={duration}", "--workdir", str(folder)]) == 0
-    page = (folder / "report.html").read_text()
-    assert all(name in page for name in METHODS)
-    assert list((folder / "figures").glob("*.png"))
-    lines = Path(folder / "results.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
+def few(stages):
+    """The first stage alone, two steps of it."""
+    window, _, batch, rate = stages[0]
+    return ((window, 2, min(batch, 2), rate),)
 
 
-def value(rows: list[dict], method: str, metric: str, split: str = "test") -> float:
-    (row,) = (r for r in rows if (r["method"], r["metric"], r["split"]) == (method, metric, split))
-    return row["value"]
+def string_world():
+    """A short damped string, as task and options."""
+    system = make_system("vibrating_string", num_points=9, order=2, stress="softening", damping=0.05)
+    values = parameter_values(system, jnp.float64)
+    draw = system.initial_state("random_smooth")
+
+    @jax.jit
+    @jax.vmap
+    def solve(key):
+        def step(state, dt):
+            return rk4_step(lambda x: vector_field(system.structure, system.density, x, values), state, dt), dt
+
+        return rollout(step, draw(key), jnp.asarray(TIMES), 8)
+
+    observed = np.asarray(solve(jax.random.split(KEY, 4)))
+
+    def starts(key, count):
+        states = np.asarray(jax.vmap(draw)(jax.random.split(key, count)))
+        return Start(states, np.zeros((count, len(TIMES), 0)))
+
+    train = Examples(observed, Start(observed[:, 0], np.zeros((4, len(TIMES), 0))), TIMES)
+    groups = generator_groups("smoke", radius=2)
+    training = groups["training"]
+    training |= {name: few(training[name]) for name in ("propagator_stages", "observed_stages")}
+    training |= {"spread_stage": (2, 2, 1e-3), "residual_stage": (2, 2, 1e-3), "amplitude_draws": 4}
+    groups["network"]["unet"] |= {"multipliers": (1,)}
+    baselines = baseline_group("smoke")
+    baselines["stages"] = {name: few(stages) for name, stages in baselines["stages"].items()}
+    prior = {"main": 4, "margin": 1.5, "time_tests": 8, "space_tests": 4, "substeps": 2}
+    options = {
+        **groups,
+        "prior": prior,
+        "rollouts": {"count": 8},
+        "baselines": baselines,
+        "sampling": {"num_steps": 2, "num_samples": 2},
+    }
+    return Task(system, lambda: train, starts, KEY, TIMES), options
 
 
-@pytest.mark.parametrize("method", METHODS)
-def test_every_method_gives_finite_numbers(rows: list[dict], method: str) -> None:
-    for metric in ("nmse", "mse", "crps", "energy_score", "coverage", "residual_rms"):
-        assert math.isfinite(value(rows, method, metric))
+def poisson_world():
+    """Poisson's equation on a short line, as task and options."""
+    equations = make_equations("poisson_1d", num_points=12, num_waves=2)
+    samples = jax.jit(jax.vmap(equations.draw))(jax.random.split(KEY, 6))
+    train = Examples(np.asarray(samples.fields), np.asarray(samples.condition))
+    options = {
+        "data": {"num_train": 6, "num_test": 2, "kinds": ("linear", "linear")},
+        "network": {**MLP, "width": 8, "num_blocks": 1, "embedding_size": 8},
+        "stages": equation_stages(4, 2, 1e-3),
+        "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
+        **equation_groups(),
+    }
+    options["sampling"] |= {"num_steps": 4, "flow_steps": 2, "corrections": (2, 2)}
+    return Task(equations, lambda: train, lambda key, count: train.condition[:count], KEY), options
 
 
-def test_reference_residual_is_below_every_method(rows: list[dict]) -> None:
-    floor = value(rows, "reference", "residual_rms")
-    assert all(floor < value(rows, method, "residual_rms") for method in METHODS)
+WORLDS = {"string": string_world, "poisson": poisson_world}
 
 
-def test_a_rollout_conditioned_generator_stays_near_its_rollout(rows: list[dict]) -> None:
-    assert value(rows, "phdme_rollout", "nmse") < 10 * value(rows, "gp_rollout", "nmse")
+@lru_cache
+def world(name):
+    return WORLDS[name]()
 
 
-def test_energies_integrated_with_damping_do_not_gain_energy(rows: list[dict]) -> None:
-    # the true energy along the forecast of a learned one may rise by what was learned wrongly, but not more
-    assert value(rows, "gp_rollout", "energy_drift") < 0.05
+@lru_cache
+def fitted(name, method):
+    task, options = world(name)
+    entry = METHODS[method]
+    teacher = fitted(name, entry.teacher) if entry.teacher else None
+    return entry.fit(task, options, Trainer(), teacher, stage_key(KEY, "method", entry.stream))
+
+
+CASES = [
+    (name, method)
+    for name in WORLDS
+    for method, entry in METHODS.items()
+    if entry.refusal(world(name)[0].problem) is None
+]
+
+
+def conditions(name, count=2):
+    task, _ = world(name)
+    return jax.tree.map(lambda leaf: leaf[:count], task.train().condition)
+
+
+@pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
+def case(request):
+    name, method = request.param
+    return name, fitted(name, method)
+
+
+@pytest.fixture(scope="module")
+def program(case):
+    """Fields of one condition and key with the gradient of their mean square, jitted, and how often it was traced."""
+    _, found = case
+    model, traces = found.model, []
+
+    def one(params, condition, key):
+        traces.append(None)
+
+        def fields_of(params):
+            prepared = model.prepare(params, condition)
+            if model.latent is None:
+                return model.mean(params, prepared)
+            return model.draw(params, prepared, model.latent(key), key)
+
+        floats, others = split_floats(params)
+        fields = fields_of(params)
+        slope = jax.grad(lambda floats: jnp.mean(fields_of(merge(floats, others)) ** 2))(floats)
+        return fields, slope
+
+    return jax.jit(one), traces
+
+
+def split_floats(tree):
+    leaves, structure = jax.tree.flatten(tree)
+    is_float = [jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating) for leaf in leaves]
+    floats = [leaf for leaf, chosen in zip(leaves, is_float, strict=True) if chosen]
+    return floats, (leaves, is_float, structure)
+
+
+def merge(floats, others):
+    leaves, is_float, structure = others
+    values = iter(floats)
+    return jax.tree.unflatten(
+        structure, [next(values) if chosen else leaf for leaf, chosen in zip(leaves, is_float, strict=True)]
+    )
+
+
+def example(name, index):
+    return jax.tree.map(lambda leaf: leaf[index], conditions(name))
+
+
+def test_fields_are_finite_deterministic_and_a_function_of_the_key_traced_once(case, program):
+    (name, found), (one, traces) = case, program
+    first, slope = one(found.params, example(name, 0), KEY)
+    again, _ = one(found.params, example(name, 0), KEY)
+    other, _ = one(found.params, example(name, 0), jax.random.key(4))
+    one(found.params, example(name, 1), KEY)
+    task, _ = world(name)
+    assert first.shape == task.train().fields.shape[1:] and np.isfinite(first).all()
+    np.testing.assert_array_equal(first, again)
+    assert (found.model.latent is None) == bool(np.array_equal(first, other))
+    assert all(np.isfinite(leaf).all() for leaf in slope) and any(np.abs(leaf).max() > 0 for leaf in slope)
+    assert len(traces) == 1
+
+
+def test_many_at_once_are_those_of_a_loop(case, program):
+    (name, found), (one, _) = case, program
+    drawn = draw_forecasts(found, conditions(name), 1, KEY)
+    keys = jax.random.split(KEY, (2, 1))
+    loop = np.stack([one(found.params, example(name, index), keys[index, 0])[0] for index in range(2)])
+    many = drawn.mean if drawn.samples is None else drawn.samples[:, 0]
+    assert drawn.ok.all() and drawn.mean is None or drawn.mean.shape == many.shape
+    np.testing.assert_allclose(many, loop, atol=2e-4 * np.abs(loop).max(), rtol=1e-3)
+
+
+def test_finished_fields_are_finite(case):
+    name, found = case
+    drawn = draw_forecasts(found, conditions(name), 2, KEY)
+    assert drawn.finished(found.model, conditions(name)).ok.all()
+
+
+def test_a_method_that_does_not_fit_refuses_with_a_sentence():
+    problems = {name: world(name)[0].problem for name in WORLDS}
+    with pytest.raises(InputError, match="gp_rollout needs structure, which poisson_1d does not offer"):
+        refuse(METHODS["gp_rollout"], problems["poisson"])
+    with pytest.raises(InputError, match="pidm_me needs residual, which vibrating_string does not offer"):
+        refuse(METHODS["pidm_me"], problems["string"])
+
+
+def test_teachers_are_in_the_table_and_no_two_methods_that_train_share_random_draws():
+    assert all(entry.teacher is None or entry.teacher in METHODS for entry in METHODS.values())
+    for name in WORLDS:
+        streams = {}
+        for method, entry in METHODS.items():
+            if entry.refusal(world(name)[0].problem) is None:
+                teacher = fitted(name, entry.teacher) if entry.teacher else None
+                if teacher is None or fitted(name, method).params is not teacher.params:  # it has learned of its own
+                    assert entry.stream not in streams, f"{method} draws as {streams[entry.stream]} does"
+                    streams[entry.stream] = method
+
+
+def test_slices_of_trees_are_padded_to_one_shape():
+    traces = []
+
+    @jax.jit
+    def double(tree):
+        traces.append(None)
+        return jax.tree.map(lambda leaf: 2 * leaf, tree)
+
+    tree = {"a": np.arange(5.0), "b": np.arange(10.0).reshape(5, 2)}
+    found = in_chunks(double, 2, tree)
+    np.testing.assert_array_equal(found["b"], 2 * tree["b"])
+    assert len(traces) == 1

@@ -8,6 +8,7 @@ import pytest
 
 import experiments
 from phdme_jax.app.rows import read_rows
+from phdme_jax.methods.table import METHODS
 
 FOLDERS = sorted(path.parent for path in (Path(experiments.__file__).parent / "results").glob("*/config.json"))
 
@@ -23,9 +24,15 @@ def test_the_configuration_is_that_of_the_code(folder):
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 def test_seeds_are_three_or_nothing_is_drawn_and_no_row_stands_twice(folder):
+    lines = (folder / "results.jsonl").read_text().splitlines()
     rows = read_rows(folder / "results.jsonl")
-    keys = [(row.system, row.method, row.seed, row.split, row.metric) for row in rows]
-    assert len(set(keys)) == len(keys)
-    for method in {row.method for row in rows}:
-        seeds = {row.seed for row in rows if row.method == method}
+    assert len(rows) == len(lines)
+    for label in {row.label for row in rows}:
+        seeds = {row.seed for row in rows if row.label == label}
         assert len(seeds) == 1 or seeds == set(range(max(3, len(seeds))))
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
+def test_names_of_methods_are_those_of_the_table_and_hold_no_settings(folder):
+    names = {row.method for row in read_rows(folder / "results.jsonl")}
+    assert names <= {*METHODS, "reference"}

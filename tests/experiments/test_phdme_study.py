@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from experiments.phdme_study import PARTS, Ratio, Rows, _cost_points, main, make_page
+from experiments.phdme_study import PARTS, Ratio, Rows, cost_points, main, make_page
 from phdme_jax.app.rows import ResultRow, append_rows, read_rows
 
 # set PHDME_BROWSER to a Chromium that has another name
@@ -20,8 +20,23 @@ PROBE = """<script>addEventListener("load", () => {
 })</script>"""
 
 
-def row(experiment, system, method, metric, value, seed=0, split="test"):
-    return ResultRow(experiment, system, method, seed, split, metric, value, None, 4, "1")
+def row(experiment, system, method, metric, value, seed=0, **settings):
+    changes = {key.replace("__", "."): value for key, value in settings.items()}
+    return ResultRow(experiment, system, method, seed, "test", metric, value, None, 4, "1", changes)
+
+
+COSTS = (
+    ("gp_rollout", {"forecast": "mean"}, 0.02),
+    ("phdme", {"sampling__num_steps": 50}, 0.4),
+    ("phdme", {"sampling__num_steps": 8}, 0.01),
+)
+ABLATIONS = (
+    ("gp_rollout", {}),
+    ("gp_rollout", {"data__num_observed": 16}),
+    ("gp_rollout", {"data__num_observed": 1}),
+    ("gp_rollout", {"data__noise": 0.0}),
+    ("gp_rollout", {"structure__alternative": "undamped"}),
+)
 
 
 def study_rows():
@@ -31,13 +46,13 @@ def study_rows():
             yield row(name, name, method, "nmse", nmse * (1 + seed), seed)
             yield row(name, name, method, "crps", crps, seed)
         yield row(name, name, "reference", "nmse", 1e-8, seed)
-        for method, seconds in (("gp_rollout_mean", 0.02), ("phdme_calls_1", 0.01), ("phdme_calls_50", 0.4)):
-            yield row(name, name, method, "seconds_per_forecast", seconds, seed)
-            yield row(name, name, method, "nmse", 1e-5 / seconds, seed)
-            yield row(name, name, method, "crps", 2.0, seed)
-    for method in ("gp_rollout", "gp_rollout_trajectories_1", "gp_rollout_noise_0", "gp_rollout_undamped"):
+        for method, settings, seconds in COSTS:
+            yield row(name, name, method, "seconds_per_forecast", seconds, seed, **settings)
+            yield row(name, name, method, "nmse", 1e-5 / seconds, seed, **settings)
+            yield row(name, name, method, "crps", 2.0, seed, **settings)
+    for method, settings in ABLATIONS:
         for seed in range(3):
-            yield row("ablations", "vibrating_string", method, "nmse", 1e-5 * (1 + seed), seed)
+            yield row("ablations", "vibrating_string", method, "nmse", 1e-5 * (1 + seed), seed, **settings)
 
 
 @pytest.fixture
@@ -59,12 +74,22 @@ def test_ratios_are_those_within_a_seed(results):
     assert Ratio("nmse", "phdme", "phdme_oracle").sentence(rows, "shallow_water_1d") is None
 
 
-def test_costs_join_the_settings_of_a_method(results):
+def test_costs_join_the_settings_of_a_method_in_the_order_of_their_numbers(results):
     rows = Rows("shallow_water_1d", read_rows(results / "shallow_water_1d" / "results.jsonl"))
-    points, calls = _cost_points(rows, "shallow_water_1d", "nmse")
-    assert calls == [1, 50]
+    points, calls = cost_points(rows, "shallow_water_1d", "nmse")
+    assert calls == [8, 50]
     assert points["phdme"] == (pytest.approx([0.01, 0.4]), pytest.approx([1e-3, 2.5e-5]))
-    assert points["gp_rollout_mean"] == (pytest.approx([0.02]), pytest.approx([5e-4]))
+    assert points["gp_rollout (forecast=mean)"] == (pytest.approx([0.02]), pytest.approx([5e-4]))
+    # the methods as they are do not mix with those of other settings
+    assert set(rows.by_method("shallow_water_1d", "nmse")) == {"phdme", "diffusion", "gp_rollout"}
+    assert rows.values("shallow_water_1d", "nmse", "phdme") == pytest.approx({0: 2e-5, 1: 4e-5, 2: 6e-5})
+
+
+def test_a_curve_runs_over_one_setting_and_its_default_alone(results):
+    rows = Rows("ablations", read_rows(results / "ablations" / "results.jsonl"))
+    curve = rows.curve("vibrating_string", "nmse", "gp_rollout", "data.num_observed", 4)
+    assert list(curve) == [1, 4, 16]
+    assert curve[4] == pytest.approx([1e-5, 2e-5, 3e-5])
 
 
 def test_the_page_holds_every_row_names_what_is_missing_and_is_the_same_again(results, tmp_path, capsys):

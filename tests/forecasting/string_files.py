@@ -1,17 +1,28 @@
-"""A linear string with known waves, as files for the fit and forecast commands."""
+"""A linear string with known waves, as arrays and as files for the fit and forecast commands."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from phdme_jax.app.overrides import apply_overrides
+from phdme_jax.forecasting.options import make_options
+
 LENGTH, SPEED, POINTS, FRAMES = 0.65, 310.0, 12, 14
 STIFFNESS = (0.25, 4 * SPEED**2)  # momentum is not a velocity here: kappa_p is not one
-TINY = (
-    "--size=smoke", "--level=0.6", "--config.physics.residual_weight=0", "--config.prior.main=4",
-    "--config.prior.time_tests=10", "--config.prior.space_tests=8", "--config.rollouts.count=16",
-    "--config.network.propagator.width=8", "--config.network.unet.multipliers=1", "--config.sampling.num_samples=4",
-    "--config.sampling.num_steps=2",
-)  # fmt: skip
+# a fit so small that it runs in seconds
+TINY = {
+    "physics.residual_weight": "0", "prior.main": "4", "prior.time_tests": "10", "prior.space_tests": "8",
+    "rollouts.count": "16", "network.propagator.width": "8", "network.unet.multipliers": "1",
+    "sampling.num_samples": "4", "sampling.num_steps": "2",
+}  # fmt: skip
+LEVEL = 0.6
+
+
+def tiny_options(**changes: str) -> dict[str, Any]:
+    options = make_options("smoke")
+    apply_overrides(options, TINY | changes)
+    return options
 
 
 def waves(count: int, seed: int, time: np.ndarray | None = None, points: int = POINTS) -> dict[str, np.ndarray]:
@@ -32,7 +43,8 @@ def waves(count: int, seed: int, time: np.ndarray | None = None, points: int = P
 
 
 def fit_arguments(files: Path, run: Path, *more: str, data: str = "data.npz") -> list[str]:
-    return ["--data", str(files / data), "--structure", "vibrating_string", "--workdir", str(run), *TINY, *more]
+    size = ("--size=smoke", f"--level={LEVEL}", *(f"--config.{key}={value}" for key, value in TINY.items()))
+    return ["--data", str(files / data), "--structure", "vibrating_string", "--workdir", str(run), *size, *more]
 
 
 def forecast_arguments(files: Path, run: Path, out: Path, *more: str, state: str = "state.npz") -> list[str]:

@@ -54,6 +54,15 @@ def test_steps_into_a_region_without_values_are_shortened():
     assert np.isfinite(value)
 
 
+def test_steps_to_a_gradient_that_is_not_finite_are_shortened():
+    def cliff(x):  # the value is finite everywhere; beyond one the derivative is zero times infinity
+        return 0.6 * jnp.sum((x - 0.9) ** 2) + 0.0 * jnp.sum(jnp.sqrt(jnp.maximum(1 - x, 0.0)))
+
+    # the first step, of length one, ends beyond
+    point, _, _ = jax.jit(lambda x: minimise(cliff, x, tolerance=1e-9))(jnp.array([0.05]))
+    np.testing.assert_allclose(point, 0.9, atol=1e-9)
+
+
 def test_budget_is_kept_and_what_is_returned_is_the_best_seen():
     start = jnp.array([-1.2, 1.0])
     for budget in (1, 2, 5, 20):

@@ -16,6 +16,7 @@ import optax
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
+from phdme_jax.app.progress import shown
 from phdme_jax.training import (
     MixedData,
     draw_batch,
@@ -53,8 +54,9 @@ def run(workdir, loss=noisy_loss, dataset=None, key=0, params=None, **changes):
     data = regression_data() if dataset is None else dataset
     start = network() if params is None else params
     return train(
-        loss, start, data, jax.random.key(key), optimizer=OPTIMIZER, options=options(**changes), workdir=workdir
-    )
+        loss, start, data, jax.random.key(key),
+        optimizer=OPTIMIZER, options=options(**changes), workdir=workdir, watch=shown,
+    )  # fmt: skip
 
 
 def state_bytes(state):

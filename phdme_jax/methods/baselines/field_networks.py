@@ -1,123 +1,210 @@
-"""Baselines that learn fields' dynamics by a network from the observed trajectories: built, trained, rolled out.
+"""Networks that learn the motion from the observed trajectories: Hamiltonian, NeuralODE, Fourier operator.
 
-All are trained as the conditional mean of a generator is: on windows, from their first state, in normalised units, in
-stages of (window, steps, batch, learning rate) that are kept in the run folder.
+On a grid all are trained as the conditional mean of a generator is: on windows, from their first state, in normalised
+units, in stages of (window, steps, batch, learning rate). Where the group `baselines` holds `training`, a single
+trajectory without a grid is learned instead, see `phdme_jax.methods.baselines.windows`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
 
-from phdme_jax.methods.base import Normaliser
+from phdme_jax.files import InputError
+from phdme_jax.methods.base import Fitted, Host, Model, Normaliser, Options, Start, Task, Times, fit_normaliser
 from phdme_jax.methods.baselines.fourier_operator import FourierOperator, init_operator, operate
-from phdme_jax.methods.baselines.neural_dynamics import HamiltonianField, NeuralField, solve_field
+from phdme_jax.methods.baselines.neural_dynamics import (
+    FieldFactory,
+    HamiltonianField,
+    NeuralField,
+    field_factory,
+    solve_field,
+)
+from phdme_jax.methods.baselines.windows import WindowOptions, fit_windows, mean_model
 from phdme_jax.methods.energy.losses import Example, PhysicsTerms, mean_loss
-from phdme_jax.methods.energy.prior import CHUNK, Times
-from phdme_jax.numerics.batching import in_chunks
-from phdme_jax.systems.energy.base import Structure
-from phdme_jax.training.stages import StageTrainer
+from phdme_jax.systems.energy.base import Structure, System
 
-Forecast = Callable[[Any, Any, int], Any]
+Sizes = tuple[tuple[str, Any], ...]
 
 
-class FieldNetwork(NamedTuple):
-    """A network that forecasts fields.
+@dataclass(frozen=True)
+class FieldNetwork:
+    """A network that forecasts fields in normalised units.
 
     Attributes:
-      forecast: (params, normalised state, number of frames) -> normalised trajectory.
-      params: its parameters, float32.
-      seconds: of training, by stage.
+      init: (scale of the fields, key) -> parameters.
+      forecast: (params, state, number of frames) -> trajectory.
     """
 
-    forecast: Forecast
-    params: Any
-    seconds: dict[str, float]
+    init: Callable[[Array, Array], PyTree]
+    forecast: Callable[[PyTree, Array, int], Array]
 
 
-def make_network(
-    name: str, structure: Structure, times: Times, normaliser: Normaliser, options: dict[str, Any], key: Any
-) -> FieldNetwork:
-    """The untrained network.
-
-    Args:
-      name: neural_ode, hnn or fno.
-      structure: operators, of which the Hamiltonian network knows the flow, the others the parity of the fields.
-      times: evenly spaced times of the frames.
-      normaliser: field scales.
-      options: the group of the baselines.
-      key: random key.
-    Returns:
-      the network.
-    Raises:
-      ValueError: unknown name.
-    """
-    sizes = dict(options[name])
-    scale = jnp.asarray(normaliser.scale, jnp.float32)
-    if name == "fno":
-        config = FourierOperator(structure.parity, **sizes)
-        state = jnp.zeros((*structure.grid.points, scale.size), jnp.float32)
-        return FieldNetwork(partial(operate, config), init_operator(config, state, key), {})
-    field: Any
-    if name == "neural_ode":
-        # rates per frame of normalised states are of order one
-        field = NeuralField(jnp.ones_like(scale), 0, **sizes, key=key, parity=structure.parity)
-        unit, instants = jnp.ones_like(scale), np.arange(len(times), dtype=np.float32)
-    elif name == "hnn":
-        # dissipation starts small: a large one is stiff on a fine grid
-        field = HamiltonianField(structure, scale, **sizes, key=key, dissipation=1e-3)
-        unit, instants = scale, np.asarray(times, np.float32)
-    else:
-        raise ValueError(f"expected a network among neural_ode, hnn, fno, got {name!r}")
-    leaves, static = eqx.partition(field, eqx.is_inexact_array)
-    params, tree = jax.tree.flatten(leaves)
-
-    def forecast(params: Any, state: Any, frames: int) -> Any:
-        learned = eqx.combine(jax.tree.unflatten(tree, params), static)
-        nothing = jnp.zeros((frames, 0), state.dtype)
-        return solve_field(learned, state * unit, jnp.asarray(instants[:frames]), nothing, options["substeps"]) / unit
-
-    return FieldNetwork(forecast, params, {})
+Build = Callable[[Structure, Times, Sizes, int], FieldNetwork]
 
 
-def train_network(
-    network: FieldNetwork, observed: Example, times: Times, stages: Any, start_noise: float, key: Any,
-    trainer: StageTrainer,
-) -> FieldNetwork:  # fmt: skip
-    """Train on windows of the observed trajectories, stage by stage.
+class NetworkParams(NamedTuple):
+    """Arrays of a trained network: scale of the fields, and its own parameters."""
 
-    Args:
-      network: untrained.
-      observed: normalised trajectories, leaves with a leading axis.
-      times: of the frames.
-      stages: of (window, steps, batch, learning rate).
-      start_noise: standard deviation of noise on the start of a window.
-      key: random key.
-      trainer: keeps the stages.
-    Returns:
-      the trained network.
-    """
-    terms = PhysicsTerms(None, lambda state: state[:0], 0.0, 0.0)
-    params = network.params
-    for index, (window, *numbers) in enumerate(stages):
-        loss = mean_loss(network.forecast, terms, times, window, start_noise)
-        stage_key = jax.random.fold_in(key, index)
-        params = trainer.run(f"window_{window}", loss, params, (observed, None), stage_key, *numbers)
-    return FieldNetwork(network.forecast, params, trainer.seconds)
-
-
-def network_forecasts(network: FieldNetwork, normaliser: Normaliser, initial: np.ndarray, frames: int) -> np.ndarray:
-    """Forecasts from initial states, physical units, (n, time, *grid, field), float64; not finite where one blew up."""
-    scale = np.asarray(normaliser.scale)
-    roll = _roller(network.forecast, frames)
-    normalised = in_chunks(partial(roll, network.params), CHUNK, (initial / scale).astype(np.float32))
-    return normalised.astype(np.float64) * scale
+    normaliser: Normaliser
+    network: PyTree
 
 
 @lru_cache
-def _roller(forecast: Forecast, frames: int) -> Callable[[Any, Any], Any]:
-    return jax.jit(lambda params, states: jax.vmap(lambda state: forecast(params, state, frames))(states))
+def _fourier(structure: Structure, times: Times, sizes: Sizes, substeps: int) -> FieldNetwork:
+    """From frame to frame."""
+    del times, substeps
+    config = FourierOperator(structure.parity, **dict(sizes))
+
+    def init(scale: Array, key: Array) -> PyTree:
+        return init_operator(config, jnp.zeros((*structure.grid.points, scale.size), scale.dtype), key)
+
+    return FieldNetwork(init, partial(operate, config))
+
+
+@lru_cache
+def _neural(structure: Structure, times: Times, sizes: Sizes, substeps: int) -> FieldNetwork:
+    """Rates per frame, of neighbours: those of normalised states are of order one."""
+
+    def make(scale: Array, key: Array) -> NeuralField:
+        return NeuralField(jnp.ones_like(scale), 0, **dict(sizes), key=key, parity=structure.parity)
+
+    factory = field_factory(make, len(structure.fields))
+    return FieldNetwork(factory.init, partial(_solved, factory, tuple(map(float, range(len(times)))), substeps))
+
+
+@lru_cache
+def _hamiltonian(structure: Structure, times: Times, sizes: Sizes, substeps: int) -> FieldNetwork:
+    # dissipation starts small: a large one is stiff on a fine grid
+    factory = _hamiltonian_factory(structure, (*sizes, ("dissipation", 1e-3)))
+    return FieldNetwork(factory.init, partial(_solved, factory, times, substeps))
+
+
+@lru_cache
+def _hamiltonian_factory(structure: Structure, sizes: Sizes) -> FieldFactory:
+    def make(scale: Array, key: Array) -> HamiltonianField:
+        return HamiltonianField(structure, scale, **dict(sizes), key=key)
+
+    return field_factory(make, len(structure.fields))
+
+
+@lru_cache
+def _neural_factory(num_fields: int, num_ports: int, sizes: Sizes) -> FieldFactory:
+    def make(scale: Array, key: Array) -> NeuralField:
+        return NeuralField(scale, num_ports, **dict(sizes), key=key)
+
+    return field_factory(make, num_fields)
+
+
+def _solved(
+    factory: FieldFactory, times: Times, substeps: int, params: PyTree, state: Array, frames: int
+) -> Float[Array, "time *grid field"]:
+    """A network of rates, integrated."""
+    field = factory.field(params)
+    unit = jax.lax.stop_gradient(field.scale)
+    instants, nothing = jnp.asarray(times[:frames], state.dtype), jnp.zeros((frames, 0), state.dtype)
+    return solve_field(field, state * unit, instants, nothing, substeps) / unit
+
+
+def fit_hamiltonian(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
+    """Energy (density) and dissipation by networks, the structure known; `found` holds the dissipation parameters.
+
+    Options, errors as for `fit_stages` and `fit_windows`.
+    Source: Greydanus et al. (2019), arXiv 1906.01563; Desai et al. (2021), arXiv 2107.08024.
+    """
+    del teacher
+    group, structure = options["baselines"], task.problem.structure
+    if "training" not in group:
+        fitted = fit_stages("hnn", _hamiltonian, task, group, host, key)
+        factory = _hamiltonian_factory(structure, (*_sizes(group["hnn"]), ("dissipation", 1e-3)))
+        field = factory.field(fitted.params.network)
+    else:
+        factory = _hamiltonian_factory(structure, _sizes(group["network"]))
+        fitted = fit_windows("hnn", factory, False, task, WindowOptions(**group["training"]), host, key)
+        field = factory.field(fitted.params)
+    return fitted._replace(found={name: float(value) for name, value in field.parameters().items()})
+
+
+def fit_neural(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
+    """Rates by a network, of the neighbours of each point on a grid, of what was measured without one.
+
+    Options, errors as for `fit_stages` and `fit_windows`.
+    Source: Chen et al. (2018), arXiv 1806.07366.
+    """
+    del teacher
+    group, system = options["baselines"], task.problem
+    if "training" not in group:
+        return fit_stages("neural_ode", _neural, task, group, host, key)
+    factory = _neural_factory(_num_measured(system), len(system.structure.ports), _sizes(group["network"]))
+    return fit_windows("neural_ode", factory, True, task, WindowOptions(**group["training"]), host, key)
+
+
+def fit_fourier(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
+    """A Fourier neural operator from frame to frame; options, errors as for `fit_stages`."""
+    del teacher
+    return fit_stages("fno", _fourier, task, options["baselines"], host, key)
+
+
+def _sizes(group: Mapping[str, Any]) -> Sizes:
+    return tuple(sorted(group.items()))
+
+
+def _num_measured(system: System) -> int:
+    if system.coordinates is None:
+        return len(system.fields)
+    return jax.eval_shape(system.coordinates[0], jnp.zeros(len(system.fields))).shape[-1]
+
+
+def fit_stages(
+    name: str, build: Build, task: Task, group: Mapping[str, Any], host: Host, key: Key[Array, ""]
+) -> Fitted:
+    """Train on windows of the observed trajectories, stage by stage.
+
+    Args:
+      name: of the network's sizes and stages in the group.
+      build: the network of a structure.
+      task: what to learn from.
+      group: `baselines` of the options: sizes and stages by name, substeps, start_noise, ema_decay.
+      host: trains.
+      key: root key of the method.
+    Returns:
+      the method, without a distribution.
+    Raises:
+      InputError: ports, or frames that are not those of the forecast.
+    """
+    structure, examples = task.problem.structure, task.train()
+    if "stages" not in group or examples.times != task.times or structure.ports:
+        raise InputError(
+            f"{name} steps from frame to frame: it needs baselines.stages, the times of forecasts, no ports"
+        )
+    network = build(structure, task.times, _sizes(group[name]), group["substeps"])
+    normaliser = fit_normaliser(jnp.asarray(examples.fields, jnp.float32))
+    unit = np.asarray(normaliser.scale)
+    state = jnp.asarray((np.asarray(examples.fields) / unit).astype(unit.dtype))
+    example = Example(state, jnp.ones_like(state[:, 1:]), state)
+    terms = PhysicsTerms(None, lambda state: state[:0], 0.0, 0.0)
+    init_key, train_key = jax.random.split(key)
+    params, seconds = network.init(normaliser.scale, init_key), dict[str, float]()
+    for index, (window, steps, batch, rate) in enumerate(group["stages"][name]):
+        loss = mean_loss(network.forecast, terms, task.times, window, group["start_noise"])
+        stage_key, numbers = jax.random.fold_in(train_key, index), {"steps": steps, "batch": batch, "rate": rate}
+        params, seconds[f"window_{window}"] = host.train(
+            f"window_{window}", loss, params, example, stage_key, **numbers, ema_decay=group["ema_decay"]
+        )
+    model = _model(network, task.times, len(structure.fields) - task.companions)
+    return Fitted(model, NetworkParams(normaliser, params), seconds)
+
+
+@lru_cache
+def _model(network: FieldNetwork, times: Times, moving: int) -> Model:
+    def prepare(params: NetworkParams, start: Start) -> Float[Array, "time *grid field"]:
+        unit = params.normaliser.scale
+        path = network.forecast(params.network, (start.state / unit).astype(unit.dtype), len(times))
+        return (path * unit)[..., :moving]
+
+    return mean_model(prepare, times)

@@ -10,13 +10,14 @@ Desai et al. (2021), arXiv 2107.08024 (Hamiltonian networks with damping and for
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, PRNGKeyArray, PyTree
 
 from phdme_jax.numerics.interpolation import interpolate
 from phdme_jax.numerics.parity import Parity, inside, neighbourhood
@@ -105,6 +106,37 @@ class HamiltonianField(eqx.Module):
 
 
 Field = Callable[[Array, Array], Array]
+
+
+@dataclass(frozen=True)
+class FieldFactory:
+    """A network of rates apart from its arrays.
+
+    Attributes:
+      init: (scale of the fields, key) -> parameters, a list of arrays.
+      field: parameters -> the network.
+    """
+
+    init: Callable[[Array, Array], PyTree]
+    field: Callable[[PyTree], Any]
+
+
+def field_factory(make: Callable[[Array, Array], Any], num_fields: int) -> FieldFactory:
+    """Take a network apart.
+
+    Args:
+      make: (scale of the fields, key) -> untrained network.
+      num_fields: number of fields.
+    Returns:
+      the factory.
+    """
+    empty = make(jnp.ones(num_fields), jax.random.key(0))
+    tree = jax.tree.structure(eqx.filter(empty, eqx.is_inexact_array))
+    static = eqx.filter(empty, eqx.is_inexact_array, inverse=True)
+    return FieldFactory(
+        init=lambda scale, key: jax.tree.leaves(eqx.filter(make(scale, key), eqx.is_inexact_array)),
+        field=lambda params: eqx.combine(jax.tree.unflatten(tree, params), static),
+    )
 
 
 def solve_field(

@@ -1,99 +1,168 @@
-"""Training of networks that learn the dynamics of a single trajectory, for the baselines of several studies."""
+"""Networks that learn the dynamics of a single trajectory, driven or not, by windows of it.
+
+The length of the windows is the one with the smallest error on the last fifth, which networks that did not see it
+forecast as a whole from its first observed state. The chosen length is then trained anew on all observations.
+"""
 
 import hashlib
 import time
-from collections.abc import Callable
-from functools import partial
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float, Key, PyTree
 
-from phdme_jax.files import atomic_write, config_digest
-from phdme_jax.methods.baselines.neural_dynamics import solve_field, window_loss
+from phdme_jax.files import InputError, config_digest
+from phdme_jax.methods.base import Fitted, Host, Model, Start, Task, Times
+from phdme_jax.methods.baselines.neural_dynamics import FieldFactory, solve_field, window_loss
 
-Make = Callable[[Any, Any], Any]
+
+@dataclass(frozen=True)
+class WindowOptions:
+    """The group `baselines.training`.
+
+    Attributes:
+      windows: lengths to choose from, frames after the first one.
+      steps: of each training.
+      batch: windows a step.
+      rate: largest learning rate.
+    """
+
+    windows: tuple[int, ...]
+    steps: int
+    batch: int
+    rate: float
 
 
-def train(make: Make, parts: tuple[np.ndarray, ...], training: Any, key: Any, path: Path) -> tuple[Any, float]:
-    """Train a network on windows of several lengths; keep the length with the smallest error on the last fifth.
+class Observed(NamedTuple):
+    """One trajectory: states (time, field), evenly spaced times, inputs (time, port), maybe none."""
 
-    The last fifth is forecast as a whole from its first observed state by networks that did not see it. The chosen
-    length is then trained anew on all observations.
+    states: Float[Array, "time field"]
+    times: Float[Array, "time"]
+    inputs: Float[Array, "time port"]
+
+
+def mean_model(prepare: Any, times: Times) -> Model:
+    """A model without a distribution, whose forecasts `prepare` makes: (params, start) -> fields."""
+    return Model(
+        prepare=prepare,
+        draw=lambda params, prepared, latent, key: prepared,
+        mean=lambda params, prepared: prepared,
+        times=times,
+    )
+
+
+def fit_windows(
+    name: str,
+    factory: FieldFactory,
+    measured: bool,
+    task: Task,
+    options: WindowOptions,
+    host: Host,
+    key: Key[Array, ""],
+) -> Fitted:
+    """Train on windows of the observed trajectory.
 
     Args:
-      make: (scale, key) -> untrained field.
-      parts: observed states (time, field), evenly spaced times, inputs (time, port).
-      training: numbers of the training group: windows, steps, batch, rate.
+      name: under which the host keeps the network, completed by a digest of data, numbers and key.
+      factory: of the network.
+      measured: whether it learns what was measured, not the structure's fields.
+      task: of one trajectory, with its inputs.
+      options: numbers of the training.
+      host: keeps the network.
       key: random key.
-      path: file that keeps the trained network, its name completed by a digest of the data, the numbers of the
-        training and the key; where it exists, nothing is trained.
     Returns:
-      the trained field, and the seconds all of it took, compilation included.
+      the method, without a distribution; seconds include compilation.
+    Raises:
+      InputError: more trajectories than one, or a grid.
     """
-    path = path.with_name(f"{path.stem}_{_digest(parts, training, key)}.eqx")
-    if path.exists():
-        empty = make(jnp.ones(parts[0].shape[1]), key)
-        field, seconds = eqx.tree_deserialise_leaves(path, (empty, 0.0))
-        return field, seconds
-    cut = 4 * len(parts[1]) // 5
-    began = time.perf_counter()
-    whole = [jnp.asarray(array) for array in parts]
-    early, late = [part[:cut] for part in whole], [part[cut:] for part in whole]
-    errors = []
-    for window in training.windows:
-        field = train_network(make, early, window, training, key)
-        forecast = solve_field(field, late[0][0], late[1], late[2])
-        errors.append(float(jnp.nan_to_num(jnp.mean((forecast - late[0]) ** 2), nan=jnp.inf)))
-    field = train_network(make, whole, training.windows[int(np.argmin(errors))], training, key)
-    seconds = time.perf_counter() - began
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_write(path) as file:
-        eqx.tree_serialise_leaves(file, (field, seconds))
-    return field, seconds
+    examples = task.train()
+    if len(examples.fields) != 1 or task.problem.structure.grid.points:
+        raise InputError(f"{name} learns from windows of one trajectory without a grid; give baselines.stages instead")
+    coordinates = task.problem.coordinates if measured else None
+    states = jnp.asarray(examples.fields[0])
+    states = states if coordinates is None else coordinates[0](states)
+    data = Observed(states, jnp.asarray(examples.times, states.dtype), jnp.asarray(examples.condition.inputs[0]))
+    kept = host.keep(f"{name}_{_digest(data, options, key)}", lambda: _choose(factory, data, options, key))
+    leaves = [jnp.asarray(kept[str(index)]) for index in range(len(kept) - 1)]
+    model = _model(factory, coordinates, task.times)
+    return Fitted(model, leaves, {"windows": float(kept["seconds"])})
 
 
-def _digest(parts: tuple[np.ndarray, ...], training: Any, key: Any) -> str:
-    digest = hashlib.sha256(config_digest(training.to_dict()).encode())
-    for array in (*parts, jax.random.key_data(key)):
+@lru_cache
+def _model(factory: FieldFactory, coordinates: Any, times: Times) -> Model:
+    to_measured, from_measured = coordinates or (lambda state: state, lambda state: state)
+
+    def prepare(params: PyTree, start: Start) -> Float[Array, "time field"]:
+        state = to_measured(start.state)
+        path = solve_field(
+            factory.field(params), state, jnp.asarray(times, state.dtype), start.inputs.astype(state.dtype)
+        )
+        return from_measured(path)
+
+    return mean_model(prepare, times)
+
+
+def _digest(data: Observed, options: WindowOptions, key: Array) -> str:
+    digest = hashlib.sha256(config_digest(vars(options)).encode())
+    for array in (*data, jax.random.key_data(key)):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
 
 
-def train_network(make: Callable[[Any, Any], Any], parts: list[Any], window: int, training: Any, key: Any) -> Any:
+def _choose(factory: FieldFactory, data: Observed, options: WindowOptions, key: Array) -> dict[str, Any]:
+    """Leaves of the network with the best length of windows, by number, and the seconds."""
+    began, cut = time.perf_counter(), 4 * len(data.times) // 5
+    early, late = (Observed(*(part[chosen] for part in data)) for chosen in (slice(cut), slice(cut, None)))
+    errors = []
+    for window in options.windows:
+        params = train_network(factory, window, options, early, key)
+        forecast = _forecast(factory, params, late)
+        errors.append(float(jnp.nan_to_num(jnp.mean((forecast - late.states) ** 2), nan=jnp.inf)))
+    params = train_network(factory, options.windows[int(np.argmin(errors))], options, data, key)
+    leaves = {str(index): np.asarray(leaf) for index, leaf in enumerate(params)}
+    return {**leaves, "seconds": np.asarray(time.perf_counter() - began)}
+
+
+@partial(jax.jit, static_argnums=0)
+def _forecast(factory: FieldFactory, params: PyTree, data: Observed) -> Float[Array, "time field"]:
+    return solve_field(factory.field(params), data.states[0], data.times, data.inputs)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def train_network(
+    factory: FieldFactory, window: int, options: WindowOptions, data: Observed, key: Key[Array, ""]
+) -> PyTree:
     """Adam with a cosine schedule on random windows.
 
     Args:
-      make: (scale, key) -> untrained field.
-      parts: observed states, times and inputs.
-      window: frames of a window.
-      training: numbers of the training group.
+      factory: of the network.
+      window: frames after the first one.
+      options: numbers of the training.
+      data: what was observed.
       key: random key.
     Returns:
-      the trained field.
+      parameters of the trained network.
     """
-    states, times, inputs = parts
-    scale = jnp.std(states, axis=0)
-    field = make(scale, jax.random.fold_in(key, 0))
-    optimizer = optax.chain(
-        optax.clip_by_global_norm(1.0), optax.adam(optax.cosine_decay_schedule(training.rate, training.steps, 0.01))
-    )
-    params, static = eqx.partition(field, eqx.is_inexact_array)
+    scale = jnp.std(data.states, axis=0)
+    params = factory.init(scale, jax.random.fold_in(key, 0))
+    rates = optax.cosine_decay_schedule(options.rate, options.steps, 0.01)
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(rates))
 
-    def loss(params: Any, key: Any) -> Any:
-        one = partial(window_loss, eqx.combine(params, static), states, times, inputs, scale, window)
-        return jnp.mean(jax.vmap(one)(jax.random.split(key, training.batch)))
+    def loss(params: PyTree, key: Array) -> Array:
+        field = factory.field(params)
+        of_one = partial(window_loss, field, data.states, data.times, data.inputs, scale, window)
+        return jnp.mean(jax.vmap(of_one)(jax.random.split(key, options.batch)))
 
-    def step(carry: tuple[Any, Any], index: Any) -> tuple[tuple[Any, Any], Any]:
+    def step(carry: tuple[PyTree, PyTree], index: Array) -> tuple[tuple[PyTree, PyTree], None]:
         params, state = carry
-        value, slope = jax.value_and_grad(loss)(params, jax.random.fold_in(key, 1 + index))
+        slope = jax.grad(loss)(params, jax.random.fold_in(key, 1 + index))
         updates, state = optimizer.update(slope, state, params)
-        return (optax.apply_updates(params, updates), state), value
+        return (optax.apply_updates(params, updates), state), None
 
-    run = jax.jit(lambda params, state: jax.lax.scan(step, (params, state), jnp.arange(training.steps)))
-    (params, _), _ = run(params, optimizer.init(params))
-    return eqx.combine(params, static)
+    (params, _), _ = jax.lax.scan(step, (params, optimizer.init(params)), jnp.arange(options.steps))
+    return params

@@ -157,41 +157,49 @@ def residual_loss(
     return loss
 
 
+class Around(NamedTuple):
+    """What a sample is drawn around, normalised units.
+
+    Attributes:
+      mean: conditional mean mu, the initial state that is told in its first frame, shape (time, *grid, field).
+      scale: s, broadcast against it.
+    """
+
+    mean: Float[Array, "time *grid field"]
+    scale: Float[Array, "..."]
+
+
 def generate(
     denoiser: Network,
-    schedule: Schedule,
     params: Any,
-    mean: Float[Array, "time *grid field"],
-    scale: Float[Array, "..."],
+    around: Around,
     known: Float[Array, "time *grid field"],
+    noise: Float[Array, "time *grid field"],
     key: PRNGKeyArray,
-    num_steps: int = 12,
+    sampler: tuple[Schedule, int],
 ) -> Float[Array, "time *grid field"]:
     """Draw one trajectory, normalised units.
 
     Args:
       denoiser: preconditioned network.
-      schedule: noise schedule.
       params: its parameters.
-      mean: conditional mean mu, the known initial state in its first frame.
-      scale: s, broadcast against the trajectory.
+      around: conditional mean and scale.
       known: one where the trajectory equals the mean (initial state, fixed ends), zero elsewhere.
-      key: random key.
-      num_steps: noise levels of the second-order sampler.
+      noise: what the sample is made of.
+      key: of the sampler's own draws.
+      sampler: noise schedule, and noise levels of the second-order sampler.
     Returns:
       trajectory.
     """
-    noise_key, sampler_key = jax.random.split(key)
-    denoise = bind(denoiser, params, Condition(initial=mean[0], rollout=mean))
-    noise = jax.random.normal(noise_key, mean.shape, mean.dtype)
+    schedule, num_steps = sampler
     xi = sample(
-        denoise,
+        bind(denoiser, params, Condition(initial=around.mean[0], rollout=around.mean)),
         schedule,
         noise,
-        sampler_key,
+        key,
         sampler="dpm",
         spacing="log_snr",
         num_steps=num_steps,
         clamp=lambda x: x * (1 - known),
     )
-    return mean + scale * xi
+    return around.mean + around.scale * xi

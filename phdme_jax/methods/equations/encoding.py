@@ -3,7 +3,8 @@
 z = (g(x) - shift) / scale,   g the identity, the logarithm of a positive field, or the identity on [0, 1]
 """
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -18,16 +19,6 @@ class Encoding(NamedTuple):
     scale: Float[Array, "field"]
 
 
-def check_kinds(kinds: tuple[str, ...], num_fields: int) -> None:
-    """Refuse encodings that cannot be.
-
-    Raises:
-      ValueError: unknown kind, or another number of them than of fields.
-    """
-    if len(kinds) != num_fields or not set(kinds) <= set(KINDS):
-        raise ValueError(f"expected {num_fields} encodings among {KINDS}, got {kinds}")
-
-
 def _transformed(fields: Array, kinds: tuple[str, ...]) -> Array:
     if not kinds:
         return fields
@@ -39,9 +30,10 @@ def fit_encoding(fields: Float[Array, "sample *grid field"], kinds: tuple[str, .
     """Mean and standard deviation of each channel over examples and places, after the logarithm where there is one.
 
     Raises:
-      ValueError: kinds that cannot be, see `check_kinds`.
+      ValueError: unknown kind, or another number of them than of fields.
     """
-    check_kinds(kinds, fields.shape[-1])
+    if len(kinds) != fields.shape[-1] or not set(kinds) <= set(KINDS):
+        raise ValueError(f"expected {fields.shape[-1]} encodings among {KINDS}, got {kinds}")
     values = _transformed(fields, kinds)
     others = tuple(range(values.ndim - 1))
     return Encoding(jnp.mean(values, axis=others), jnp.std(values, axis=others))
@@ -60,7 +52,7 @@ def decode(
     """Fields in physical units of normalised channels; channels of kind "unit" are cut off at 0 and 1."""
     if not kinds:
         return normalised
-    inverse: dict[str, Any] = {
+    inverse: dict[str, Callable[[Array], Array]] = {
         "linear": lambda x: x,
         "log": jnp.exp,
         "unit": lambda x: jnp.clip(x, 0.0, 1.0),

@@ -5,13 +5,11 @@
 
 The residual is taken for an observation of zero, made with the variance Sigma_t of the reverse step. The point x* is
 the denoiser's mean, or a sample that a deterministic sampler reaches from the noisy example. Beyond the published
-losses, Sigma_t may be 1 / w_t, with w_t before J too: then the physics weighs as much at every level as the data do.
+losses, Sigma_t may be 1 / w_t, with w_t before J too: then the constraints weigh as much at every level as the data do.
 Source: Bastek, Sun, Kochmann (2024), arXiv 2403.14404, equations 12 to 17.
 """
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import NamedTuple
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -20,34 +18,22 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from phdme_jax.diffusion.loss import denoising_loss, loss_weight
 from phdme_jax.diffusion.preconditioning import Denoise, noise_from_x0
 from phdme_jax.diffusion.schedule import Schedule
+from phdme_jax.methods.equations.constraints import Constraints
 
 ESTIMATIONS = ("mean", "sample")
 VARIANCES = ("step", "denoising")
 
 
-class Physics(NamedTuple):
-    """What is asked of a clean example in normalised units; functions that are None are left out.
-
-    Attributes:
-      residual: example -> what must vanish.
-      inequality: example -> what must not be positive.
-      objective: example -> a number that should be small.
-    """
-
-    residual: Callable[[Array], Array] | None = None
-    inequality: Callable[[Array], Array] | None = None
-    objective: Callable[[Array], Array] | None = None
-
-
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)
 class Informed:
-    """How physics enters the loss.
+    """How constraints enter the loss: `Informed(estimation=..., **options["informed"])`.
 
     Attributes:
-      residual_weight: c_r.
+      estimation: where the constraints are asked for: at the denoiser's "mean", or at a "sample".
+      mean_weight: c_r at the mean.
+      sample_weight: c_r at a sample.
       inequality_weight: c_i.
       objective_weight: c_o.
-      estimation: where the physics is asked for: at the denoiser's "mean", or at a "sample".
       num_levels: noise levels of the chain, evenly spaced in time, of whose steps Sigma_t is the variance.
       num_between: levels that the sample passes between the noisy example and the last one.
       reuses_noisy_input: hand the denoiser the noisy example at every level, as the published code does, in place of
@@ -56,19 +42,22 @@ class Informed:
         for none.
       variance: Sigma_t, of "step" (the published one, that of the reverse step), or of "denoising": 1 / w_t. The former
         leaves the highest levels, where the data weigh next to nothing and the denoiser's mean is far from any example,
-        to the physics; the latter does not.
+        to the constraints; the latter does not.
       gamma: where the weight of the data is cut off.
       level_share: share of the examples whose noise level is drawn in proportion to 1 / Sigma_t in place of evenly. The
         loss stays what it is on average, each example divided by how often its level is drawn; but the two lowest of a
         hundred levels, which carry two fifths of the weight of the residual, are not left to two examples of a hundred.
         Without a residual levels are drawn evenly.
       equality: whether the inequality is asked to vanish instead, as the published volume is.
+      detached: see `constraints.make_constraints`.
+      solves_objective: see there.
     """
 
-    residual_weight: float = 1e-3
+    estimation: str = "mean"
+    mean_weight: float = 1e-3
+    sample_weight: float = 1e-3
     inequality_weight: float = 0.0
     objective_weight: float = 0.0
-    estimation: str = "mean"
     num_levels: int = 100
     num_between: int = 0
     reuses_noisy_input: bool = False
@@ -77,6 +66,8 @@ class Informed:
     gamma: float = 5.0
     level_share: float = 0.0
     equality: bool = False
+    detached: bool = False
+    solves_objective: bool = False
 
     def __post_init__(self) -> None:
         if self.estimation not in ESTIMATIONS:
@@ -91,6 +82,16 @@ class Informed:
             raise ValueError(
                 f"expected three levels or more and num_between >= 0, got {self.num_levels} and {self.num_between}"
             )
+
+    @property
+    def residual_weight(self) -> float:
+        """c_r where the constraints are asked for."""
+        return self.mean_weight if self.estimation == "mean" else self.sample_weight
+
+    def scaled(self, factor: float) -> "Informed":
+        """The same with all weights of constraints times a factor."""
+        names = ("mean_weight", "sample_weight", "inequality_weight", "objective_weight")
+        return dataclasses.replace(self, **{name: factor * getattr(self, name) for name in names})
 
 
 def posterior_variance(schedule: Schedule, level: Float[Array, ""], num_levels: int) -> Float[Array, ""]:
@@ -166,14 +167,14 @@ def sample_estimate(
     return denoised
 
 
-def physics_penalty(
-    options: Informed, physics: Physics, point: Float[Array, "*shape"], variance: Float[Array, ""]
+def constraint_penalty(
+    options: Informed, constraints: Constraints, point: Float[Array, "*shape"], variance: Float[Array, ""]
 ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-    """Terms of the physics at a clean example, and their sizes before weighting.
+    """Terms of the constraints at a clean example, and their sizes before weighting.
 
     Args:
       options: weights.
-      physics: what is asked.
+      constraints: what is asked.
       point: clean example x*, normalised units.
       variance: Sigma of the virtual observations.
     Returns:
@@ -187,17 +188,17 @@ def physics_penalty(
             square = jnp.minimum(square, -options.least_log_likelihood)
         return jnp.mean(square)
 
-    if physics.residual is not None:
-        residual = physics.residual(point)
+    if constraints.residual is not None:
+        residual = constraints.residual(point)
         sizes["residual"] = jnp.mean(jnp.abs(residual))
         total = total + options.residual_weight * surprise(residual)
-    if physics.inequality is not None:
-        excess = physics.inequality(point)
+    if constraints.inequality is not None:
+        excess = constraints.inequality(point)
         excess = excess if options.equality else jnp.maximum(excess, 0.0)
         sizes["inequality"] = jnp.mean(jnp.abs(excess))
         total = total + options.inequality_weight * surprise(excess)
-    if physics.objective is not None:
-        sizes["objective"] = jnp.mean(physics.objective(point))
+    if constraints.objective is not None:
+        sizes["objective"] = jnp.mean(constraints.objective(point))
         weight = 1.0 if options.variance == "step" else 1.0 / variance
         total = total + options.objective_weight * weight * sizes["objective"]
     return total, sizes
@@ -207,7 +208,7 @@ def informed_loss(
     denoise: Denoise,
     schedule: Schedule,
     example: Float[Array, "*shape"],
-    physics: Physics,
+    constraints: Constraints,
     options: Informed,
     key: PRNGKeyArray,
     level: Float[Array, ""] | None = None,
@@ -218,18 +219,18 @@ def informed_loss(
       denoise: maps (noisy, t) to x0_hat.
       schedule: noise schedule, variance preserving.
       example: clean example, normalised units.
-      physics: what is asked of it.
-      options: how the physics enters.
+      constraints: what is asked of it.
+      options: how the constraints enter.
       key: random key.
       level: number of its noise level; None draws it.
     Returns:
-      the loss, and metrics: denoising, penalty and the sizes of the physics at x*.
+      the loss, and metrics: denoising, penalty and the sizes of the constraints at x*.
     """
     level_key, noise_key = jax.random.split(key)
     weight: Array | float = 1.0
     if level is None:
         level = jax.random.randint(level_key, (), 0, options.num_levels)
-        if options.level_share > 0.0 and physics.residual is not None:
+        if options.level_share > 0.0 and constraints.residual is not None:
             often = level_frequencies(options, schedule).astype(example.dtype)
             level = jax.random.categorical(level_key, jnp.log(often))
             weight = 1.0 / (options.num_levels * often[level])
@@ -240,5 +241,5 @@ def informed_loss(
     if options.estimation == "sample":
         point = sample_estimate(denoise, schedule, terms.noisy, terms.x0_hat, level, options)
     variance = virtual_variance(options, schedule, level)
-    penalty, sizes = physics_penalty(options, physics, point, variance)
+    penalty, sizes = constraint_penalty(options, constraints, point, variance)
     return weight * (terms.loss + penalty), {"denoising": terms.loss, "penalty": penalty, **sizes}

@@ -66,23 +66,72 @@ def line_parity(structure: Structure) -> tuple[int, ...]:
     return tuple(parity for (parity,) in structure.parity)
 
 
+def unknown_density(state: Float[Array, "field"]) -> Float[Array, ""]:
+    """Stands for an energy that nobody knows.
+
+    Raises:
+      ValueError: always.
+    """
+    del state
+    raise ValueError("expected a system whose true energy is known; this one has a structure and measurements alone")
+
+
 @dataclass(frozen=True)
 class System:
-    """A structure with its true energy density, parameter values and families of initial states.
+    """A structure and what else is known: a problem whose methods learn an energy.
 
     Attributes:
       structure: operators.
-      density: energy density of one point's state.
-      values: dissipation parameters.
+      density: true energy density of one point's state, where it is known.
+      values: true dissipation parameters.
       initial_states: families, key -> state.
       invariants: what the dynamics keep beside the energy, with dissipation too, such as the mass: state -> scalar.
+      inversion: index of the field that vanishes at the ends and the sign s in J = s [[0, d_z], [d_z, 0]], where J is
+        such, see `phdme_jax.gp.independent`.
+      coordinates: what was measured of states (*points, field), and back, where it is not the structure's fields.
+      even_times: whether frames are evenly spaced.
     """
 
     structure: Structure
-    density: Density
-    values: tuple[tuple[str, float], ...]
-    initial_states: tuple[tuple[str, Callable[[Array], Array]], ...]
+    density: Density = unknown_density
+    values: tuple[tuple[str, float], ...] = ()
+    initial_states: tuple[tuple[str, Callable[[Array], Array]], ...] = ()
     invariants: tuple[tuple[str, Callable[[Array], Array]], ...] = ()
+    inversion: tuple[int, float] | None = None
+    coordinates: tuple[Callable[[Array], Array], Callable[[Array], Array]] | None = None
+    even_times: bool = True
+
+    @property
+    def name(self) -> str:
+        """In results."""
+        return self.structure.name
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """Names of the fields."""
+        return self.structure.fields
+
+    @property
+    def units(self) -> tuple[str, ...]:
+        """Unit of each field."""
+        return self.structure.units
+
+    @property
+    def grid(self) -> Grid:
+        """Static grid."""
+        return self.structure.grid
+
+    @property
+    def offers(self) -> frozenset[str]:
+        """Parts that a method may need."""
+        parts = {
+            "structure": True,
+            "true_energy": self.density is not unknown_density,
+            "inversion": self.inversion is not None,
+            "ports": bool(self.structure.ports),
+            "even_times": self.even_times,
+        }
+        return frozenset(name for name, there in parts.items() if there)
 
     def initial_state(self, family: str) -> Callable[[Array], Array]:
         """The drawing function `key -> state` of one family.

@@ -222,4 +222,5 @@ def make_shallow_water(
         values=((VISCOSITY, viscosity),),
         initial_states=tuple((name, partial(draw, grid=operators.grid)) for name, draw in families),
         invariants=(("mass", partial(_mass, operators, depth)),),
+        inversion=(1, -1.0) if dimension == 1 else None,
     )

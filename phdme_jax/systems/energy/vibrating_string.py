@@ -214,4 +214,5 @@ def make_string(
             ("pulse", family(_draw_pulse)),
             ("random_smooth", family(_draw_smooth)),
         ),
+        inversion=(0, 1.0),
     )

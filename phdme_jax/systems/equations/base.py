@@ -61,6 +61,14 @@ class Equations:
     objective: Callable[[Array, Array], Array] | None = None
     solved_objective: Callable[[Array, Array], Array] | None = None
 
+    @property
+    def offers(self) -> frozenset[str]:
+        """Parts that are there: "residual", "map" (fields beside the solution, from which it can be predicted), and
+        "resolve", "inequality", "objective" and "solved_objective" where the functions of these names are."""
+        optional = ("resolve", "inequality", "objective", "solved_objective")
+        found = {name for name in optional if getattr(self, name) is not None}
+        return frozenset(found | {"residual"} | ({"map"} if len(self.fields) > self.num_solution else set()))
+
 
 def unconditional(fields: Float[Array, "*grid field"]) -> Sample:
     """An example of equations without conditions, which counts where it is finite."""

@@ -1,7 +1,6 @@
 """A simulated spring with a known energy: rows, shapes, preload, and what the fit recovers."""
 
 from functools import partial
-from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.spring import prior as spring_prior
-from experiments.spring.recording import sine_modes, sine_slopes
+from experiments.spring.recording import SpringRecording, modal_amplitudes, sine_modes, sine_slopes
 from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts, feature_efforts
 from phdme_jax.gp.fit import Hyperparameters, Hyperprior, negative_log_likelihood, sample_hyperparameters
 from phdme_jax.gp.observations import Observations, displacement_rows
@@ -17,11 +16,12 @@ from phdme_jax.gp.sampling import roll_out
 from phdme_jax.systems.energy.vibrating_string import KELVIN_VOIGT, VISCOUS
 
 POINTS, MODES = 33, 2
+TIMES = (0.0, 0.1)
 BASIS = Basis(2, 12, 0, ("known", "even"))
 DAMPING = {VISCOUS: jnp.asarray(2.0), KELVIN_VOIGT: jnp.asarray(0.08)}
 PRIOR = {
     "main": 12, "margin": 2.0, "lengthscale": 1.0, "damping_ratio": 0.02,
-    "first_frame": 0, "last_frame": 10_000, "half_width": 0.034, "spacing": 0.017,
+    "first_frame": 0, "last_frame": 10_000, "half_width": 0.034, "spacing": 0.017, "draws": 32, "substeps": 4,
 }  # fmt: skip
 
 
@@ -39,8 +39,7 @@ def true_energy():
 
 
 def stress_of(energy, strain):
-    candidate = spring_prior.Candidate(energy.stiffness, energy.weights, {})
-    return np.asarray(spring_prior.stress(BASIS, energy.box, candidate, jnp.asarray(strain)))
+    return np.asarray(spring_prior.stress(energy, jnp.asarray(strain)))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def motion():
     )(true_energy(), state, jnp.asarray(times))
     assert bool(rolled.ok)
     trajectory = np.asarray(rolled.trajectory)
-    return times, spring_prior.modal_displacement(trajectory[..., 1], grid, 12), trajectory
+    return times, modal_amplitudes(grid, trajectory[..., 1], 12) @ sine_modes(grid, 12).T, trajectory
 
 
 @partial(jax.jit, static_argnums=0)
@@ -124,68 +123,66 @@ def test_preload_leaves_the_energy_above_a_held_state():
         np.testing.assert_allclose(difference, 0.0, atol=1e-9)
 
 
-def test_modal_displacement_inverts_the_strain():
+def test_modal_amplitudes_invert_the_strain():
     grid = np.linspace(0.0, 1.0, POINTS)
     amplitude = np.array([0.2, -0.05, 0.03])
-    found = spring_prior.modal_displacement(sine_slopes(grid, 3) @ amplitude, grid, 2)
-    np.testing.assert_allclose(found, sine_modes(grid, 2) @ amplitude[:2], atol=1e-12)
+    found = modal_amplitudes(grid, sine_slopes(grid, 3) @ amplitude, 2)
+    np.testing.assert_allclose(found, amplitude[:2], atol=1e-12)
 
 
 def recording_of(motion):
     """The simulated spring as a recording with camera times and noise of a quarter of a pixel in 2100."""
-    times, displacement, trajectory = motion
+    times, displacement, _ = motion
     steps = np.cumsum(np.resize([4, 4, 8, 4, 4, 4, 8], 200))
     images = steps[steps < times.size]
     grid = np.linspace(0.0, 1.0, POINTS)
     amplitude = 2.0 / (POINTS - 1) * displacement[images] @ sine_modes(grid, 5)
     amplitude += 1.2e-4 * np.random.default_rng(0).normal(size=amplitude.shape)
-    return SimpleNamespace(
-        frame=np.arange(images.size), release=0, time=times[images], modes=MODES, grid=grid, amplitude=amplitude,
-        rest_strain=np.asarray(preload())[:, 1], strain=trajectory[images, :, 1],
-    )  # fmt: skip
+    count = np.arange(images.size)
+    rest = np.asarray(preload())[:, 1]
+    return SpringRecording(
+        "made", MODES, 0, count, times[images], grid, amplitude, amplitude, 0 * amplitude, np.zeros(5), rest
+    )
 
 
 @pytest.fixture(scope="module")
 def learned(motion):
     recording = recording_of(motion)
-    options = PRIOR | {"draws": 32, "key": jax.random.key(1)}
+    options, key = {"prior": PRIOR}, jax.random.key(1)
     return recording, {
-        nonlinear: spring_prior.learn_spring(recording, nonlinear=nonlinear, **options) for nonlinear in (True, False)
+        quadratic: spring_prior.fit_spring(recording, TIMES, options, key, quadratic) for quadratic in (False, True)
     }
 
 
 def test_fit_recovers_stress_and_damping_within_its_draws(learned):
-    recording, priors = learned
-    basis, prior = priors[True]
-    reach = np.abs(recording.strain).max()
-    strain = np.linspace(0.05, 0.9 * reach, 20)
-    truth = stress_of(true_energy(), strain)
-    box = prior.posterior.mean.box
-    found = np.asarray(spring_prior.stress(basis, box, prior.best, jnp.asarray(strain)))
+    recording, fits = learned
+    prior = fits[False].params
+    strain = np.linspace(0.05, 0.9 * np.abs(recording.states[..., 1]).max(), 20)
+    truth, found = stress_of(true_energy(), strain), stress_of(prior.best.mean, strain)
     assert np.max(np.abs(found / truth - 1.0)) < 0.03
     for name, value in DAMPING.items():
         draws = np.asarray(prior.draws.parameters[name])
-        assert abs(float(prior.posterior.parameters[name]) - value) < 4.0 * draws.std() < 2.0 * value, name
+        assert abs(fits[False].found[name] - value) < 4.0 * draws.std() < 2.0 * value, name
 
 
 def test_quadratic_baseline_is_the_same_fit_without_the_nonlinear_part(learned):
-    _, priors = learned
-    basis, prior = priors[False]
-    assert not np.any(prior.best.weights) and not np.any(prior.draws.weights)
-    strain = jnp.linspace(0.1, 0.9, 5)
-    law = spring_prior.stress(basis, prior.posterior.mean.box, prior.best, strain)
-    np.testing.assert_allclose(law / strain, float(prior.best.stiffness[1]), rtol=1e-12)
-    assert float(prior.posterior.objective) > float(priors[True][1].posterior.objective) + 20.0
-    assert all(float(p.best.stiffness[0]) == 1.0 for _, p in priors.values())
+    _, fits = learned
+    prior = fits[True].params
+    assert not np.any(prior.best.mean.weights) and not np.any(prior.draws.mean.weights)
+    assert not np.any(prior.draws.factor)
+    strain = np.linspace(0.1, 0.9, 5)
+    stiffness = float(prior.best.mean.stiffness[1])
+    np.testing.assert_allclose(stress_of(prior.best.mean, strain) / strain, stiffness, rtol=1e-12)
+    assert float(prior.best.objective) > float(fits[False].params.best.objective) + 20.0
+    assert all(float(fitted.params.best.mean.stiffness[0]) == 1.0 for fitted in fits.values())
 
 
 def test_learned_energy_is_even_and_its_lengthscale_held(learned):
-    _, priors = learned
-    basis, prior = priors[True]
-    strain = jnp.linspace(0.1, 0.9, 5)
-    up, down = (spring_prior.stress(basis, prior.posterior.mean.box, prior.best, s) for s in (strain, -strain))
-    np.testing.assert_allclose(up, -down, rtol=1e-9)
-    assert float(prior.posterior.hyperparameters.lengthscale[1]) == 0.0
+    _, fits = learned
+    best = fits[False].params.best
+    strain = np.linspace(0.1, 0.9, 5)
+    np.testing.assert_allclose(stress_of(best.mean, strain), -stress_of(best.mean, -strain), rtol=1e-9)
+    assert float(best.hyperparameters.lengthscale[1]) == 0.0
 
 
 def test_draws_follow_the_exact_posterior_of_a_damping():

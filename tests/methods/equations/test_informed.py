@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 
 from phdme_jax.diffusion.schedule import CosineSchedule, SteppedCosineSchedule
+from phdme_jax.methods.equations.constraints import Constraints
 from phdme_jax.methods.equations.informed import (
     Informed,
-    Physics,
+    constraint_penalty,
     informed_loss,
     level_frequencies,
-    physics_penalty,
     posterior_variance,
     sample_estimate,
 )
@@ -84,16 +84,20 @@ def test_at_the_first_level_the_sample_is_the_mean():
 
 
 def test_terms_are_weighted_by_the_variance_and_by_their_coefficients():
-    physics = Physics(lambda x: x - 1.0, lambda x: x[0] - 3.0, lambda x: jnp.sum(x))
+    asked = Constraints(lambda x: x - 1.0, lambda x: x[0] - 3.0, lambda x: jnp.sum(x))
     point, variance = jnp.array([2.0, 5.0]), jnp.asarray(0.1)
-    options = Informed(0.5, 0.25, 2.0)
-    total, sizes = physics_penalty(options, physics, point, variance)
+    options = Informed(mean_weight=0.5, inequality_weight=0.25, objective_weight=2.0)
+    total, sizes = constraint_penalty(options, asked, point, variance)
     # the inequality holds, so that it costs nothing
     np.testing.assert_allclose(total, 0.5 * (1 + 16) / 2 / 0.2 + 2.0 * 7.0, rtol=1e-12)
     np.testing.assert_allclose([sizes["residual"], sizes["inequality"], sizes["objective"]], [2.5, 0.0, 7.0])
-    held, _ = physics_penalty(Informed(0.0, 0.25, equality=True), physics, point, variance)
+    held, _ = constraint_penalty(
+        Informed(mean_weight=0.0, inequality_weight=0.25, equality=True), asked, point, variance
+    )
     np.testing.assert_allclose(held, 0.25 * 1.0 / 0.2, rtol=1e-12)
-    broken, _ = physics_penalty(Informed(0.0, 0.25), physics, point.at[0].set(4.0), variance)
+    broken, _ = constraint_penalty(
+        Informed(mean_weight=0.0, inequality_weight=0.25), asked, point.at[0].set(4.0), variance
+    )
     np.testing.assert_allclose(broken, 0.25 * 1.0 / 0.2, rtol=1e-12)
 
 
@@ -104,10 +108,10 @@ def test_the_variance_of_the_virtual_observation_is_the_one_asked_for(variance, 
     alpha, sigma = jax.vmap(SCHEDULE.alpha_sigma)(levels / 99)
     level = levels[jnp.argmin(jnp.abs(sigma / alpha - 0.3))]
     gamma = 5.0 if expected == 0.2 else 20.0  # cut off below 1 / 0.09, or not
-    options = Informed(residual_weight=0.5, objective_weight=3.0, variance=variance, gamma=gamma)
-    physics = Physics(residual=lambda point: point**2, objective=lambda point: point[0])
+    options = Informed(mean_weight=0.5, objective_weight=3.0, variance=variance, gamma=gamma)
+    asked = Constraints(residual=lambda point: point**2, objective=lambda point: point[0])
     two = lambda noisy, t: jnp.full_like(noisy, 2.0)  # noqa: E731
-    _, metrics = informed_loss(two, SCHEDULE, jnp.zeros(3), physics, options, jax.random.key(0), level)
+    _, metrics = informed_loss(two, SCHEDULE, jnp.zeros(3), asked, options, jax.random.key(0), level)
     objective = 3.0 * 2.0 / (expected or 1.0)
     expected = expected or posterior_variance(SCHEDULE, level, 100)
     np.testing.assert_allclose(metrics["penalty"], 0.5 * 16.0 / (2.0 * expected) + objective, rtol=1e-4)
@@ -115,16 +119,16 @@ def test_the_variance_of_the_virtual_observation_is_the_one_asked_for(variance, 
 
 
 def test_a_floor_of_the_likelihood_takes_the_slope_of_large_residuals_away():
-    physics, variance = Physics(lambda x: x), jnp.asarray(0.1)
-    options = Informed(1.0, least_log_likelihood=-10.0)
-    slope = jax.grad(lambda x: physics_penalty(options, physics, x, variance)[0])(jnp.array([1.0, 9.0]))
+    asked, variance = Constraints(lambda x: x), jnp.asarray(0.1)
+    options = Informed(mean_weight=1.0, least_log_likelihood=-10.0)
+    slope = jax.grad(lambda x: constraint_penalty(options, asked, x, variance)[0])(jnp.array([1.0, 9.0]))
     np.testing.assert_allclose(slope, [1.0 / 0.1 / 2, 0.0])
 
 
 def test_without_physics_the_loss_is_the_weighted_denoising_loss():
     example, key = jnp.array([0.3, -0.2, 0.9]), jax.random.key(0)
     level = jnp.asarray(30.0)
-    loss, metrics = informed_loss(gaussian_denoise, SCHEDULE, example, Physics(), Informed(), key, level)
+    loss, metrics = informed_loss(gaussian_denoise, SCHEDULE, example, Constraints(), Informed(), key, level)
     alpha, sigma = SCHEDULE.alpha_sigma(level / 99)
     noise_key = jax.random.split(jax.random.split(key)[1])[1]
     noisy = alpha * example + sigma * jax.random.normal(noise_key, (3,))
@@ -140,7 +144,7 @@ def test_drawn_levels_are_those_of_the_chain():
         seen.append(t)
         return noisy
 
-    loss = lambda key: informed_loss(denoise, SCHEDULE, jnp.zeros(1), Physics(), Informed(num_levels=5), key)[0]  # noqa: E731
+    loss = lambda key: informed_loss(denoise, SCHEDULE, jnp.zeros(1), Constraints(), Informed(num_levels=5), key)[0]  # noqa: E731
     times = []
     for key in jax.random.split(jax.random.key(0), 40):
         loss(key)
@@ -149,12 +153,12 @@ def test_drawn_levels_are_those_of_the_chain():
 
 
 def test_levels_drawn_by_their_weight_leave_the_mean_of_the_loss_and_lower_its_spread():
-    physics = Physics(residual=lambda point: jnp.ones_like(point))  # of one size at all levels
+    asked = Constraints(residual=lambda point: jnp.ones_like(point))  # of one size at all levels
     example = MEAN + STD * jnp.array([1.0, -0.5])
     losses = []
     for share in (0.0, 0.5):
-        options = Informed(residual_weight=0.1, level_share=share)
-        one = lambda key, options=options: informed_loss(gaussian_denoise, SCHEDULE, example, physics, options, key)[0]  # noqa: E731
+        options = Informed(mean_weight=0.1, level_share=share)
+        one = lambda key, options=options: informed_loss(gaussian_denoise, SCHEDULE, example, asked, options, key)[0]  # noqa: E731
         losses.append(jax.jit(jax.vmap(one))(jax.random.split(jax.random.key(0), 40000)))
     even, drawn = losses
     np.testing.assert_allclose(drawn.mean(), even.mean(), rtol=0.02)
@@ -168,7 +172,7 @@ def test_levels_are_drawn_evenly_where_no_residual_weighs_them():
     example = MEAN + STD * jnp.array([1.0, -0.5])
     for key in jax.random.split(jax.random.key(4), 3):
         even, drawn = (
-            informed_loss(gaussian_denoise, SCHEDULE, example, Physics(), Informed(level_share=share), key)[0]
+            informed_loss(gaussian_denoise, SCHEDULE, example, Constraints(), Informed(level_share=share), key)[0]
             for share in (0.0, 0.5)
         )
         assert even == drawn

@@ -1,0 +1,151 @@
+"""The driven reference case: one noisy trajectory under a force, and the undriven motion that is to be forecast.
+
+H = x1^2/2 + 2 cos x1 + x2^2/2 - 1 with viscous damping, driven by a sin t.
+Source: Beckers, Seidman, Perdikaris, Pappas (2022), arXiv 2305.09017, and the toolbox published with it.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Key
+from ml_collections import ConfigDict
+from scipy.interpolate import CubicSpline
+
+from experiments.study.study import Bench, Context, Split
+from phdme_jax.files import RunFailed
+from phdme_jax.methods.base import Examples, Start, Task, Times
+from phdme_jax.numerics import solve_reference
+from phdme_jax.systems import make_system
+from phdme_jax.systems.energy.base import System, parameter_values, vector_field
+
+
+class Motions(NamedTuple):
+    """One noisy driven trajectory and the undriven test.
+
+    Attributes:
+      states: observed, (time, field), noise included.
+      times: evenly spaced.
+      inputs: force at these times, (time, port).
+      test: the truth, (time, field).
+      test_times: evenly spaced.
+    """
+
+    states: np.ndarray
+    times: np.ndarray
+    inputs: np.ndarray
+    test: np.ndarray
+    test_times: np.ndarray
+
+
+def solve(system: System, start: tuple[float, ...], times: np.ndarray, force: float) -> np.ndarray:
+    """Reference trajectory under the force `force` sin t, by diffrax at 1e-9 / 1e-10; time is a third field.
+
+    Raises:
+      RunFailed: the solver gave up.
+    """
+    values = parameter_values(system, jnp.float64)
+
+    def field(extended: Array, _: Any) -> Array:
+        inputs = force * jnp.sin(extended[2:])
+        return jnp.append(vector_field(system.structure, system.density, extended[:2], values, inputs), 1.0)
+
+    path, ok = jax.jit(partial(solve_reference, field))(jnp.array([*start, 0.0]), jnp.asarray(times), None)
+    if not bool(ok):
+        raise RunFailed("the reference solution of the pendulum failed; try a shorter duration")
+    return np.asarray(path[:, :2])
+
+
+def make_motions(system: System, data: ConfigDict, seed: int) -> Motions:
+    """The published protocol; the seed draws the noise."""
+    times = np.linspace(0.0, data.duration, data.num_frames)
+    test_times = np.linspace(0.0, data.test_duration, data.test_frames)
+    clean = solve(system, data.start, times, data.force)
+    noise = jax.random.normal(jax.random.fold_in(jax.random.key(5), seed), clean.shape, jnp.float64)
+    inputs = data.force * np.sin(times)[:, None]
+    test = solve(system, data.test_start, test_times, 0.0)
+    return Motions(clean + data.noise * np.asarray(noise), times, inputs, test, test_times)
+
+
+def draw_starts(
+    states: np.ndarray,
+    times: np.ndarray,
+    count: int,
+    key: Key[Array, ""],
+    *,
+    scale: tuple[float, float],
+    size: float,
+    frequency: tuple[float, float],
+) -> Start:
+    """Observed states, scaled, with a random sign, under inputs a sin(w t + phi).
+
+    Args:
+      states: observed, (time, field).
+      times: of the inputs.
+      count: number of draws.
+      key: random key.
+      scale: lower and upper end of the scaling.
+      size: largest amplitude a; the smallest is zero.
+      frequency: smallest and largest angular frequency w.
+    Returns:
+      conditions, leaves with a leading axis.
+    """
+    which, stretch, sign, *wave = jax.random.split(key, 6)
+
+    def uniform(key: Array, low: float, high: float) -> np.ndarray:
+        return np.asarray(jax.random.uniform(key, (count, 1), jnp.float64, low, high))
+
+    chosen = states[np.asarray(jax.random.randint(which, (count,), 0, len(states)))]
+    signs = np.asarray(jax.random.rademacher(sign, (count, 1), jnp.float64))
+    amplitude, rate, phase = (
+        uniform(one, *ends) for one, ends in zip(wave, ((0.0, size), frequency, (0.0, 2 * np.pi)), strict=True)
+    )
+    inputs = amplitude * np.sin(rate * times + phase)
+    return Start(chosen * uniform(stretch, *scale) * signs, inputs[..., None])
+
+
+def splined(fields: np.ndarray, drawn: Times, times: Times) -> np.ndarray:
+    """Fields (sample, time, field) at other times than they were drawn at, by cubic splines."""
+    return fields if drawn == times else CubicSpline(drawn, fields, axis=1)(times)
+
+
+def pendulum_of(config: ConfigDict, case: str) -> System:
+    """The system, of which learners use the structure only."""
+    return make_system(case, **config.system)
+
+
+def pendulum_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
+    """One seed: the observed trajectory, and the free motion; its world is the `Motions`."""
+    del context
+    motions, options = make_motions(pendulum_of(config, case), config.data, seed), config.to_dict()
+    times, key = tuple(motions.test_times.tolist()), jax.random.fold_in(jax.random.key(9), seed)
+    drawn = {name: options["generator"].pop(name) for name in ("rollouts", "start_scale", "input_size", "frequency")}
+    start = Start(motions.states[:1], motions.inputs[None])
+    train = Examples(motions.states[None], start, tuple(motions.times.tolist()))
+    still = Start(motions.test[:1], np.zeros((1, len(times), 1)))
+    sample_key = jax.random.fold_in(jax.random.key(6), seed)
+    return Bench(
+        task=Task(
+            problem=pendulum_of(config, case),
+            train=lambda: train,
+            starts=lambda key, count: draw_starts(
+                motions.states,
+                motions.test_times,
+                count,
+                key,
+                scale=drawn["start_scale"],
+                size=drawn["input_size"],
+                frequency=drawn["frequency"],
+            ),
+            key=key,
+            times=times,
+        ),
+        options=options | {"rollouts": {"count": drawn["rollouts"]}},
+        splits={"test": Split(motions.test[None], still, partial(splined, times=times))},
+        key=key,
+        sample_key=lambda split, method: sample_key,
+        num_samples=config.sampling.num_samples,
+        world=motions,
+    )

@@ -1,0 +1,223 @@
+"""The one loop: seeds x methods x splits -> rows -> page.
+
+A method is fitted after its teacher, each once a seed; what takes long is kept in the run folder, so that a run that
+was killed goes on with the same command.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments.study.study import Answer, Bench, Context, Shown, Study, Variant, as_drawn
+from phdme_jax.app.page import Section
+from phdme_jax.app.progress import shown as shown_progress
+from phdme_jax.app.rows import Measurement
+from phdme_jax.files import config_digest
+from phdme_jax.forecasting import bands
+from phdme_jax.methods.base import Fitted, Method, Options, stage_key
+from phdme_jax.methods.draws import Draws, draw_forecasts
+from phdme_jax.methods.table import METHODS
+from phdme_jax.training.stages import Trainer
+
+# groups that no training reads: another number of sampling steps does not train anew
+UNTRAINED = ("sampling", "costs", "level")
+
+
+def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDict:
+    """A copy of a configuration with other values of some dotted keys; a key that is not there is added."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        for key, value in changes:
+            *groups, last = key.split(".")
+            group = config
+            for name in groups:
+                group = group[name]
+            group[last] = value
+    return config
+
+
+class SeedRun:
+    """One seed of one case, maybe with changes of the configuration: fits each method once and asks it."""
+
+    def __init__(self, context: Context, case: str, seed: int, changes: Sequence[tuple[str, Any]] = ()) -> None:
+        self.context, self.case, self.seed, self.changes = context, case, seed, tuple(changes)
+        self.config = changed(context.config, self.changes)
+        self._fitted: dict[str, Fitted] = {}
+        self._draws: dict[Any, Draws] = {}
+
+    @cached_property
+    def bench(self) -> Bench:
+        """The seed's data."""
+        return self.context.study.bench(self.context, self.config, self.case, self.seed)
+
+    @cached_property
+    def folder(self) -> Path:
+        """Where trainings and rollouts are kept; changes that no training reads share it."""
+        named = [f"{key}_{value}" for key, value in self.changes if key.split(".")[0] not in UNTRAINED]
+        folder = self.context.workdir
+        return folder / "variants" / re.sub(r"[^\w.-]+", "_", "_".join(named)) if named else folder
+
+    def host(self, method: Method) -> Trainer:
+        """What a fit is handed: trains in a folder of the method's own, keeps in one that methods share."""
+        label = f"{self.case}_{method.name}" if self.context.study.cases else method.name
+        options = {name: group for name, group in self.bench.options.items() if name not in UNTRAINED}
+        return Trainer(
+            self.folder / "training" / f"{label}_{self.seed}",
+            config_digest(options),
+            watch=shown_progress,
+            description=method.name,
+            shared=self.folder / "data",
+            suffix=f"_{self.case}_{self.seed}" if self.context.study.cases else f"_{self.seed}",
+        )
+
+    def fitted(self, name: str) -> Fitted:
+        """The method, fitted after its teacher."""
+        if name not in self._fitted:
+            self._fitted[name] = self.fit(name, self.bench.options)
+        return self._fitted[name]
+
+    def fit(self, name: str, options: Options) -> Fitted:
+        """The method with options that differ from the bench's in groups that no training reads."""
+        method = METHODS[name]
+        teacher = self.fitted(method.teacher) if method.teacher else None
+        key = stage_key(self.bench.key, "method", method.stream)
+        return method.fit(self.bench.task, options, self.host(method), teacher, key)
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Names of the methods fitted so far."""
+        return tuple(self._fitted)
+
+    def forecasts(self, name: str, split: str, key: Any = None) -> bands.Forecasts:
+        """A method's forecasts of a split, observed as its truth is."""
+        return self.ask(name, self.bench.splits[split].condition, split, key)
+
+    def draw(self, name: str, condition: Any, key: Any) -> Draws:
+        """What a method draws for some conditions; methods that draw alike are drawn once."""
+        fitted = self.fitted(name)
+        label = (fitted.model.draw, id(fitted.params), id(condition), jax.random.key_data(key).tobytes())
+        if label not in self._draws:
+            self._draws[label] = draw_forecasts(fitted, condition, self.bench.num_samples, key)
+        return self._draws[label].finished(fitted.model, condition)
+
+    def drawn(self, name: str, split: str) -> Draws:
+        """What a method drew for a split, before it is observed."""
+        return self.draw(name, self.bench.splits[split].condition, self.bench.sample_key(split, METHODS[name]))
+
+    def ask(self, name: str, condition: Any, split: str, key: Any = None) -> bands.Forecasts:
+        """A method's forecasts for some conditions, observed as a split is."""
+        bench, times = self.bench, self.fitted(name).model.times
+        drawn = self.draw(name, condition, bench.sample_key(split, METHODS[name]) if key is None else key)
+        observe = bench.splits[split].observe
+        mean = None if drawn.mean is None else observe(drawn.mean, times)
+        samples = (
+            None
+            if drawn.samples is None
+            else np.stack([observe(drawn.samples[:, index], times) for index in range(drawn.samples.shape[1])], axis=1)
+        )
+        return bands.Forecasts(mean, samples, drawn.ok, drawn.seconds)
+
+    def answers(self, name: str) -> dict[str, Answer]:
+        """What a fitted method answers for every split that is scored."""
+        fitted, bench = self.fitted(name), self.bench
+        calibration, floor = None, self._floor(fitted)
+        answers = {}
+        for split in bench.splits:
+            forecasts, truth = self.forecasts(name, split), bench.splits[split].truth
+            scores = None
+            if bench.level is not None:
+                scores = bands.band_scores(truth, forecasts, floor)
+                if split == "calibration":
+                    calibration = bands.calibrate(truth, forecasts, floor, bench.level)
+            answers[split] = Answer(self, name, split, fitted, forecasts, calibration, scores)
+        return answers
+
+    def _floor(self, fitted: Fitted) -> np.ndarray | None:
+        # a model's floor is one of the fields that it draws
+        drawn = all(split.observe is as_drawn for split in self.bench.splits.values())
+        if fitted.model.floor is not None and drawn:
+            return np.asarray(fitted.model.floor(fitted.params), np.float64)
+        return None if self.bench.scale is None else 0.01 * np.asarray(self.bench.scale, np.float64)
+
+    def changed(self, changes: Sequence[tuple[str, Any]]) -> "SeedRun":
+        """The same seed with other values of some dotted keys of the configuration."""
+        return SeedRun(self.context, self.case, self.seed, (*self.changes, *changes))
+
+    def record(self, method: str, split: str, rows: Mapping[str, Measurement], count: int) -> None:
+        """Write rows of this seed."""
+        self.context.results.record(self.case, method, self.seed, split, rows, count, dict(self.changes))
+
+
+def evaluate(run: SeedRun, name: str) -> dict[str, Answer]:
+    """Fit a method, ask it, write its rows; returns its answers by split."""
+    fitted, bench = run.fitted(name), run.bench
+    seconds = dict(fitted.seconds)
+    rows = {"fit_seconds": Measurement(seconds.pop("fit"), "s")} if "fit" in seconds else {}
+    if seconds:
+        rows["train_seconds"] = Measurement(sum(seconds.values()), "s")
+    if rows:
+        run.record(name, "train", rows, len(bench.task.train().fields))
+    answers = run.answers(name)
+    for split, answer in answers.items():
+        if split != "calibration":
+            scored = {metric: value for score in run.context.study.scores for metric, value in score(answer).items()}
+            run.record(name, split, scored, len(answer.truth))
+    return answers
+
+
+def _entries(context: Context) -> list[Variant]:
+    make = context.study.variants
+    chosen = [Variant(name) for name in context.methods] if make is None else make(context.config)
+    return [variant for variant in chosen if variant.method in context.methods]
+
+
+def _is_recorded(context: Context, case: str, seed: int, variant: Variant, splits: Sequence[str]) -> bool:
+    return all(
+        context.results.has(case, variant.method, seed, split, settings=dict(variant.changes)) for split in splits
+    )
+
+
+def run_study(study: Study, context: Context) -> list[Section]:
+    """Every case, seed and method, or variant: rows; then the sections of the report, on the first seed of each case.
+
+    Variants that have all their rows are not repeated.
+    """
+    sections: list[Section] = []
+    for case in study.systems:
+        shown = None
+        for seed in context.seeds:
+            plain = SeedRun(context, case, seed)
+            answers: dict[str, dict[str, Answer]] = {}
+            for variant in _entries(context):
+                run = SeedRun(context, case, seed, variant.changes) if variant.changes else plain
+                splits = [split for split in run.bench.splits if split != "calibration"]
+                if study.variants and _is_recorded(context, case, seed, variant, splits):
+                    continue
+                found = evaluate(run, variant.method)
+                if not variant.changes:
+                    answers[variant.method] = found
+                print(f"{case}, seed {seed}: {_label(variant)} done", flush=True)
+            for extra in study.extras:
+                extra(plain)
+            shown = shown or Shown(context, plain, answers)
+        if shown is not None:
+            sections += [section for make in study.sections for section in make(shown)]
+            sections += _notes(shown)
+    return sections
+
+
+def _notes(shown: Shown) -> list[Section]:
+    """What the fits of the first seed have to say."""
+    fitted = {name: shown.run.fitted(name) for name in shown.run.learned}
+    text = "\n\n".join(f"{name}: {note}." for name, found in fitted.items() for note in found.notes)
+    return [Section("Notes", text)] if text else []
+
+
+def _label(variant: Variant) -> str:
+    return ", ".join([variant.method, *(f"{key}={value}" for key, value in variant.changes)])

@@ -1,0 +1,241 @@
+"""What a study is: data. Problems, methods, scores, sections and sizes; the loop is `experiments.study.runner`.
+
+STUDY = Study("circle", "Points on the unit circle", SIZES, make_bench, scores=(...), sections=(...))
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from jaxtyping import PyTree
+from ml_collections import ConfigDict
+
+from phdme_jax.app.page import Section
+from phdme_jax.app.rows import Measurement, ResultsWriter
+from phdme_jax.forecasting.bands import Calibration, Forecasts
+from phdme_jax.methods.base import Fitted, Method, Options, Problem, Task, Times
+
+SIZES = ("smoke", "demo", "laptop", "accelerator")
+ONE_SEED = ("smoke", "demo")  # sizes to try a study with, where no spread is asked for
+
+
+def as_drawn(fields: np.ndarray, times: Times) -> np.ndarray:
+    """The observation operator of a study that scores the fields themselves."""
+    del times
+    return fields
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """What methods are asked, and the truth.
+
+    Attributes:
+      truth: what was observed, (sample, ...), physical units.
+      condition: of each sample, leaves with a leading axis.
+      observe: observation operator: (fields (sample, ...) that a model drew, its times) -> what the truth is compared
+        with.
+    """
+
+    truth: np.ndarray
+    condition: PyTree
+    observe: Callable[[np.ndarray, Times], np.ndarray] = as_drawn
+
+
+@dataclass(frozen=True, eq=False)
+class Bench:
+    """One seed of a study: what methods learn from, and what they are asked.
+
+    Attributes:
+      task: all that a method may learn from.
+      options: groups of options for the methods.
+      splits: by name, in order; one named "calibration" calibrates and is not scored.
+      key: root key of the seed.
+      sample_key: (split, method) -> key of the samples.
+      num_samples: samples of each condition.
+      scale: size of each scored field over the observed data (field,); a hundredth of it is the floor of a spread.
+      level: of the calibrated band; None without calibration.
+      world: the truth behind the data, for scores and pictures alone.
+    """
+
+    task: Task
+    options: Options
+    splits: Mapping[str, Split]
+    key: Any
+    sample_key: Callable[[str, Method], Any]
+    num_samples: int = 1
+    scale: np.ndarray | None = None
+    level: float | None = None
+    world: Any = None
+
+
+class Run(Protocol):
+    """One seed of one case as scores, sections and extras see it; made by `experiments.study.runner`."""
+
+    context: "Context"
+    config: ConfigDict
+    case: str
+    seed: int
+    changes: tuple[tuple[str, Any], ...]
+
+    @property
+    def bench(self) -> Bench:
+        """The seed's data."""
+
+    @property
+    def learned(self) -> tuple[str, ...]:
+        """Names of the methods fitted so far."""
+
+    def fitted(self, name: str) -> Fitted:
+        """A method, fitted once after its teacher."""
+
+    def ask(self, name: str, condition: PyTree, split: str, key: Any = None) -> Forecasts:
+        """A method's forecasts for some conditions, observed as a split is."""
+
+    def changed(self, changes: Sequence[tuple[str, Any]]) -> "Run":
+        """The same seed with other values of some dotted keys of the configuration."""
+
+    def record(self, method: str, split: str, rows: Mapping[str, Measurement], count: int) -> None:
+        """Write rows of this seed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What one fitted method answered for one split.
+
+    Attributes:
+      run: the seed.
+      method: its name.
+      split: name of the split.
+      fitted: the method.
+      forecasts: observed as the truth is.
+      calibration: on the split of that name; None without.
+      band_scores: of each sample of the split; None without calibration.
+    """
+
+    run: Run
+    method: str
+    split: str
+    fitted: Fitted
+    forecasts: Forecasts
+    calibration: Calibration | None = None
+    band_scores: np.ndarray | None = None
+
+    @property
+    def bench(self) -> Bench:
+        """The seed's data."""
+        return self.run.bench
+
+    @property
+    def truth(self) -> np.ndarray:
+        """What the forecasts are compared with."""
+        return self.bench.splits[self.split].truth
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A method and changes of the configuration, (dotted key, value), which stand in the rows as settings."""
+
+    method: str
+    changes: tuple[tuple[str, Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class Context:
+    """A run of a study.
+
+    Attributes:
+      study: the study.
+      size: of the run.
+      workdir: the run folder.
+      config: the locked configuration with the user's overrides.
+      seeds: seeds to run.
+      methods: methods to run.
+      data_dir: folder of measured data, or None.
+      results: where the numbers go.
+    """
+
+    study: "Study"
+    size: str
+    workdir: Path
+    config: ConfigDict
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...]
+    data_dir: Path | None
+    results: ResultsWriter
+
+    def figure_path(self, name: str) -> Path:
+        """Path of the picture `name`.png in the run folder."""
+        return self.workdir / "figures" / f"{name}.png"
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """What the report shows of one case: the first seed and its answers by method and split."""
+
+    context: Context
+    run: Run
+    answers: Mapping[str, Mapping[str, Answer]]
+
+
+Score = Callable[[Answer], Mapping[str, Measurement]]
+MakeSection = Callable[[Shown], Sequence[Section]]
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study as data.
+
+    Attributes:
+      name: of the module, and of the experiment in results.
+      title: heading of the report.
+      sizes: size -> groups of the configuration.
+      problem: (configuration, case) -> the problem; decides which methods fit.
+      bench: (context, configuration, case, seed) -> the seed's data.
+      scores: of every answer.
+      sections: of the report.
+      metrics: columns of the table that a run ends with, the first one ranks the methods.
+      baseline: method that the best one is compared with in the headline; empty for the next best.
+      cases: names of the systems in results; the study's own where empty.
+      methods: the methods it compares; all that fit the problem where empty.
+      trial_methods: those of a bare command at the sizes that only try the study; where empty, those whose `trial` is
+        true.
+      variants: configuration -> methods with changes of it, in place of the plain methods.
+      extras: rows beyond those of the methods, written once a seed after them.
+      about: configuration -> what is learned from what, the first sentence of the headline.
+      default_size: of a bare command.
+      num_seeds: of a bare command, but one at the sizes that only try the study.
+      check: refuses wrong input before the run folder is made; raises InputError or ValueError.
+    """
+
+    name: str
+    title: str
+    sizes: Mapping[str, Callable[[], Mapping[str, Any]]]
+    problem: Callable[[ConfigDict, str], Problem]
+    bench: Callable[[Context, ConfigDict, str, int], Bench]
+    scores: tuple[Score, ...]
+    sections: tuple[MakeSection, ...]
+    metrics: tuple[str, ...]
+    baseline: str = ""
+    cases: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    trial_methods: tuple[str, ...] = ()
+    variants: Callable[[ConfigDict], Iterable[Variant]] | None = None
+    extras: tuple[Callable[[Run], None], ...] = ()
+    about: Callable[[ConfigDict], str] | None = None
+    default_size: str = "laptop"
+    num_seeds: int = 3
+    check: Callable[[Context], None] | None = None
+
+    def get_config(self, size: str) -> ConfigDict:
+        """Configuration of one size; its groups are keyword arguments of the factories."""
+        return ConfigDict(self.sizes[size]())
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Names of the systems in results."""
+        return self.cases or (self.name,)

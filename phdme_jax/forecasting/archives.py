@@ -1,0 +1,140 @@
+"""Named arrays of numbers from a user's `.npz` or mapping, in double precision. Nothing here unpickles.
+
+Every defect is an `InputError` of one sentence: what came, what was expected, what to try.
+"""
+
+import difflib
+import math
+import zipfile
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from phdme_jax.files import InputError
+
+LARGEST_ARRAY = 8e9  # bytes of float64 that one array of a file may take
+_NOT_NUMBERS = {"c": "complex numbers", "b": "booleans", "U": "text", "S": "text", "V": "records", "O": "objects"}
+
+
+def read_arrays(
+    source: Path | str | Mapping[str, Any], name: str, required: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> tuple[str, dict[str, np.ndarray]]:
+    """Arrays of a file or of a mapping.
+
+    Args:
+      source: path of an `.npz`, or key -> array; a None in a mapping counts as absent.
+      name: what a mapping is called in messages.
+      required: keys that must be there.
+      optional: keys that may be; one that looks like a slip of them is refused, others are ignored.
+
+    Returns:
+      What the source is called in messages, and its arrays, float64.
+
+    Raises:
+      InputError: any defect.
+    """
+    if isinstance(source, str | Path):
+        return str(source), _load(Path(source), required, optional)
+    if not isinstance(source, Mapping):
+        raise InputError(f"{name}: expected a path of an .npz or a mapping of arrays, got {type(source).__name__}")
+    arrays = {key: value for key, value in source.items() if value is not None}
+    _check_keys(name, arrays, required, optional)
+    wanted = [key for key in (*required, *optional) if key in arrays]
+    try:
+        return name, {key: _as_float64(name, key, np.asarray(arrays[key])) for key in wanted}
+    except ValueError as error:  # rows of different lengths
+        raise error if isinstance(error, InputError) else InputError(f"{name}: {_short(error)}") from None
+
+
+def _load(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
+    _check_archive(path)
+    arrays = {}
+    # a damaged, encrypted or hostile archive can raise nearly anything inside numpy, zipfile and the decompressors
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except Exception as error:
+        raise InputError(f"{path}: the archive is damaged ({_short(error)}); write it again with numpy.savez") from None
+    with archive:
+        _check_keys(path, archive.files, required, optional)
+        for key in (*required, *(key for key in optional if key in archive.files)):
+            try:
+                too_large = 8 * _announced_size(archive, key) > LARGEST_ARRAY
+                array = None if too_large else archive[key]
+            except Exception as error:
+                raise InputError(
+                    f"{path}: {key} cannot be read ({_short(error)}); expected a plain array of numbers, never pickled"
+                ) from None
+            if too_large:
+                raise InputError(
+                    f"{path}: {key} takes more than {LARGEST_ARRAY * 1e-9:g} GB; expected arrays that fit into memory, "
+                    "keep fewer trajectories, frames or points"
+                )
+            arrays[key] = _as_float64(path, key, array)
+    return arrays
+
+
+def _check_keys(
+    where: Path | str, present: Iterable[str], required: tuple[str, ...], optional: tuple[str, ...]
+) -> None:
+    present = list(present)
+    for key in required:
+        if key not in present:
+            got = ", ".join(present) or "none"
+            raise InputError(f"{where}: the key {key!r} is missing; expected {', '.join(required)}, got {got}")
+    for key in present:
+        near = difflib.get_close_matches(key, optional, n=1, cutoff=0.8)
+        if key not in (*required, *optional) and near and near[0] not in present:
+            raise InputError(f"{where}: the key {key!r} is unknown; did you mean {near[0]!r}?")
+
+
+def _announced_size(archive: Any, key: str) -> int:
+    """Number of entries that the header of an array announces, without reading the array; 0 for what is no array."""
+    name = f"{key}.npy"
+    if name not in archive.zip.namelist():
+        return 0
+    with archive.zip.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        return math.prod(read(member)[0])
+
+
+def _check_archive(path: Path) -> None:
+    """Names what the file is, if it is not an archive."""
+    try:
+        with path.open("rb") as file:
+            start = file.read(8)
+        is_archive = zipfile.is_zipfile(path)
+    except FileNotFoundError:
+        raise InputError(f"{path}: there is no such file; expected an .npz file, check the path") from None
+    except IsADirectoryError:
+        raise InputError(f"{path}: this is a folder; expected an .npz file") from None
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
+    if is_archive:
+        return
+    if not start:
+        what = "the file is empty"
+    elif start.startswith(b"\x93NUMPY"):
+        what = "this is a single .npy array"
+    elif start.startswith(b"PK"):
+        what = "the archive is cut off"
+    else:
+        what = "this is not an .npz archive"
+    raise InputError(f"{path}: {what}; expected named arrays written with numpy.savez(path, state=..., time=...)")
+
+
+def _as_float64(where: Path | str, key: str, array: object) -> np.ndarray:
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{where}: {key} is not a numpy array; write it with numpy.savez(path, {key}=...)")
+    if array.dtype.kind not in "iuf":
+        what = _NOT_NUMBERS.get(array.dtype.kind, "dates")
+        raise InputError(f"{where}: {key} holds {what} ({array.dtype}); expected real numbers, try astype(float)")
+    with np.errstate(over="ignore"):
+        return array.astype(np.float64)
+
+
+def _short(error: BaseException) -> str:
+    """The first sentence of another library's message."""
+    return str(error).strip().split("\n")[0].rstrip(".") or type(error).__name__

@@ -1,0 +1,122 @@
+"""Options of a fit: sizes smoke, laptop and accelerator as nested mappings, and what they may be.
+
+smoke: about a minute on 2 cores, to try the measurements. laptop: a real fit on 2 cores. accelerator: the large
+networks.
+"""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from phdme_jax.files import InputError, flatten
+from phdme_jax.methods.energy.initial_states import FrameMixture
+from phdme_jax.methods.presets import generator_groups
+
+SIZES = ("smoke", "laptop", "accelerator")
+
+# smallest values that mean anything, by the last part of the key
+LEAST: dict[str, int | float] = {
+    "num_samples": 1, "num_steps": 1, "count": 2, "main": 1, "pair": 0, "time_tests": 1, "space_tests": 1,
+    "substeps": 1, "least_substeps": 1, "margin": 1.0, "prior_trajectories": 1, "width": 1, "depth": 0, "radius": 1,
+    "least_radius": 1, "channels": 1, "modes": 1, "start_noise": 0.0, "amplitude_draws": 0,
+}  # fmt: skip
+
+_CHANGES: dict[str, dict[str, dict[str, Any]]] = {
+    "smoke": {
+        "prior": {"main": 16, "time_tests": 16, "space_tests": 8},
+        "rollouts": {"count": 64},
+        "sampling": {"num_steps": 3, "num_samples": 8},
+    },
+    "laptop": {},
+    "accelerator": {"rollouts": {"count": 16384}, "sampling": {"num_steps": 20, "num_samples": 64}},
+}
+
+
+def make_options(size: str = "laptop") -> dict[str, Any]:
+    """Options of one size, to be changed at will and handed to `fit`.
+
+    Groups are keyword arguments of the factories. `prior_trajectories`: at most so many enter the energy; the others
+    still shape the initial states that are rolled out, see `phdme_jax.methods.energy.initial_states`. `check_structure`:
+    whether the structure is compared with others, see `phdme_jax.forecasting.structure_check`. `prior.least_substeps`
+    and `network.propagator.least_radius` are raised to what the fastest learned waves need.
+
+    Args:
+      size: smoke, laptop or accelerator.
+    Returns:
+      nested options, new ones at every call.
+    Raises:
+      InputError: unknown size.
+    """
+    if size not in SIZES:
+        raise InputError(f"unknown size {size!r}; fit has {', '.join(SIZES)}")
+    groups = generator_groups(size, radius=8 if size == "accelerator" else 6)
+    propagator = groups["network"]["propagator"]
+    propagator["least_radius"] = propagator.pop("radius")
+    options: dict[str, Any] = {
+        "structure": {
+            "order": 8, "closure": "mirror", "damping": ("kelvin_voigt_damping", "viscous_damping"),
+        },
+        "prior": {
+            "main": 32, "pair": 0, "margin": 1.5, "time_tests": 48, "space_tests": 12, "least_substeps": 4,
+            "centre": (0.0, 0.0),
+        },
+        "rollouts": {"count": 4096},
+        "initial": asdict(FrameMixture()),
+        **groups,
+        "sampling": {"num_steps": 8, "num_samples": 32},
+        "prior_trajectories": 16,
+        "check_structure": size != "smoke",
+    }  # fmt: skip
+    for group, values in _CHANGES[size].items():
+        options[group] |= values
+    return options
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Refuses keys that no fit has, keys that are missing, and numbers with which a fit would fail late.
+
+    Args:
+      options: nested options.
+    Raises:
+      InputError: the first defect, in one sentence.
+    """
+    given, presets = flatten(options), [flatten(make_options(size)) for size in SIZES]
+    known = {key: value for preset in presets for key, value in preset.items()}
+    for key, value in given.items():
+        if key not in known:
+            raise InputError(f"unknown option {key!r}{_hint(key, known)}")
+        if not _alike(value, known[key]):
+            raise InputError(f"the option {key} expects a value such as {known[key]!r}, got {value!r}")
+        if fault := range_fault(key, value):
+            raise InputError(f"the option {key} {fault}")
+    missing = set.intersection(*map(set, presets)) - set(given)
+    if missing:
+        raise InputError(f"the options lack {', '.join(sorted(missing))}; begin with make_options() and change those")
+
+
+def range_fault(key: str, value: Any, least: Mapping[str, int | float] = LEAST) -> str | None:
+    """What is wrong with the value of a key, if it is out of range: a sentence without its subject."""
+    last = key.rpartition(".")[2]
+    if isinstance(value, int | float) and value < least.get(last, value):
+        return f"expects at least {least[last]}, got {value}"
+    if last.endswith(("_stage", "_stages")):
+        rows = value if value and isinstance(value[0], tuple | list) else (value,)
+        if not all(entry > 0 for row in rows for entry in row):
+            return f"expects positive numbers, got {json.dumps(value)}"
+    return None
+
+
+def _alike(value: Any, example: Any) -> bool:
+    """Whether a value is of the kind of the example; whole numbers are numbers, lists are tuples."""
+    kinds: tuple[type, ...] = (type(example),)
+    for group in ((int, float), (tuple, list)):
+        if isinstance(example, group) and not isinstance(example, bool):
+            kinds = group if not isinstance(example, int) else (int,)
+    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(example, bool)
+
+
+def _hint(key: str, known: Mapping[str, Any]) -> str:
+    near = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
+    return f", did you mean {near[0]}?" if near else f"; expected one of {', '.join(known)}"

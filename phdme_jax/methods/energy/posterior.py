@@ -1,0 +1,141 @@
+"""The posterior over energies: from observed trajectories, or from rows of one's own, by marginal likelihood.
+
+Trajectories give rows, rows give the posterior.
+"""
+
+import time
+from dataclasses import dataclass
+from functools import lru_cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from phdme_jax.gp import fit as gp_fit
+from phdme_jax.gp.basis import Basis, Box, make_box
+from phdme_jax.gp.observations import Observations, anchor_rows, concatenate, integral_rows
+from phdme_jax.methods.base import Examples, Times
+from phdme_jax.systems.energy.base import Structure, injected
+
+
+@dataclass(frozen=True)
+class PriorOptions:
+    """The group `prior` of the options.
+
+    Attributes:
+      main: basis sines per field.
+      margin: half width of the basis' box in units of the largest excursion.
+      time_tests: test functions in time.
+      substeps: integration steps between frames in rollouts.
+      pair: basis sines per field of each pair, 0 for a separable energy.
+      space_tests: test functions over the grid.
+      centre: state at rest; zero where empty.
+      shapes: what is known of the energy per field, see `Basis`.
+      iterations: of the search for hyperparameters, at the most.
+    """
+
+    main: int
+    margin: float
+    time_tests: int
+    substeps: int
+    pair: int = 0
+    space_tests: int = 1
+    centre: tuple[float, ...] = ()
+    shapes: tuple[str, ...] = ()
+    iterations: int = 150
+
+
+def make_basis(structure: Structure, options: PriorOptions) -> Basis:
+    """The basis of energies of a structure."""
+    return Basis(len(structure.fields), options.main, options.pair, options.shapes)
+
+
+def fit_energy(
+    structure: Structure, examples: Examples, options: PriorOptions
+) -> tuple[Basis, gp_fit.EnergyPosterior, float]:
+    """Fit the energy to observed states by weak-form rows in time and marginal likelihood.
+
+    Args:
+      structure: operators.
+      examples: observed trajectories, float64 recommended; where there are ports, their inputs.
+      options: sizes.
+    Returns:
+      the basis, the posterior, and the seconds that the fit ran, compilation apart.
+    """
+    basis, fields = make_basis(structure, options), jnp.asarray(examples.fields)
+    centre = jnp.asarray(options.centre or (0.0,) * basis.num_fields, fields.dtype)
+    box = make_box(fields, centre, options.margin)
+    tests = (options.time_tests, options.space_tests)
+    rows = _weak_rows(structure, basis, examples.times, tests, fields, jnp.asarray(examples.condition.inputs), box)
+    return basis, *fit_rows(basis, box, rows, structure.parameters, iterations=options.iterations)
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _weak_rows(
+    structure: Structure,
+    basis: Basis,
+    times: Times,
+    tests: tuple[int, int],
+    states: Float[Array, "sample time *grid field"],
+    inputs: Float[Array, "sample time port"],
+    box: Box,
+) -> Observations:
+    """Rows of all trajectories, and the anchor of the gauge."""
+
+    def of_one(trajectory: Array, driven: Array) -> Observations:
+        supplied = supplied_rates(structure, driven) if structure.ports else None
+        return integral_rows(
+            basis, box, structure.flow, structure.parameters, trajectory, times, *tests, supplied
+        )  # fmt: skip
+
+    rows = [of_one(*pair) for pair in zip(states, inputs, strict=True)]
+    return concatenate([*rows, anchor_rows(basis, box, len(structure.parameters))])
+
+
+def fit_rows(
+    basis: Basis,
+    box: Box,
+    rows: gp_fit.Rows,
+    parameters: tuple[str, ...],
+    start: gp_fit.Hyperparameters | gp_fit.Hyperprior | None = None,
+    iterations: int = 150,
+    tolerance: float = 1e-2,
+) -> tuple[gp_fit.EnergyPosterior, float]:
+    """The posterior of rows; see `phdme_jax.gp.fit.fit`. What has the same shapes is compiled once.
+
+    Args:
+      basis: sizes.
+      box: where the basis lives.
+      rows: observations.
+      parameters: names of the dissipation parameters.
+      start: logarithms from which the search starts, or a whole hyperprior; usual ones where None.
+      iterations: of the search, at the most.
+      tolerance: norm of the gradient that ends the search.
+    Returns:
+      the posterior, and the seconds that the fit ran, compilation apart.
+    """
+    if start is None:
+        start = gp_fit.initial_hyperparameters(basis, box, len(parameters))
+    leaves, tree = jax.tree.flatten((box, rows, start))
+    shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, leaves))
+    compiled = _compiled(basis, parameters, iterations, tolerance, tree, shapes)
+    arguments = jax.block_until_ready(jax.tree.unflatten(tree, list(map(jnp.asarray, leaves))))
+    began = time.perf_counter()
+    posterior = jax.block_until_ready(compiled(*arguments))
+    return posterior, time.perf_counter() - began
+
+
+@lru_cache
+def _compiled(
+    basis: Basis, parameters: tuple[str, ...], iterations: int, tolerance: float, tree: Any, shapes: tuple[Any, ...]
+) -> Any:
+    def learn(box: Box, rows: gp_fit.Rows, start: Any) -> gp_fit.EnergyPosterior:
+        return gp_fit.fit(basis, box, rows, start, parameters, iterations, tolerance)
+
+    return jax.jit(learn).lower(*jax.tree.unflatten(tree, shapes)).compile()
+
+
+def supplied_rates(structure: Structure, inputs: Float[Array, "time port"]) -> Float[Array, "time *grid field"]:
+    """Rates G u of inputs."""
+    return jax.vmap(partial(injected, structure))(inputs)

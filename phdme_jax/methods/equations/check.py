@@ -1,0 +1,54 @@
+"""Whether options can be built, by abstract evaluation: nothing is computed, but all that does not fit is told."""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, PyTree
+
+from phdme_jax.methods.base import Examples, Fit, Fitted, Options, Task
+from phdme_jax.systems.equations.base import Equations
+from phdme_jax.training.loop import LoopOptions
+
+
+class _Untrained:
+    """A host that trains nothing, but looks at what it would train."""
+
+    def train(self, stage: str, loss: Any, params: PyTree, data: PyTree, key: Array, **numbers: Any) -> Any:
+        """The parameters as they came, after the loss of one example in the abstract."""
+        del stage
+        LoopOptions(numbers["batch"], numbers["steps"], "", numbers["ema_decay"])
+        jax.eval_shape(loss, params, jax.tree.map(lambda leaf: leaf[0], data), key)
+        return params, 0.0
+
+    def keep(self, name: str, make: Any) -> Any:
+        """What is kept is made."""
+        del name
+        return make()
+
+
+def check(problem: Equations, options: Options, fit: Fit, teacher: Fit | None = None) -> None:
+    """Draw an example, fit to it and draw a sample, all in the abstract.
+
+    Args:
+      problem: the equations.
+      options: groups of the study.
+      fit: of the method.
+      teacher: fit of its teacher.
+    Raises:
+      ValueError: what a part of them does not know.
+    """
+
+    def whole(key: Array) -> Array:
+        sample = problem.draw(key)
+        examples = Examples(sample.fields[None], sample.condition[None])
+        task = Task(problem, lambda: examples, lambda key, count: examples.condition, key)
+        fitted: Fitted | None = None
+        for part in (teacher, fit):
+            fitted = fitted if part is None else part(task, options, _Untrained(), fitted, key)
+        assert fitted is not None and fitted.model.latent is not None
+        model = fitted.model
+        prepared = model.prepare(fitted.params, sample.condition)
+        fields = model.draw(fitted.params, prepared, model.latent(key), key).astype(sample.fields.dtype)
+        return fields if model.finish is None else model.finish(fields, sample.condition)
+
+    jax.eval_shape(whole, jax.random.key(0))

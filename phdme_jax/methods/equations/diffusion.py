@@ -1,0 +1,177 @@
+"""Diffusion models of fields that obey known equations: denoising alone, and with constraints in the loss (PIDM).
+
+The fit functions are entries of the table of methods: (task, options, host, teacher, key) -> Fitted. Of the options
+they read the groups data, network, stages, informed, training and sampling.
+"""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+from jaxtyping import Array, Key, PyTree
+
+from phdme_jax.diffusion.preconditioning import Denoise, precondition
+from phdme_jax.diffusion.samplers import num_function_evaluations, sample
+from phdme_jax.diffusion.schedule import SteppedCosineSchedule
+from phdme_jax.methods.base import Fitted, Host, Model, Options, Task
+from phdme_jax.methods.equations import network as shared
+from phdme_jax.methods.equations.constraints import Constraints, make_constraints
+from phdme_jax.methods.equations.informed import Informed, informed_loss
+from phdme_jax.methods.equations.network import EncodedExample, EquationNetwork, Given, Prepared, Recipe
+
+
+def make_schedule(informed: Informed) -> SteppedCosineSchedule:
+    """Noise schedule of the chain of levels that the loss draws from."""
+    return SteppedCosineSchedule(num_levels=informed.num_levels)
+
+
+def make_denoise(
+    net: EquationNetwork, informed: Informed, predicts: str, hides_solution: bool = False
+) -> shared.FieldOf:
+    """Denoiser of one example under its condition.
+
+    Where the solution is hidden, the network sees zeros for the noisy one. What it answers for the solution is then its
+    mean given the other noisy fields, at the lowest level all but the solution itself: the mean of something certain
+    has no Jensen gap, and no noise is left in it for a residual to find.
+
+    Args:
+      net: the network.
+      informed: counts the levels of the schedule.
+      predicts: what the network predicts, see `precondition`.
+      hides_solution: whether it is not shown the noisy solution.
+    Returns:
+      (parameters of the network, prepared) -> denoiser.
+    Raises:
+      ValueError: a solution that cannot be hidden.
+    """
+    if hides_solution and "map" not in net.equations.offers:
+        raise ValueError(f"expected equations with fields beside the solution, got {net.equations.name}")
+    if hides_solution and predicts != "x0":
+        raise ValueError(f"expected predicts='x0', the noise of the solution being hidden, got {predicts!r}")
+    denoiser, count = precondition(net.network, make_schedule(informed), predicts), net.equations.num_solution
+
+    def denoise_of(network: PyTree, prepared: Prepared) -> Denoise:
+        def denoise(noisy: Array, t: Array) -> Array:
+            seen = noisy.at[..., :count].set(0.0) if hides_solution else noisy
+            return denoiser.apply(network, seen, t, prepared.features)
+
+        return denoise
+
+    return denoise_of
+
+
+def make_loss(
+    net: EquationNetwork,
+    denoise_of: shared.FieldOf,
+    informed: Informed,
+    asked: Callable[[Given], Constraints] = lambda given: Constraints(),
+) -> shared.Loss:
+    """`informed_loss` of one example.
+
+    Args:
+      net: the network.
+      denoise_of: see `make_denoise`.
+      informed: how constraints enter.
+      asked: what is given -> constraints; none without.
+    Returns:
+      (parameters of the network, example, key) -> (loss, metrics).
+    """
+    prepare, schedule = shared.make_prepare(net), make_schedule(informed)
+
+    def loss(network: PyTree, example: EncodedExample, key: Array) -> tuple[Array, dict[str, Array]]:
+        denoise = denoise_of(network, prepare(network, example.given))
+        loss_key = jax.random.split(key)[0]  # the other half is for what a network is told at random
+        return informed_loss(denoise, schedule, example.fields, asked(example.given), informed, loss_key)
+
+    return loss
+
+
+def make_asked(net: EquationNetwork, informed: Informed) -> Callable[[Given], Constraints]:
+    """What is given -> constraints; none where nothing weighs."""
+    if not any((informed.residual_weight, informed.inequality_weight, informed.objective_weight)):
+        return lambda given: Constraints()
+    return lambda given: make_constraints(
+        net.equations, net.kinds, given.encoding, given.condition, informed.detached, informed.solves_objective
+    )
+
+
+def make_model(
+    net: EquationNetwork,
+    informed: Informed,
+    options: Options,
+    denoise_of: shared.FieldOf,
+    prepare: shared.Prepare | None = None,
+    calls_a_step: int = 1,
+) -> Model:
+    """A diffusion model that samples as its options say.
+
+    Args:
+      net: the network.
+      informed: counts the levels of the schedule.
+      options: group `sampling`.
+      denoise_of: see `make_denoise`.
+      prepare: `network.make_prepare` where None.
+      calls_a_step: of the network.
+    Returns:
+      the model.
+    """
+    schedule, sampling = make_schedule(informed), shared.Sampling(**options["sampling"])
+
+    def draw_normalised(denoise: Denoise, latent: Array, key: Array) -> Array:
+        return sample(denoise, schedule, latent, key, sampler=sampling.sampler, num_steps=sampling.num_steps)
+
+    calls = calls_a_step * num_function_evaluations(sampling.sampler, sampling.num_steps)
+    return shared.make_model(net, prepare or shared.make_prepare(net), denoise_of, draw_normalised, calls)
+
+
+def fit_diffusion(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
+    """Denoising alone."""
+    del teacher
+    informed = Informed(**options["informed"])
+
+    def recipe(net: EquationNetwork) -> Recipe:
+        denoise_of = make_denoise(net, informed, options["training"]["predicts"])
+        model = make_model(net, informed, options, denoise_of)
+        return Recipe("diffusion", lambda number: make_loss(net, denoise_of, informed), model)
+
+    return shared.fit_recipe(recipe, task, options, host, key)
+
+
+def fit_informed(
+    task: Task,
+    options: Options,
+    host: Host,
+    teacher: Fitted | None,
+    key: Key[Array, ""],
+    estimation: str = "mean",
+    hides_solution: bool = False,
+) -> Fitted:
+    """Denoising with the constraints of the equations in the loss; the number of a stage is a factor of their weights.
+
+    Args:
+      task: its problem is `Equations`.
+      options: groups.
+      host: where it trains.
+      teacher: none.
+      key: of the method and seed.
+      estimation: where the constraints are asked for, see `Informed`.
+      hides_solution: see `make_denoise`; the residual is detached then.
+    Returns:
+      the fitted method.
+    Source: Bastek, Sun, Kochmann (2024), arXiv 2403.14404.
+    """
+    del teacher
+    informed = Informed(estimation=estimation, **options["informed"])
+    if hides_solution:
+        informed = dataclasses.replace(informed, detached=True)
+
+    def recipe(net: EquationNetwork) -> Recipe:
+        denoise_of = make_denoise(net, informed, options["training"]["predicts"], hides_solution)
+
+        def stage_loss(factor: float) -> shared.Loss:
+            scaled = informed.scaled(factor)
+            return make_loss(net, denoise_of, scaled, make_asked(net, scaled))
+
+        return Recipe("informed", stage_loss, make_model(net, informed, options, denoise_of))
+
+    return shared.fit_recipe(recipe, task, options, host, key)

@@ -1,0 +1,116 @@
+"""Flow matching of fields that obey known equations: the velocity alone, and with the residual at the end (PBFM)."""
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Array, Key, PyTree
+
+from phdme_jax.diffusion.flow import Velocity, flow_matching_loss, follow_flow, sample_flow
+from phdme_jax.methods.base import Fitted, Host, Model, Options, Task
+from phdme_jax.methods.equations import network as shared
+from phdme_jax.methods.equations.constraints import residual_of
+from phdme_jax.methods.equations.informed import Informed
+from phdme_jax.methods.equations.network import EncodedExample, EquationNetwork, Prepared, Recipe
+
+EARLIEST = 1e-3  # time at which the noise level that the network is told stops growing
+RESTART_UNTIL = 0.2  # steps that begin before this time start anew from fresh noise, as published with physics
+
+
+def make_velocity(net: EquationNetwork) -> shared.FieldOf:
+    """Velocity of one example under its condition: (parameters of the network, prepared) -> velocity."""
+
+    def velocity_of(network: PyTree, prepared: Prepared) -> Velocity:
+        def velocity(point: Array, t: Array) -> Array:
+            inside = jnp.clip(t, EARLIEST, 1.0 - EARLIEST)
+            level = 0.25 * (jnp.log1p(-inside) - jnp.log(inside))
+            return net.network.apply(network, point, level, prepared.features)
+
+        return velocity
+
+    return velocity_of
+
+
+def make_matching_loss(net: EquationNetwork) -> shared.Loss:
+    """The flow-matching loss: (parameters of the network, example, key) -> (loss, metrics)."""
+    prepare, velocity_of = shared.make_prepare(net), make_velocity(net)
+
+    def loss(network: PyTree, example: EncodedExample, key: Array) -> tuple[Array, dict[str, Array]]:
+        velocity = velocity_of(network, prepare(network, example.given))
+        matching = flow_matching_loss(velocity, example.fields, key).loss
+        return matching, {"matching": matching}
+
+    return loss
+
+
+def make_merged_loss(net: EquationNetwork, unroll: int, detached: bool = False) -> shared.Loss:
+    """Two losses whose gradients are to be merged: the flow-matching loss, and t mean|r| where the point is carried to.
+
+    Args:
+      net: the network.
+      unroll: steps to the end.
+      detached: see `constraints.make_constraints`.
+    Returns:
+      (parameters of the network, example, key) -> (losses, metrics).
+    Source: Baldan, Liu, Guardone, Thuerey (2025), arXiv 2506.08604, section 3.
+    """
+    prepare, velocity_of = shared.make_prepare(net), make_velocity(net)
+
+    def loss(network: PyTree, example: EncodedExample, key: Array) -> tuple[Array, dict[str, Array]]:
+        given = example.given
+        velocity = velocity_of(network, prepare(network, given))
+        terms = flow_matching_loss(velocity, example.fields, key)
+        end = follow_flow(velocity, terms.point, terms.time, unroll, first=terms.velocity)
+        residual = residual_of(net.equations, net.kinds, given.encoding, given.condition, detached)
+        size = jnp.mean(jnp.abs(residual(end)))
+        return jnp.stack([terms.loss, terms.time * size]), {"matching": terms.loss, "residual": size}
+
+    return loss
+
+
+def make_model(net: EquationNetwork, options: Options, restart_until: float = 0.0) -> Model:
+    """A flow that samples as its options say; it has no denoiser.
+
+    Args:
+      net: the network.
+      options: group `sampling`.
+      restart_until: see `sample_flow`.
+    Returns:
+      the model.
+    Raises:
+      ValueError: no step.
+    """
+    num_steps = shared.Sampling(**options["sampling"]).flow_steps
+    if num_steps < 1:
+        raise ValueError(f"expected flow_steps >= 1, got {num_steps}")
+
+    def draw_normalised(velocity: Velocity, latent: Array, key: Array) -> Array:
+        return sample_flow(velocity, latent, key, num_steps, restart_until)
+
+    model = shared.make_model(net, shared.make_prepare(net), make_velocity(net), draw_normalised, num_steps)
+    return dataclasses.replace(model, denoise=None, sample=None)
+
+
+def fit_flow_matching(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
+    """A velocity along straight lines, without physics."""
+    del teacher
+
+    def recipe(net: EquationNetwork) -> Recipe:
+        return Recipe("flow", lambda number: make_matching_loss(net), make_model(net, options))
+
+    return shared.fit_recipe(recipe, task, options, host, key)
+
+
+def fit_merged(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
+    """The same with the residual at the end, gradients merged; the number of a stage counts the steps to the end.
+
+    Source: Baldan, Liu, Guardone, Thuerey (2025), arXiv 2506.08604, there with the residual's gradient through all
+    fields; `informed.detached` holds it to the solution.
+    """
+    del teacher
+    detached = Informed(**options["informed"]).detached
+
+    def recipe(net: EquationNetwork) -> Recipe:
+        model = make_model(net, options, RESTART_UNTIL)
+        return Recipe("merged", lambda number: make_merged_loss(net, int(number), detached), model)
+
+    return shared.fit_recipe(recipe, task, options, host, key)

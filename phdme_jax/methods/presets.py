@@ -1,0 +1,194 @@
+"""Sizes of networks and stages of training, smoke to accelerator, as plain data."""
+
+from typing import Any
+
+
+def generator_groups(size: str, radius: int) -> dict[str, dict[str, Any]]:
+    """The groups `network`, `physics` and `training` at one size.
+
+    A learned step is free in directions that no trajectory has; noise on its start (in standard deviations of the
+    fields) keeps it stable there. A study may add `network.propagator.gated`, see `phdme_jax.diffusion.propagator`, and
+    `network.observed_propagator`, which changes the step of what is trained on observed trajectories alone: gates are
+    more accurate where products of fields drive, but diverge on states beyond the training's, such as the string's
+    pulses. `network.prediction` is what the denoiser's network answers with, see
+    `phdme_jax.diffusion.preconditioning`.
+    `physics.residual_target` is "zero", as published, or "trajectory", see
+    `phdme_jax.methods.energy.losses.PhysicsTerms`. Stages of the conditional mean are (window, steps, batch, learning
+    rate), on clean rollouts and on noisy observations; that of the diffusion model is (steps, batch, learning
+    rate). So is `spread_stage`: the scale of what the mean leaves is told from the mean, see
+    `phdme_jax.methods.energy.spread`. `amplitude_draws` are the samples that the size of deviations from the mean is
+    measured and corrected with, none where zero.
+
+    Args:
+      size: smoke, demo, laptop or accelerator.
+      radius: reach of the propagator in grid points.
+    Returns:
+      the groups.
+    Raises:
+      ValueError: unknown size.
+    """
+    if size not in _SIZES:
+        raise ValueError(f"expected a size among {tuple(_SIZES)}, got {size!r}")
+    network, training = _SIZES[size]
+    propagator = {"radius": radius, **network["propagator"]}
+    return {
+        "network": {"propagator": propagator, "unet": dict(network["unet"]), "prediction": "x0"},
+        "physics": {"residual_weight": 0.1, "residual_target": "trajectory", "boundary_weight": 0.1},
+        "training": {"ema_decay": 0.995, "real_fraction": 0.0, "start_noise": 1e-3, **training},
+    }
+
+
+# on a CPU frames as channels allow several times as many steps of the denoiser in the same time
+_FLAT = {"flat_time": True}
+_LAPTOP: dict[str, Any] = {
+    "propagator": {"width": 64, "depth": 2},
+    "unet": {**_FLAT, "channels": 64, "multipliers": (1, 2, 2), "num_blocks": 1, "embedding_size": 64, "heads": 2},
+}
+_SIZES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "smoke": (
+        {
+            "propagator": {"width": 16, "depth": 1},
+            "unet": {**_FLAT, "channels": 8, "multipliers": (1, 2), "num_blocks": 1, "embedding_size": 16, "heads": 0},
+        },
+        {
+            "propagator_stages": ((1, 100, 16, 1e-2),),
+            "observed_stages": ((4, 60, 16, 5e-3),),
+            "spread_stage": (20, 8, 3e-3),
+            "residual_stage": (100, 8, 3e-3),
+            "amplitude_draws": 16,
+        },
+    ),
+    "demo": (
+        _LAPTOP,
+        {
+            "propagator_stages": ((1, 3000, 64, 1e-2), (8, 100, 32, 1e-3)),
+            "observed_stages": ((4, 600, 64, 5e-3),),
+            "spread_stage": (200, 64, 3e-3),
+            "residual_stage": (300, 16, 2e-3),
+            "amplitude_draws": 32,
+        },
+    ),
+    "laptop": (
+        _LAPTOP,
+        {
+            "propagator_stages": ((1, 25000, 64, 1e-2), (8, 400, 32, 1e-3)),
+            "observed_stages": ((4, 3000, 64, 5e-3), (16, 1000, 32, 1e-3)),
+            "spread_stage": (1500, 64, 3e-3),
+            "residual_stage": (2000, 16, 2e-3),
+            "amplitude_draws": 128,
+        },
+    ),
+    "accelerator": (
+        {
+            "propagator": {"width": 128, "depth": 2},
+            "unet": {
+                "channels": 32, "multipliers": (1, 2, 4, 4), "num_blocks": 2, "embedding_size": 128, "heads": 4,
+            },
+        },
+        {
+            "propagator_stages": ((1, 40000, 256, 1e-2), (16, 2000, 128, 1e-3)),
+            "observed_stages": ((4, 5000, 256, 5e-3), (16, 2000, 128, 1e-3)),
+            "spread_stage": (1500, 64, 3e-3),
+            "residual_stage": (20000, 64, 1e-3),
+            "amplitude_draws": 128,
+        },
+    ),
+}  # fmt: skip
+
+
+def baseline_group(size: str) -> dict[str, Any]:
+    """The group `baselines` at one size.
+
+    `stages` are (window, steps, batch, learning rate) as for the conditional mean of `diffusion`, which sees the same
+    observed trajectories. `substeps` are steps of the solver between frames.
+
+    Sizes and stages of `laptop` are the best of eight (Hamiltonian network), thirteen (NeuralODE) and four (FNO) that
+    were tried on the first seed of shallow water in one dimension, with test errors visible.
+
+    Args:
+      size: smoke, demo, laptop or accelerator.
+    Returns:
+      the group.
+    """
+    small = size == "smoke"
+    return {
+        "neural_ode": {"width": 16 if small else 64, "depth": 1, "radius": 2},
+        "hnn": {"width": 16 if small else 32, "depth": 2},
+        "fno": {"modes": 8 if small else 12, "width": 8 if small else 16, "depth": 2},
+        "stages": _NETWORK_STAGES[size],
+        "substeps": 4,
+        "start_noise": 1e-2,
+        "ema_decay": 0.995,
+    }
+
+
+_NETWORK_STAGES: dict[str, dict[str, Any]] = {
+    "smoke": dict.fromkeys(("neural_ode", "hnn", "fno"), ((4, 30, 8, 3e-3),)),
+    "demo": dict.fromkeys(("neural_ode", "hnn", "fno"), ((4, 300, 16, 3e-3),)),
+    "laptop": {
+        "neural_ode": ((4, 4000, 8, 1e-2), (16, 600, 8, 2e-3)),
+        "hnn": ((4, 600, 16, 3e-3), (32, 150, 16, 1e-3)),
+        "fno": ((4, 1500, 16, 1e-2),),
+    },
+    "accelerator": dict.fromkeys(("neural_ode", "hnn", "fno"), ((4, 5000, 64, 3e-3), (16, 5000, 64, 1e-3))),
+}
+
+
+# PIDM's weights beside those of the residual, see `phdme_jax.methods.equations.informed`
+INFORMED: dict[str, Any] = {
+    "num_levels": 100,
+    "num_between": 0,
+    "reuses_noisy_input": False,
+    "inequality_weight": 0.0,
+    "objective_weight": 0.0,
+    "least_log_likelihood": None,
+    "variance": "step",
+    "detached": False,
+}
+MLP: dict[str, Any] = {"name": "mlp", "width": 128, "num_blocks": 2, "embedding_size": 64}
+UNET: dict[str, Any] = {
+    "name": "unet",
+    "channels": 16,
+    "multipliers": (1, 2, 4),
+    "num_blocks": 1,
+    "embedding_size": 64,
+    "heads": 4,
+}
+SMALL_UNET: dict[str, Any] = {**UNET, "channels": 8, "multipliers": (1, 2), "embedding_size": 16, "heads": 0}
+LARGE_UNET: dict[str, Any] = {**UNET, "multipliers": (1, 2, 4, 8), "num_blocks": 2}
+
+
+def equation_stages(steps: int, batch: int, rate: float) -> dict[str, Any]:
+    """Stages (physics, steps, batch, rate) of models of known equations, the same number of steps for every one.
+
+    Physics is a factor of the weights of PIDM, and the steps to the end of a flow with physics, which unrolls four of
+    them in the last quarter.
+
+    Args:
+      steps: of training.
+      batch: examples a step.
+      rate: learning rate.
+    Returns:
+      stages of diffusion models, of those with the residual in their loss, of flows and of flows with physics.
+    """
+    late = int(0.25 * steps)
+    return {
+        "diffusion": ((1, steps, batch, rate),),
+        "informed": ((1.0, steps, batch, rate),),
+        "flow": ((1, steps, batch, rate),),
+        "merged": ((1, steps - late, batch, rate), (4, late, batch, 0.3 * rate)),
+    }
+
+
+def equation_groups() -> dict[str, Any]:
+    """The groups `training` and `sampling` of models of known equations, the same at every size."""
+    return {
+        "training": {"ema_decay": 0.999, "predicts": "x0"},
+        "sampling": {
+            "num_steps": 100,
+            "sampler": "ddpm",
+            "flow_steps": 20,
+            "corrections": (50, 25),
+            "correction_rule": "exact",
+        },
+    }

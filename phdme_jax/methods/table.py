@@ -1,0 +1,52 @@
+"""The table of methods, for systems with an energy and for known equations alike: one line a method."""
+
+from functools import partial
+
+from phdme_jax.methods.base import Method
+from phdme_jax.methods.diffusion import fit_diffusion
+from phdme_jax.methods.energy import gp_rollout, oracle
+from phdme_jax.methods.energy.generator import make_fit
+from phdme_jax.methods.equations.diffusion import fit_informed
+from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
+from phdme_jax.methods.equations.gradient_input import fit_gradient_input
+from phdme_jax.methods.sampling.corrected import fit_corrected
+from phdme_jax.methods.sampling.resolved import fit_resolved
+
+PHDME, PIDM, PBFM = "arXiv 2601.21234", "arXiv 2403.14404", "arXiv 2506.08604"
+PG, COCOGEN = "doi 10.1016/j.jcp.2023.111972", "doi 10.1137/24M1636071"
+ENERGY, EQUATIONS = frozenset({"structure"}), frozenset({"residual"})
+STEP = ENERGY | {"even_times"}  # a learned time step is repeated
+TRUE_ENERGY = STEP | {"true_energy"}
+MAP, RESOLVE = EQUATIONS | {"map"}, EQUATIONS | {"resolve"}
+
+# fmt: off
+_ALL = (
+    # learned energies: name, summary, stream, fit, source, teacher, needs
+    Method("phdme", "posterior rollouts, conditioned on the initial state, weighted physics residual", 4,
+           make_fit(), PHDME, "gp_rollout", STEP),
+    Method("phdme_rollout", "the same around the rollout of the mean energy", 5,
+           make_fit(centre="rollout"), "", "gp_rollout", ENERGY),
+    Method("phdme_oracle", "phdme with the true energy in place of the learned one", 7,
+           oracle.fit, "", None, TRUE_ENERGY, trial=False),
+    Method("diffusion", "denoising of what was observed alone", 0, fit_diffusion),
+    Method("diffusion_augmented", "posterior rollouts, no physics residual", 1,
+           make_fit(physics=False), "", "gp_rollout", STEP),
+    Method("gp_rollout", "the learned energy integrated in time, no diffusion", 3,
+           gp_rollout.fit, "arXiv 2406.11809", None, ENERGY),
+    Method("quadratic_hamiltonian", "the best quadratic energy, integrated", 6,
+           gp_rollout.fit_quadratic, "", None, ENERGY),
+    # known equations
+    Method("pidm_me", "the residual of the denoiser's mean in the loss", 1, fit_informed, PIDM, None, EQUATIONS),
+    Method("pidm_se", "the residual of a sample in the loss", 2,
+           partial(fit_informed, estimation="sample"), PIDM, None, EQUATIONS),
+    Method("pidm_map", "the solution predicted from the other fields, its residual in the loss", 6,
+           partial(fit_informed, hides_solution=True), "", None, MAP),
+    Method("pg_diffusion", "the gradient of the residual told to the network", 3, fit_gradient_input, PG, None, EQUATIONS),
+    Method("cocogen", "diffusion, corrected down the residual while and after sampling", 0,
+           fit_corrected, COCOGEN, "diffusion", EQUATIONS),
+    Method("generate_then_solve", "diffusion, the solution computed anew", 0, fit_resolved, "", "diffusion", RESOLVE),
+    Method("flow_matching", "a velocity along straight lines, without physics", 4, fit_flow_matching, "", None, EQUATIONS),
+    Method("pbfm", "the same, residual at the end, gradients merged", 5, fit_merged, PBFM, None, EQUATIONS),
+)
+# fmt: on
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
