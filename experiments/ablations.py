@@ -18,11 +18,12 @@ from ml_collections import ConfigDict
 from experiments import vibrating_string
 from experiments.data.fields import ALTERNATIVES
 from experiments.study.command import main
-from experiments.study.runner import SeedRun
-from experiments.study.study import Shown, Variant
+from experiments.study.study import Run, Shown, Variant
 from phdme_jax.app.page import Section
 from phdme_jax.app.rows import Measurement, label_of
 from phdme_jax.forecasting.structure_check import check_structure
+from phdme_jax.methods.base import Fitted
+from phdme_jax.methods.energy.gp_rollout import fitted_rollout
 from phdme_jax.methods.energy.posterior import PriorOptions, fit_energy
 from phdme_jax.systems.energy.base import Structure
 
@@ -71,7 +72,7 @@ def make_variants(config: ConfigDict) -> Iterator[Variant]:
                 yield Variant(method, ((key, value),))
 
 
-def structure_rows(run: SeedRun) -> None:
+def structure_rows(run: Run) -> None:
     """What the data say of each structure that is learned with: log evidence that its best alternatives gain."""
     if "gp_rollout" not in run.context.methods:
         return
@@ -80,15 +81,18 @@ def structure_rows(run: SeedRun) -> None:
         changes = (("structure.alternative", name),) if name else ()
         if (label_of("gp_rollout", dict(changes)), run.seed) in present:
             continue
-        learned = SeedRun(run.context, run.case, run.seed, changes)
-        task, options = learned.bench.task, PriorOptions(**learned.bench.options["prior"])
-
-        def objective(structure: Structure) -> float:
-            return float(fit_energy(structure, task.train(), options)[1].objective)
-
-        found = check_structure(task.problem.structure, objective)
+        learned = run.changed(changes)
+        task, refit = learned.bench.task, partial(_refit, learned)
+        found = check_structure(task.problem.structure, learned.fitted("gp_rollout"), refit)
         rows = {f"evidence_gain_{other}": Measurement(gain, "nat") for other, gain in found.gains.items()}
         learned.record("gp_rollout", "train", rows, len(task.train().fields))
+
+
+def _refit(run: Run, structure: Structure) -> Fitted:
+    """The energy learned from the same data with another structure."""
+    task, options = run.bench.task, PriorOptions(**run.bench.options["prior"])
+    basis, posterior, seconds = fit_energy(structure, task.train(), options)
+    return fitted_rollout(structure, basis, posterior, task, options.substeps, seconds)
 
 
 def section(shown: Shown) -> Sequence[Section]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.equations import about_equations, equation_bench, equations_of
+from experiments.data.equations import about_equations, check_equations, equation_bench, equations_of
 from experiments.evaluation import equations as scores
 from experiments.report import equations as report
 from experiments.study.command import main
@@ -113,6 +113,7 @@ STUDY = Study(
     metrics=("residual_mae", "angle_divergence", "nfe"),
     baseline="diffusion",
     about=about_equations,
+    check=check_equations,
     extras=(scores.reference_rows, reference_angles),
 )
 

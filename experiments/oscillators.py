@@ -21,7 +21,6 @@ from phdme_jax.app.drawing import Curve, Labels
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.app.rows import Measurement
 from phdme_jax.files import InputError
-from phdme_jax.methods.table import METHODS
 from phdme_jax.systems.energy.base import System
 
 
@@ -83,11 +82,11 @@ def forecast_scores(answer: Answer) -> dict[str, Measurement]:
 
 
 def found_masses(run: SeedRun) -> None:
-    """The ratio of two masses, for every method with masses."""
-    masses = run.bench.world.masses
+    """The ratio of two masses, for every method that learns with the structure and so finds the dampings in it."""
+    masses, dampings = run.bench.world.masses, run.bench.task.problem.structure.parameters
     if len(masses) > 1:
         for name in run.learned:
-            if "structure" in METHODS[name].needs:
+            if set(dampings) <= set(run.fitted(name).found):
                 run.record(name, "train", {"mass_ratio": Measurement(masses[1] / masses[0])}, 1)
 
 

@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import experiments
+from experiments.report.catalogue import fill_catalogue
 from phdme_jax.app.rows import ResultRow, aggregate, read_rows
 from phdme_jax.app.tables import MISSING, format_value
 from phdme_jax.files import InputError
@@ -215,7 +216,7 @@ def remake(page: Path, rows_of: RowsOf) -> str:
     """A page as its rows make it; an InputError begins with the name of the page."""
     study = page.parent.name if (page.parent / "results.jsonl").exists() else None
     try:
-        return fill(page.read_text(encoding="utf-8"), rows_of, study)
+        return fill(fill_catalogue(page.read_text(encoding="utf-8")), rows_of, study)
     except InputError as error:
         raise InputError(f"{page}: {error}") from None
 

@@ -1,10 +1,10 @@
 """Learn the energy of a physical system from a few observed trajectories and generate its futures, calibrated.
 
-    forecaster = fit("trajectories.npz", "vibrating_string", options="laptop")
-    forecaster = conformalize(forecaster, "calibration.npz", level=0.9)
-    futures = forecast(forecaster, state, num_samples=100)
-    save(forecaster, "my_string")
-    forecaster = load("my_string")
+forecaster = fit("trajectories.npz", "vibrating_string", options="laptop")
+forecaster = conformalize(forecaster, "calibration.npz", level=0.9)
+futures = forecast(forecaster, state, num_samples=100)
+save(forecaster, "my_string")
+forecaster = load("my_string")
 """
 
 import importlib

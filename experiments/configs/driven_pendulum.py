@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from phdme_jax.methods.generator_presets import generator_groups
+from phdme_jax.methods.presets import generator_groups
 
 
 def get_config(size: str) -> ConfigDict:

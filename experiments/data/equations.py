@@ -12,6 +12,8 @@ from ml_collections import ConfigDict
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.files import RunFailed, load_arrays, save_arrays
 from phdme_jax.methods.base import Examples, Method, Task, stage_key
+from phdme_jax.methods.equations.check import check
+from phdme_jax.methods.table import METHODS
 from phdme_jax.numerics.batching import chunk_size, for_many, in_chunks, num_workers
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Equations
@@ -92,6 +94,20 @@ def load_or_make(
 def equations_of(config: ConfigDict, case: str) -> Equations:
     """The equations of a study."""
     return make_equations(case, **config.equations)
+
+
+def check_equations(context: Context) -> None:
+    """Traces an example, a training step and a sample of each method: what does not fit is told, nothing computed.
+
+    Raises:
+      ValueError: what a part of them does not know.
+    """
+    options = context.config.to_dict()
+    for case in context.study.systems:
+        for name in context.methods:
+            method = METHODS[name]
+            teacher = METHODS[method.teacher].fit if method.teacher else None
+            check(equations_of(context.config, case), options, method.fit, teacher)
 
 
 def about_equations(config: ConfigDict) -> str:

@@ -16,6 +16,7 @@ from phdme_jax.calibration import minimum_calibration_size
 from phdme_jax.files import RunFailed, load_arrays, save_arrays
 from phdme_jax.methods.base import Examples, Method, Start, Task, Times, fit_normaliser, stage_key
 from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states
+from phdme_jax.methods.energy.options import read_options
 from phdme_jax.numerics import solve_reference
 from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.numerics.parity import Parity
@@ -176,6 +177,7 @@ def check_fields(context: Context) -> None:
       ValueError: what is wrong.
     """
     config = context.config
+    read_options(config.to_dict())
     for case in context.study.systems:
         for changes in ({}, {"order": 4}):
             system = learner_system(config, case, **changes)

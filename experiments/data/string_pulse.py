@@ -130,7 +130,7 @@ def pulse_bench(context: Context, config: ConfigDict, case: str, seed: int) -> B
         del key, quadratic
         return fit_to_rates(config, world, task, PriorOptions(**options["prior"]))
 
-    train = Examples(world.pulse[None], starts_at(world.pulse[None, 0], len(times)), times)
+    train = Examples(jnp.asarray(world.pulse)[None], starts_at(world.pulse[None, 0], len(times)), times)
     task = Task(world.system, lambda: train, starts, key, times, energy=None if of_states else energy)
     asked = starts_at(world.sine[None, 0], len(times))
     return Bench(
@@ -176,7 +176,10 @@ def chosen_sites(
     frames, points = np.arange(0, states.shape[0], 4), np.arange(1, states.shape[1] - 1)
     candidates = np.stack(np.meshgrid(frames, points, indexing="ij"), axis=-1).reshape(-1, 2)
     still = zero_parameters(structure, states.dtype)
-    flow = lambda efforts: structure.flow(efforts, still)  # noqa: E731
+
+    def flow(efforts: Array, *_: Any) -> Array:
+        return structure.flow(efforts, still)
+
     return select_sites(basis, box, flow, prior_deviations(basis, box, kernel), states, jnp.asarray(candidates), count)
 
 

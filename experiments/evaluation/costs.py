@@ -7,7 +7,7 @@ energy distance between the samples of both.
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.evaluation.forecasts import accuracy
-from experiments.study.runner import SeedRun
+from experiments.study.study import Run
 from phdme_jax.app.rows import Measurement
 from phdme_jax.forecasting.bands import Forecasts, all_finite
 from phdme_jax.methods.base import stage_key
@@ -23,10 +23,11 @@ from phdme_jax.methods.draws import Draws, draw_forecasts, means, prepare, sampl
 from phdme_jax.training import metrics
 
 COSTED = ("phdme", "phdme_rollout")
+Settings = tuple[tuple[str, Any], ...]
 SCORES = ("nmse", "crps", "energy_score", "spread_skill")
 
 
-def cost_rows(run: SeedRun) -> None:
+def cost_rows(run: Run) -> None:
     """Write the rows of one seed: `gp_rollout` forecasting by its mean or by samples, generators by their calls.
 
     Seconds are those of one forecast of one initial state, compilation apart: a mean rollout, or as many samples as
@@ -40,32 +41,34 @@ def cost_rows(run: SeedRun) -> None:
     condition = jax.tree.map(lambda leaf: leaf[: costs.num_test], split.condition)
     count, key = bench.num_samples, stage_key(bench.key, "costs")
 
-    def record(method: str, settings: Mapping[str, Any], drawn: Draws, seconds: float, calls: int, others: Any) -> None:
-        scores = accuracy(truth, Forecasts(*drawn), ())
+    def record(method: str, settings: Settings, drawn: Draws, seconds: float, calls: int, others: Any) -> None:
+        assert drawn.mean is not None
+        scores = accuracy(truth, Forecasts(drawn.mean, drawn.samples, drawn.ok, drawn.seconds), ())
         rows = {name: scores[name] for name in SCORES if name in scores}
         rows |= {"seconds_per_forecast": Measurement(seconds, "s"), "nfe": Measurement(float(calls))}
         if others is not None:
             rows["energy_distance"] = predictive_distance(drawn.samples, others, truth)
-        run.context.results.record(run.case, method, run.seed, "test", rows, len(truth), settings)
+        run.changed(settings).record(method, "test", rows, len(truth))
 
     rollout = run.fitted("gp_rollout")
     rolled = draw_forecasts(rollout, condition, count, key)
-    mean, seconds = _timed(lambda: means(rollout, prepare(rollout, condition)))
+    mean, seconds = with_seconds(lambda: means(rollout, prepare(rollout, condition)))
     alone = Draws(np.nan_to_num(mean), None, all_finite(mean), 0.0)
-    record("gp_rollout", {"forecast": "mean"}, alone, seconds / len(truth), rollout.model.num_calls, None)
+    record("gp_rollout", (("forecast", "mean"),), alone, seconds / len(truth), rollout.model.num_calls, None)
     others_key = jax.random.fold_in(key, 1)
-    others, seconds = _timed(lambda: samples(rollout, prepare(rollout, condition), count, others_key))
-    record("gp_rollout", {"forecast": "samples"}, rolled, seconds / len(truth), rollout.model.num_calls, others)
+    others, seconds = with_seconds(lambda: samples(rollout, prepare(rollout, condition), count, others_key))
+    record("gp_rollout", (("forecast", "samples"),), rolled, seconds / len(truth), rollout.model.num_calls, others)
     for name in methods:
         for steps in costs.num_steps:
             sampling = {**bench.options["sampling"], "num_steps": steps}
             fitted = run.fit(name, {**bench.options, "sampling": sampling})
             draw_forecasts(fitted, first, count, key)  # compiles: slices are padded to one shape
             drawn = draw_forecasts(fitted, condition, count, key)
-            record(name, {"sampling.num_steps": steps}, drawn, count * drawn.seconds, steps, rolled.samples)
+            record(name, (("sampling.num_steps", steps),), drawn, count * drawn.seconds, steps, rolled.samples)
 
 
-def _timed(compute: Callable[[], Any]) -> tuple[Any, float]:
+def with_seconds(compute: Callable[[], Any]) -> tuple[Any, float]:
+    """What is computed, and the seconds that it took."""
     began = time.perf_counter()
     return compute(), time.perf_counter() - began
 

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -90,22 +91,21 @@ def energy_section(labels: FieldLabels, shown: Shown) -> Sequence[Section]:
     return [Section("The learned energy", "", (law,), ("parameter_error", "rejection_rate", "fit_seconds"))]
 
 
-def calibration_section(shown: Shown) -> Sequence[Section]:
-    """Empirical against nominal coverage."""
-    empirical = {}
+def coverage_picture(shown: Shown, labels: Labels) -> Path:
+    """Empirical against nominal coverage of every method, calibrated anew at each level; "coverage" in the run."""
+    splits, empirical = shown.run.bench.splits, {}
     for name, answers in shown.answers.items():
         scores, unseen = (jnp.asarray(answers[split].band_scores) for split in ("calibration", "test"))
         curve = coverage_curve(scores, unseen, tuple(LEVELS.tolist()))
         nominal, empirical[name] = np.asarray(curve.level), np.asarray(curve.coverage)
-    splits = shown.run.bench.splits
-    covered = figures.coverage_curve(
-        shown.context.figure_path("coverage"),
-        nominal,
-        empirical,
-        len(splits["test"].truth),
-        len(splits["calibration"].truth),
-        Labels(x="nominal coverage", y="empirical coverage"),
-    )
+    num_test, num_calibration = (len(splits[name].truth) for name in ("test", "calibration"))
+    path = shown.context.figure_path("coverage")
+    return figures.coverage_curve(path, nominal, empirical, num_test, num_calibration, labels)
+
+
+def calibration_section(shown: Shown) -> Sequence[Section]:
+    """Empirical against nominal coverage."""
+    covered, splits = coverage_picture(shown, Labels()), shown.run.bench.splits
     text = (
         f"Split conformal calibration on {len(splits['calibration'].truth)} trajectories of the simulator; the "
         "guarantee is marginal over calibration and test trajectories and assumes that they are exchangeable. It does "

@@ -107,10 +107,8 @@ def check_spring(context: Context) -> None:
             f"expected forecast.start_frame among the starts {first} to {last} by {step}, got "
             f"{config.forecast.start_frame}; change --config.starts"
         )
-    count, least = (
-        load_world(context, config).windows["calibration"].starts.size,
-        minimum_calibration_size(config.level),
-    )
+    count = load_world(context, config).windows["calibration"].starts.size
+    least = minimum_calibration_size(config.level)
     if count < least:
         raise ValueError(f"expected {least} calibration windows for level {config.level}, got {count}; add starts")
 
@@ -194,13 +192,13 @@ def spring_bench(context: Context, config: ConfigDict, case: str, seed: int) -> 
     # as the frames of a generator are counted, so that both are the same ones
     times = tuple(duration / (generator.num_frames - 1) * index for index in range(generator.num_frames))
 
-    def keyed(stage: str, split: str) -> Key[Array, ""]:
-        return jax.random.fold_in(stage_key(key, stage), SPLITS.index(split))
+    def keyed(split: str, first: int) -> Key[Array, ""]:
+        return jax.random.fold_in(stage_key(key, "samples"), first + SPLITS.index(split))
 
     def split(name: str) -> Split:
         recording, windows = world.recording(name), world.windows[name]
         shape = (forecast.draws, *recording.amplitude.shape)
-        noise = np.asarray(jax.random.normal(keyed("starts", name), shape, jnp.float64)) * train.amplitude_noise
+        noise = np.asarray(jax.random.normal(keyed(name, len(SPLITS)), shape, jnp.float64)) * train.amplitude_noise
         start = window_starts(recording, windows, noise, len(times))
         return Split(windows.truth, start, partial(observe_displacement, recording, windows.since))
 
@@ -227,7 +225,7 @@ def spring_bench(context: Context, config: ConfigDict, case: str, seed: int) -> 
         options=options,
         splits=splits,
         key=key,
-        sample_key=lambda split, method: keyed("samples", split),
+        sample_key=lambda split, method: keyed(split, 0),
         num_samples=forecast.draws,
         scale=train.displacement.std(keepdims=True)[0],
         level=config.level,

@@ -6,14 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.report.fields import coverage_picture
 from experiments.spring.prior import stress
 from experiments.spring.scores import LEARNED, forecast_energies, measured_energy, window_errors
 from experiments.study.study import Shown
 from phdme_jax.app import figures
 from phdme_jax.app.drawing import Curve, EffortSlice, Labels
-from phdme_jax.app.efforts import LEVELS
 from phdme_jax.app.page import Picture, Section
-from phdme_jax.calibration import coverage_curve
 from phdme_jax.forecasting.bands import forecast_band, spread
 from phdme_jax.gp.sampling import sample_energy
 from phdme_jax.systems.energy.vibrating_string import KELVIN_VOIGT, VISCOUS
@@ -70,13 +69,13 @@ def forecast_section(shown: Shown) -> Sequence[Section]:
     )
     assert answer.calibration is not None and answer.forecasts.samples is not None
     sites = [int(np.argmin(np.abs(grid - site))) for site in SITES]
-    edges = (edge[world.stated][:, sites, 0] for edge in forecast_band(answer.forecasts, answer.calibration))
+    lower, upper = (edge[world.stated][:, sites, 0] for edge in forecast_band(answer.forecasts, answer.calibration))
     samples = answer.forecasts.samples[world.stated][:8, :, sites, 0]
     lines = figures.forecast_lines(
         shown.context.figure_path("forecast_lines"),
         since,
         truth[:, sites, 0],
-        Curve(method, mean[:, sites, 0], *edges, samples),
+        Curve(method, mean[:, sites, 0], lower, upper, samples),
         Labels(x=TIME, y="displacement [length]", panels=tuple(f"position {grid[site]:.2f}" for site in sites)),
     )
     text = (
@@ -104,7 +103,8 @@ def energy_section(shown: Shown) -> Sequence[Section]:
     since = world.windows["test"].times[world.stated] - world.windows["test"].times[world.stated, 0]
     for method, answers in shown.answers.items():
         at_images = forecast_energies(answers["test"]).at(since)
-        curves.append(Curve(method, at_images.mean, *np.quantile(at_images.samples, [0.05, 0.95], axis=0)))
+        lower, upper = np.quantile(at_images.samples, [0.05, 0.95], axis=0)
+        curves.append(Curve(method, at_images.mean, lower, upper))
     picture = figures.energy_over_time(
         shown.context.figure_path("energy"),
         since,
@@ -132,7 +132,9 @@ def stress_section(shown: Shown) -> Sequence[Section]:
     reach = float(np.abs(train.states[used, :, 1:].sum(-1)).max())
     q = np.linspace(0.02, 1.2 * reach, 80)
     keys = jax.random.split(shown.run.bench.key, prior.draws.objective.shape[0])
-    draws = np.asarray(jax.vmap(lambda posterior, key: stress(sample_energy(posterior, key), q))(prior.draws, keys))
+    draws = np.asarray(
+        jax.vmap(lambda posterior, key: stress(sample_energy(posterior, key), jnp.asarray(q)))(prior.draws, keys)
+    )
     mean = np.asarray(stress(prior.best.mean, jnp.asarray(q)))
     inside, label = (0.02, reach), "strain q, rest strain included [1]"
     slices = (
@@ -159,20 +161,9 @@ def calibration_section(shown: Shown) -> Sequence[Section]:
     """Empirical against nominal coverage, and why it is no guarantee."""
     config, windows = shown.context.config, shown.run.bench.world.windows
     count, tests = windows["calibration"].starts.size, windows["test"].starts.size
-    empirical, factors = {}, []
-    for method, answers in shown.answers.items():
-        calibration, test = (jnp.asarray(answers[split].band_scores) for split in ("calibration", "test"))
-        curve = coverage_curve(calibration, test, tuple(LEVELS.tolist()))
-        levels, empirical[method] = np.asarray(curve.level), np.asarray(curve.coverage)
-        factors.append(f"{method} {answers['test'].calibration.quantile:.1f}")
-    picture = figures.coverage_curve(
-        shown.context.figure_path("coverage"),
-        levels,
-        empirical,
-        tests,
-        count,
-        Labels(x="nominal coverage", y="share of windows inside"),
-    )
+    picture = coverage_picture(shown, Labels(y="share of windows inside"))
+    calibrations = {method: answers["test"].calibration for method, answers in shown.answers.items()}
+    factors = [f"{method} {found.quantile:.1f}" for method, found in calibrations.items() if found is not None]
     first, last, step = config.calibration
     text = (
         f"Split conformal calibration of the band around the whole forecast, on {count} windows of "

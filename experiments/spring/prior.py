@@ -35,7 +35,7 @@ from phdme_jax.gp.observations import Observations, TimeTests, displacement_rows
 from phdme_jax.gp.sampling import Rollout
 from phdme_jax.methods.base import Dynamics, Fitted, Options, Start, Times
 from phdme_jax.methods.energy.dynamics import learned_dynamics, rollout_model
-from phdme_jax.systems.energy.base import Structure, System
+from phdme_jax.systems.energy.base import Parameters, Structure, System
 from phdme_jax.systems.energy.vibrating_string import KELVIN_VOIGT, VISCOUS, string_structure
 
 SAMPLING_RATE = 960.0
@@ -95,7 +95,7 @@ def spring_problem(num_points: int) -> System:
     """The spring with the rest strain as a third field of rate zero; nobody knows its energy."""
     spring = spring_structure(num_points)
 
-    def flow(efforts: Array, parameters: dict[str, Array]) -> Array:
+    def flow(efforts: Array, parameters: Parameters) -> Array:
         rate = spring.flow(efforts[..., :REST], parameters)
         return jnp.concatenate([rate, jnp.zeros_like(rate[..., :1])], axis=-1)
 

@@ -11,13 +11,13 @@ from scipy.interpolate import CubicSpline
 
 from experiments.spring.prior import REST, SpringPrior, total_energy
 from experiments.spring.recording import with_rest
-from experiments.study.runner import SeedRun
-from experiments.study.study import Answer
+from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
 from phdme_jax.calibration import is_covered
 from phdme_jax.forecasting.bands import forecast_band
 from phdme_jax.gp.sampling import Rollout
 from phdme_jax.methods.base import Dynamics, Start, Times
+from phdme_jax.methods.table import METHODS
 from phdme_jax.training import metrics
 
 LEARNED = "gp_rollout"  # the method whose mean energy measures that of observed motions
@@ -45,13 +45,13 @@ class Energies(NamedTuple):
         return Energies(times, mean, samples, self.rejected)
 
 
-def measured_energy(run: SeedRun, split: str) -> Float[np.ndarray, " image"]:
+def measured_energy(run: Run, split: str) -> Float[np.ndarray, " image"]:
     """Energy of the measured motion at the images of the stated window, under the mean learned energy."""
     return total_energy(run.fitted(LEARNED).params.best, run.bench.world.measured_states(split))
 
 
 def forecast_energies(answer: Answer) -> Energies:
-    """Energies of a forecast of the stated window.
+    """Energies of a forecast of the stated window, its samples those of the forecast.
 
     A rollout's is that of the energy which it follows, a sample's that of its own draw; states that a network generates
     are measured by the mean learned energy.
@@ -60,10 +60,13 @@ def forecast_energies(answer: Answer) -> Energies:
     stated, times = bench.world.stated, np.asarray(model.times)
     start = jax.tree.map(lambda leaf: jnp.asarray(leaf[stated]), bench.splits[answer.split].condition)
     if isinstance(fitted.params, SpringPrior):
-        keys = jax.random.split(bench.key, bench.num_samples)
+        assert model.dynamics is not None
+        key = bench.sample_key(answer.split, METHODS[answer.method])
+        keys = jax.random.split(key, (len(answer.truth), bench.num_samples))[stated]
         mean, samples = _roll(model.dynamics, model.times, fitted.params, start, keys)
         return Energies(times, np.asarray(mean.energy), np.asarray(samples.energy), float(1 - np.mean(samples.ok)))
     drawn = answer.run.drawn(answer.method, answer.split)
+    assert drawn.mean is not None and drawn.samples is not None
     learned, rest = answer.run.fitted(LEARNED).params.best, np.asarray(start.state[:, REST])
     mean, samples = (total_energy(learned, with_rest(fields[stated], rest)) for fields in (drawn.mean, drawn.samples))
     return Energies(times, mean, samples, fitted.found["rejection_rate"])
@@ -126,7 +129,7 @@ def start_scores(answer: Answer) -> dict[str, Measurement]:
     }
 
 
-def reference_rows(run: SeedRun) -> None:
+def reference_rows(run: Run) -> None:
     """What the measured motion itself shows: how much its learned energy rises, and the zero forecast's error."""
     stated = run.bench.world.stated
     for split in ("train", "test"):

@@ -5,17 +5,16 @@ A mistake of the user is one sentence on standard error and exit code 2, before 
 
 import argparse
 import os
-import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from experiments.study.headline import headline
+from experiments.study.headline import headline, main_rows
 from experiments.study.runner import run_study
 from experiments.study.study import ONE_SEED, Context, Study
-from phdme_jax.app.command import CommandParser, run_main, split_overrides, user_input
-from phdme_jax.app.folder import command_line, prepare_run_folder
+from phdme_jax.app.command import CommandParser, command_line, run_main, split_overrides, user_input
+from phdme_jax.app.folder import prepare_run_folder
 from phdme_jax.app.headline import print_headline
 from phdme_jax.app.overrides import apply_overrides
 from phdme_jax.app.page import Section, build_report
@@ -42,12 +41,12 @@ def main(study: Study, arguments: Sequence[str] | None = None, run: Run = run_st
       Exit code, see `run_main`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command = command_line() if arguments is None else shlex.join(["python", "-m", f"experiments.{study.name}", *given])
+    command = command_line(f"python -m experiments.{study.name}", given)
     return run_main(lambda: _run_study(study, given, command, run), command)
 
 
 def _run_study(study: Study, arguments: Sequence[str], command: str, run: Run) -> None:
-    context = _parse(study, arguments)
+    context = parse(study, arguments)
     prepare_process()
     with user_input():
         _check(context)
@@ -55,8 +54,7 @@ def _run_study(study: Study, arguments: Sequence[str], command: str, run: Run) -
     prepare_run_folder(context.workdir, record, command)
     sections = run(study, context)
     path = build_report(context.workdir, study.title, sections)
-    rows = [row for row in context.results.rows() if row.split != "train" and not row.settings]
-    print_headline([*headline(context), f"Everything else: {path}"], rows, study.metrics)
+    print_headline([*headline(context), f"Everything else: {path}"], main_rows(context), study.metrics)
 
 
 def _check(context: Context) -> None:
@@ -77,10 +75,12 @@ def offered_methods(study: Study, size: str) -> tuple[str, ...]:
         variants = () if study.variants is None else study.variants(config)
         return study.methods or tuple(dict.fromkeys(variant.method for variant in variants))
     problems = [study.problem(config, case) for case in study.systems]
-    return tuple(name for name, method in METHODS.items() if not any(method.refusal(one) for one in problems))
+    names = (name for name, method in METHODS.items() if not any(method.refusal(problem) for problem in problems))
+    return tuple(name for name in names if METHODS[name].scope != "named")
 
 
-def _parse(study: Study, arguments: Sequence[str]) -> Context:
+def parse(study: Study, arguments: Sequence[str]) -> Context:
+    """The run that the arguments ask for; raises InputError for what a study does not know."""
     parser = _make_parser(study)
     options, rest = parser.parse_known_args(list(arguments))
     overrides = split_overrides(rest)
@@ -144,7 +144,7 @@ def _seed_count(text: str) -> int:
 
 def _trial_methods(study: Study, names: tuple[str, ...]) -> tuple[str, ...]:
     """Those of a bare command at the sizes that only try a study: a trial leaves out what only a comparison needs."""
-    return study.trial_methods or tuple(name for name in names if METHODS[name].trial)
+    return study.trial_methods or tuple(name for name in names if METHODS[name].scope == "always")
 
 
 def _methods(study: Study, text: str, size: str) -> tuple[str, ...]:

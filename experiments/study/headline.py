@@ -10,6 +10,14 @@ from phdme_jax.app.tables import format_value
 Values = Mapping[str, float]  # method -> mean over seeds
 
 
+def main_rows(context: Context) -> list[ResultRow]:
+    """Rows but those of training: of methods as they are, or with their settings where a study has no others."""
+    study, rows = context.study, [row for row in context.results.rows() if row.split != "train"]
+    if study.variants is not None and all(variant.changes for variant in study.variants(context.config)):
+        return rows
+    return [row for row in rows if not row.settings]
+
+
 def headline(context: Context) -> list[str]:
     """What was learned from what, the best method and by how much, coverage against nominal.
 
@@ -18,7 +26,7 @@ def headline(context: Context) -> list[str]:
     Returns:
       three to five sentences.
     """
-    study, rows = context.study, [row for row in context.results.rows() if row.split == "test" and not row.settings]
+    study, rows = context.study, [row for row in main_rows(context) if row.split == "test"]
     seeds = len({row.seed for row in rows})
     lines = [f"{study.about(context.config)} {seeds} seed{'s' if seeds > 1 else ''}."] if study.about else []
     metric = study.metrics[0]
@@ -35,7 +43,7 @@ def _means(rows: Iterable[ResultRow], case: str, metric: str) -> dict[str, float
     found: dict[str, list[float | None]] = {}
     for row in rows:
         if row.system == case and row.metric == metric and row.method != "reference":
-            found.setdefault(row.method, []).append(row.value)
+            found.setdefault(row.label, []).append(row.value)
     return {name: statistics.fmean(values) for name, values in found.items() if None not in values}  # type: ignore[arg-type]
 
 

@@ -19,6 +19,7 @@ from phdme_jax.app.page import Section
 from phdme_jax.app.rows import Measurement, ResultsWriter
 from phdme_jax.forecasting.bands import Calibration, Forecasts
 from phdme_jax.methods.base import Fitted, Method, Options, Problem, Task, Times
+from phdme_jax.methods.draws import Draws
 
 SIZES = ("smoke", "demo", "laptop", "accelerator")
 ONE_SEED = ("smoke", "demo")  # sizes to try a study with, where no spread is asked for
@@ -92,6 +93,12 @@ class Run(Protocol):
 
     def fitted(self, name: str) -> Fitted:
         """A method, fitted once after its teacher."""
+
+    def fit(self, name: str, options: Options) -> Fitted:
+        """A method with options that differ from the bench's in groups that no training reads."""
+
+    def drawn(self, name: str, split: str) -> Draws:
+        """What a method drew for a split, before it is observed."""
 
     def ask(self, name: str, condition: PyTree, split: str, key: Any = None) -> Forecasts:
         """A method's forecasts for some conditions, observed as a split is."""
@@ -202,8 +209,8 @@ class Study:
       baseline: method that the best one is compared with in the headline; empty for the next best.
       cases: names of the systems in results; the study's own where empty.
       methods: the methods it compares; all that fit the problem where empty.
-      trial_methods: those of a bare command at the sizes that only try the study; where empty, those whose `trial` is
-        true.
+      trial_methods: those of a bare command at the sizes that only try the study; where empty, those whose scope
+        is "always".
       variants: configuration -> methods with changes of it, in place of the plain methods.
       extras: rows beyond those of the methods, written once a seed after them.
       about: configuration -> what is learned from what, the first sentence of the headline.

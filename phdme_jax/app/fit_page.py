@@ -49,9 +49,7 @@ class Evaluation:
     scores: np.ndarray | None = None
 
 
-def evaluate(
-    forecaster: Forecaster, inputs: FitInputs, calibration: Trajectories | None, watch: Watch
-) -> Evaluation:
+def evaluate(forecaster: Forecaster, inputs: FitInputs, calibration: Trajectories | None, watch: Watch) -> Evaluation:
     """Forecasts of what was seen and of what trained nothing, on which the forecaster is calibrated if it can be.
 
     Args:
@@ -102,7 +100,7 @@ def record_rows(results: ResultsWriter, evaluation: Evaluation) -> None:
 
 
 def _band_rows(evaluation: Evaluation, truth: np.ndarray, forecasts: Forecasts) -> dict[str, Measurement]:
-    """Width of the calibrated band, and coverage on every other calibration trajectory of one calibrated on the rest."""
+    """Width of the calibrated band; coverage on every other calibration trajectory of one calibrated on the rest."""
     forecaster, scores, rows = evaluation.forecaster, evaluation.scores, {}
     if forecaster.is_calibrated:
         width = 2 * half_width(forecaster, forecasts) / np.sqrt(np.var(truth, axis=(0, 1, 2)))
@@ -120,10 +118,10 @@ def headline(forecaster: Forecaster, rows: Sequence[ResultRow], num_calibration:
     split = "calibration" if num_calibration else "train"
     own, energy = found[setup.method, split, "nmse"], found[TEACHER, split, "nmse"]
     which = "calibration trajectories, which trained nothing" if num_calibration else "trajectories it has seen"
-    count, frames, points = len(forecaster.observed.digests), forecaster.observed.time.size, forecaster.observed.grid.size
+    observed, count = forecaster.observed, len(forecaster.observed.digests)
     return [
-        f"Learned the energy of {setup.structure} from {count} {_plural('trajectory', count)} ({frames} frames at "
-        f"{points} points), and {setup.method} from rollouts of it.",
+        f"Learned the energy of {setup.structure} from {count} trajector{'y' if count == 1 else 'ies'} "
+        f"({observed.time.size} frames at {observed.grid.size} points), and {setup.method} from rollouts of it.",
         f"Mean squared error over variance on {own.n} {which}: {_number(own.value)}; the learned energy alone, "
         f"integrated in time: {_number(energy.value)}.",
         _calibration_sentence(forecaster, num_calibration, found.get((setup.method, split, "coverage_half_split"))),
@@ -134,25 +132,19 @@ def _number(value: float | None) -> str:
     return "not finite" if value is None else f"{value:.3g}"
 
 
-def _plural(noun: str, count: int) -> str:
-    return noun if count == 1 else f"{noun[:-1]}ies"
-
-
 def _calibration_sentence(forecaster: Forecaster, num_calibration: int, coverage: ResultRow | None) -> str:
     share = f"{100 * forecaster.level:g} %"
     if not num_calibration:
         return f"Not calibrated: no calibration trajectories were given, so bands of {share} promise no coverage."
     if forecaster.calibration is None:
-        least = minimum_calibration_size(forecaster.level)
-        return (
-            f"Not calibrated: {num_calibration} calibration {_plural('trajectory', num_calibration)} are too few for "
-            f"{share}, which takes at least {least}."
-        )
+        least, given = minimum_calibration_size(forecaster.level), f"{num_calibration} were given"
+        return f"Not calibrated: bands of {share} take at least {least} calibration trajectories, and {given}."
     if not forecaster.is_calibrated:
         return f"Not calibrated: too many forecasts of the {num_calibration} calibration trajectories diverged."
     text = f"Calibrated: bands of {share} on {num_calibration} trajectories, whole trajectories at a time"
     if coverage is None or coverage.value is None:
-        return f"{text}."
+        enough = 2 * minimum_calibration_size(forecaster.level) - 1
+        return f"{text}; with {enough} or more the coverage would be checked, half against half."
     return f"{text}; calibrated on one half, they held {100 * coverage.value:.0f} % of the other."
 
 

@@ -5,9 +5,7 @@ import importlib.metadata
 import json
 import os
 import platform
-import shlex
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -38,11 +36,6 @@ def prepare_run_folder(workdir: Path | str, config: Any, command: str) -> Path:
     claim_folder(folder, config, "config.json")
     _write_environment(folder / "environment.json", describe_environment(command))
     return folder
-
-
-def command_line() -> str:
-    """The command of this process as it can be typed again."""
-    return shlex.join(["python", *sys.orig_argv[1:]])
 
 
 def describe_environment(command: str) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """Forecasts from an initial state.
 
-    phdme forecast --run DIR --initial state.npz --samples 100 --out forecast.npz [--seed 0]
+phdme forecast --run DIR --initial state.npz --samples 100 --out forecast.npz [--seed 0]
 """
 
 import argparse

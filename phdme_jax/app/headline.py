@@ -1,6 +1,5 @@
 """How a run ends: what came out in words, then one compact table."""
 
-import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
@@ -19,6 +18,5 @@ def print_headline(
       metrics: columns of the table, in order.
       file: where to; standard output where None.
     """
-    stream = sys.stdout if file is None else file
-    print("", *lines, "", sep="\n", file=stream)
-    print_table(rows, metrics, stream)
+    print("", *lines, "", sep="\n", file=file)
+    print_table(rows, metrics, file)

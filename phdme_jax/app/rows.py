@@ -12,24 +12,14 @@ import numbers
 import os
 import re
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 from phdme_jax.files import InputError
 
-# The vocabulary. A new name is one word in one of these tuples; `name_qualifier` of a listed name needs no entry.
-SYSTEM_NAMES = (
-    "vibrating_string", "spring", "shallow_water_1d", "shallow_water_2d", "mass_spring", "driven_pendulum",
-    "oscillator", "double_oscillator", "circle", "poisson_1d", "darcy_kle", "darcy_nodal", "topology",
-)  # fmt: skip
-METHOD_NAMES = (
-    "reference", "phdme", "phdme_rollout", "phdme_oracle", "diffusion", "diffusion_augmented",
-    "diffusion_physics", "gp_rollout",
-    "gp_dphs_independent", "quadratic_hamiltonian", "neural_ode", "hnn", "fno", "phlearn", "pidm_me", "pidm_se",
-    "pidm_map", "piddm", "pg_diffusion", "cocogen", "flow_matching", "pbfm", "eci", "guidance", "projection",
-    "generate_then_solve", "teacher", "student",
-)  # fmt: skip
+# A new metric is one word here; `name_qualifier` of a listed name needs no entry.
 METRIC_NAMES = (
     "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
     "energy_error", "mass_drift", "residual_mae", "residual_rms", "relative_residual", "resolve_error",
@@ -48,8 +38,6 @@ UNRANKED_METRICS = (
     "rejection_rate",
 )  # fmt: skip
 HIGHER_IS_BETTER = ("samples_per_second",)
-
-_VOCABULARY = {"system": SYSTEM_NAMES, "method": METHOD_NAMES, "metric": METRIC_NAMES, "split": SPLIT_NAMES}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -166,10 +154,19 @@ def finite_or_none(value: object) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
+@lru_cache
+def vocabulary(kind: str) -> tuple[str, ...]:
+    """Names of a kind in the order of tables: methods of the registry, metrics and usual splits; none for systems."""
+    from phdme_jax.methods.table import METHODS
+
+    return {"method": ("reference", *METHODS), "metric": METRIC_NAMES, "split": SPLIT_NAMES}.get(kind, ())
+
+
 def check_name(kind: str, name: str) -> None:
     """Checks a name of a row against the vocabulary.
 
-    A name is known if it is listed or extends a listed one by `_qualifier`, unless it looks like a slip of another.
+    Methods are those of the registry. A metric is known if it is listed or extends a listed one by `_qualifier`, unless
+    it looks like a slip of another. Systems and splits are what a study declares.
 
     Args:
       kind: `system`, `method`, `metric` or `split`.
@@ -178,18 +175,15 @@ def check_name(kind: str, name: str) -> None:
     Raises:
       InputError: the name is unknown; the message names the nearest ones.
     """
-    known = _VOCABULARY[kind]
-    if name in known:
+    known, is_word = vocabulary(kind), re.fullmatch(r"[a-z0-9_]+", name)
+    if name in known or (kind in ("system", "split") and is_word):
         return
     others = [entry for entry in known if not name.startswith(entry + "_")]
     slips = difflib.get_close_matches(name, others, n=3, cutoff=0.9)
-    if len(others) < len(known) and not slips and re.fullmatch(r"[a-z0-9_]+", name):
+    if kind == "metric" and len(others) < len(known) and not slips and is_word:
         return
-    nearest = slips or difflib.get_close_matches(name, known, n=3, cutoff=0.0)
-    raise InputError(
-        f"unknown {kind} {name!r} in a result row; expected a name such as {', '.join(nearest)}, "
-        f"or add the name to {kind.upper()}_NAMES in experiments/results.py"
-    )
+    nearest = slips or difflib.get_close_matches(name, known, n=3, cutoff=0.0) or ["small letters and digits"]
+    raise InputError(f"unknown {kind} {name!r} in a result row; expected a name such as {', '.join(nearest)}")
 
 
 def read_rows(path: Path | str) -> list[ResultRow]:
@@ -238,7 +232,7 @@ def append_rows(path: Path | str, rows: Iterable[ResultRow]) -> int:
     path = Path(path)
     rows = list(rows)
     for row in rows:
-        for kind in _VOCABULARY:
+        for kind in ("system", "method", "metric", "split"):
             check_name(kind, getattr(row, kind))
     present = {row.key: row for row in read_rows(path)}
     fresh = []
@@ -360,9 +354,9 @@ def _sort_key(group: tuple[str, ...]) -> tuple:
 
 def vocabulary_place(kind: str, name: str) -> tuple[int, str]:
     """Sort key of a name: where it is listed, a qualified one right after its longest listed beginning, others last."""
-    vocabulary = _VOCABULARY[kind]
-    roots = [entry for entry in vocabulary if name == entry or name.startswith((entry + "_", entry + " ("))]
-    return (vocabulary.index(max(roots, key=len)) if roots else len(vocabulary), name)
+    known = vocabulary(kind)
+    roots = [entry for entry in known if name == entry or name.startswith((entry + "_", entry + " ("))]
+    return (known.index(max(roots, key=len)) if roots else len(known), name)
 
 
 def _parse_row(line: str) -> ResultRow:

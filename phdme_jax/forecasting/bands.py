@@ -43,11 +43,9 @@ def all_finite(values: Any) -> np.ndarray:
 
 def finite(forecasts: Forecasts) -> Forecasts:
     """The forecasts with zeros in place of what is not finite; which failed is marked by `ok`."""
-    mean, samples = (
-        None if values is None else np.nan_to_num(values, posinf=0.0, neginf=0.0)
-        for values in (forecasts.mean, forecasts.samples)
-    )
-    return forecasts._replace(mean=mean, samples=samples)
+    samples = forecasts.samples
+    samples = None if samples is None else np.nan_to_num(samples, posinf=0.0, neginf=0.0)
+    return forecasts._replace(mean=np.nan_to_num(forecasts.mean, posinf=0.0, neginf=0.0), samples=samples)
 
 
 def spread(forecasts: Forecasts) -> np.ndarray:

@@ -11,8 +11,8 @@ from phdme_jax.forecasting import bands
 from phdme_jax.forecasting.bands import Forecasts
 from phdme_jax.forecasting.files import TrajectorySource
 from phdme_jax.forecasting.forecaster import Forecaster, energy_forecasts, forecasts_from
-from phdme_jax.forecasting.offers import learns_step, offered_methods
 from phdme_jax.forecasting.inputs import check_memory, read_calibration
+from phdme_jax.forecasting.offers import learns_step, offered_methods
 from phdme_jax.forecasting.precision import in_double_precision
 from phdme_jax.methods.table import METHODS
 from phdme_jax.training.loop import Watch, unwatched

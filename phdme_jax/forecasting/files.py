@@ -48,7 +48,7 @@ class Trajectories:
 
     state: Float[np.ndarray, "sample time *grid field"]
     time: Float[np.ndarray, " time"]
-    grid: tuple[Float[np.ndarray, " points"], ...]
+    grid: tuple[Float[np.ndarray, " _"], ...]
     input: Float[np.ndarray, "sample time port"] | None = None
 
     def named(self, layout: "FileLayout") -> dict[str, ArrayLike | None]:
@@ -62,7 +62,7 @@ class InitialState:
     """A state to forecast from, float64, physical units; `time` holds the times wanted, if the file has any."""
 
     state: Float[np.ndarray, "*grid field"]
-    grid: tuple[Float[np.ndarray, " points"], ...]
+    grid: tuple[Float[np.ndarray, " _"], ...]
     time: Float[np.ndarray, " time"] | None = None
 
     def named(self, layout: "FileLayout") -> dict[str, ArrayLike | None]:

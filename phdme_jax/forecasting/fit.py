@@ -89,8 +89,8 @@ def fit_inputs(
         shared=folder,
     )
     setup = Setup(inputs.name, method_name, seed, inputs.options, inputs.units)
-    task = _make_task(inputs, setup)
-    energy, options, notes = _fit_energy(inputs, task, host)
+    task = make_task(inputs, setup)
+    energy, options, notes = fit_energy(inputs, task, host)
     fitted = METHODS[method_name].fit(task, options, host, energy, setup.key("training"))
     return Forecaster(
         setup=replace(setup, options=options),
@@ -125,7 +125,8 @@ def as_method_reads(options: Options, substeps: int, radius: int) -> dict[str, A
     return {**options, "prior": prior, "network": {**network, "propagator": propagator}}
 
 
-def _make_task(inputs: FitInputs, setup: Setup) -> Task:
+def make_task(inputs: FitInputs, setup: Setup) -> Task:
+    """All that methods may learn from, internal units; rollouts start in states made of the observed frames."""
     scale, times = inputs.units.scale, inputs.units.frames(inputs.observed.time)
     states = inputs.trajectories.state / scale
     mixture = FrameMixture(**inputs.options["initial"])
@@ -133,17 +134,17 @@ def _make_task(inputs: FitInputs, setup: Setup) -> Task:
     def starts(key: jax.Array, count: int) -> PyTree:
         return starts_from(draw_initial_states(inputs.structure, states, count, mixture, key), times)
 
-    examples = Examples(states, starts_from(states[:, 0], times), times)
+    examples = Examples(jnp.asarray(states), starts_from(states[:, 0], times), times)
     return Task(measured_system(inputs), lambda: examples, starts, setup.key(""), times)
 
 
-def _fit_energy(inputs: FitInputs, task: Task, host: Host) -> tuple[Fitted, Options, tuple[str, ...]]:
+def fit_energy(inputs: FitInputs, task: Task, host: Host) -> tuple[Fitted, Options, tuple[str, ...]]:
     """The energy, kept by the host; the options with what it decides; and what the user should read.
 
     Raises:
       RunFailed: the posterior is not finite.
     """
-    options = as_method_reads(inputs.options, 1, 1)
+    options: Options = as_method_reads(inputs.options, 1, 1)
     few, notes = _few(task, options["prior_trajectories"])
     kept = unflatten(host.keep("energy", lambda: flatten(_learn_energy(few, options, host), "/")), "/")
     notes += [str(warning) for warning in kept.get("warnings", ())]
@@ -155,24 +156,27 @@ def _fit_energy(inputs: FitInputs, task: Task, host: Host) -> tuple[Fitted, Opti
     def with_substeps(substeps: int) -> Fitted:
         return fitted_rollout(inputs.structure, basis, posterior, task, substeps, float(kept["seconds"]))
 
-    least = options["prior"]["substeps"]
-    fitted = with_substeps(least)
-    fastest, wave = fastest_rates(fitted, task.train().fields)
-    step = float(np.max(np.diff(task.times)))
-    substeps = max(least, math.ceil(fastest * step / STEP))
-    if substeps > least:
+    options, found = _as_waves_need(inputs, task, with_substeps(options["prior"]["substeps"]))
+    return with_substeps(options["prior"]["substeps"]), options, (*notes, *found)
+
+
+def _as_waves_need(inputs: FitInputs, task: Task, energy: Fitted) -> tuple[Options, list[str]]:
+    """The options with integration steps and a reach that the fastest learned waves need, and what to read of that."""
+    fastest, wave = fastest_rates(energy, np.asarray(task.train().fields))
+    step, num_points, notes = float(np.max(np.diff(task.times))), inputs.structure.grid.points[0], []
+    substeps, reach = math.ceil(fastest * step / STEP), math.ceil(wave * step)
+    options = as_method_reads(inputs.options, substeps, reach + 2)
+    if substeps > inputs.options["prior"]["least_substeps"]:
         notes.append(f"{substeps} integration steps between frames, as the fastest waves need")
-    radius, num_points = math.ceil(wave * step), inputs.structure.grid.points[0]
-    options = as_method_reads(inputs.options, substeps, radius + 2)
     propagator = options["network"]["propagator"]
     propagator["radius"] = min(propagator["radius"], num_points - 1)  # no more than the grid mirrors
-    if propagator["radius"] < radius:
+    if propagator["radius"] < reach:
         others = " or ".join(name for name in offered_methods() if not learns_step(METHODS[name]))
         notes.append(
             "waves cross the whole grid between frames, and a learned time step may not follow them; try the method "
             f"{others}, or closer frames"
         )
-    return with_substeps(substeps), options, tuple(notes)
+    return options, notes
 
 
 def _few(task: Task, most: int) -> tuple[Task, list[str]]:

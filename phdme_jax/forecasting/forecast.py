@@ -131,21 +131,22 @@ def _forecast(
     calibrated, trained = forecaster.is_calibrated, forecaster.observed.time
     needed = max(num_samples, forecaster.num_samples) if calibrated else num_samples
     drawn = forecasts_from(forecaster, initial[None], needed, key, watch)
-    assert drawn.mean is not None and drawn.samples is not None
-    finite = np.isfinite(drawn.samples).all(axis=(2, 3, 4))[0]
+    every, middle = drawn.samples, drawn.mean[0]
+    assert every is not None
+    finite = np.isfinite(every).all(axis=(2, 3, 4))[0]
     if not finite.all():
-        if not finite.any() or not np.isfinite(drawn.mean).all():
+        if not finite.any() or not np.isfinite(middle).all():
             raise InputError("every sample of the forecast diverged; the state is far from what the fit has seen")
         notes = (*notes, f"{np.sum(~finite)} of {finite.size} samples diverged and were dropped")
-        drawn, calibrated = drawn._replace(samples=drawn.samples[:, finite][:, :num_samples]), False
+        every, calibrated = every[:, finite][:, :num_samples], False
     moved = not np.array_equal(time, trained)
 
     def at_times(values: np.ndarray) -> np.ndarray:
         return CubicSpline(trained, values, axis=-3)(time) if moved else values
 
-    mean, samples = at_times(drawn.mean[0]), at_times(drawn.samples[0, :num_samples])
+    mean, samples = at_times(middle), at_times(every[0, :num_samples])
     if calibrated:
-        width = half_width(forecaster, drawn._replace(samples=drawn.samples[:, : forecaster.num_samples]))[0]
+        width = half_width(forecaster, drawn._replace(samples=every[:, : forecaster.num_samples]))[0]
         width = _linear(trained, width, time) if moved else width
         lower, upper = mean - width, mean + width
     else:

@@ -30,7 +30,7 @@ class Forecast:
     upper: Float[np.ndarray, "time *grid field"]
     samples: Float[np.ndarray, "sample time *grid field"]
     time: Float[np.ndarray, " time"]
-    grid: tuple[Float[np.ndarray, " points"], ...]
+    grid: tuple[Float[np.ndarray, " _"], ...]
     level: float
     calibrated: bool
     notes: tuple[str, ...] = ()

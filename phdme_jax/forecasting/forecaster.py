@@ -5,6 +5,7 @@ import time
 from dataclasses import dataclass
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -24,7 +25,7 @@ BLOCK = 16  # samples of a state at a time
 STAGES = {"training": 3, "seen": 4, "calibration": 5}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Setup:
     """What a forecaster was made with: static, and all of it JSON.
 
@@ -95,7 +96,7 @@ class Forecaster:
 
 def starts_from(states: Float[np.ndarray, "n grid field"], times: Times) -> Start:
     """Conditions of states without inputs, internal units, leaves with a leading axis."""
-    return Start(states, np.zeros((len(states), len(times), 0)))
+    return Start(jnp.asarray(states), jnp.zeros((len(states), len(times), 0)))
 
 
 def forecasts_from(
@@ -123,7 +124,9 @@ def forecasts_from(
     size, blocks = min(BLOCK, forecaster.num_samples), []
     with watch(None, "samples", 0, len(initial) * num_samples) as tell:
         for block in range(math.ceil(num_samples / size)):
-            blocks.append(draws.samples(fitted, prepared, size, jax.random.fold_in(key, block)))
+            drawn = draws.samples(fitted, prepared, size, jax.random.fold_in(key, block))
+            assert drawn is not None
+            blocks.append(drawn)
             tell(len(initial) * min(num_samples, (block + 1) * size), {})
     samples = np.concatenate(blocks, axis=1)[:, :num_samples] * scale
     mean = mean * scale

@@ -37,10 +37,10 @@ _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
 def make_options(size: str = "laptop") -> dict[str, Any]:
     """Options of one size, to be changed at will and handed to `fit`.
 
-    Groups are keyword arguments of the factories. `prior_trajectories`: at most so many enter the energy; the others
-    still shape the initial states that are rolled out, see `phdme_jax.methods.energy.initial_states`. `check_structure`:
-    whether the structure is compared with others, see `phdme_jax.forecasting.structure_check`. `prior.least_substeps`
-    and `network.propagator.least_radius` are raised to what the fastest learned waves need.
+    Groups are keyword arguments of the factories. At most `prior_trajectories` enter the energy, the others still shape
+    the initial states that are rolled out, see `phdme_jax.methods.energy.initial_states`. `check_structure`: whether
+    the structure is compared with others, see `phdme_jax.forecasting.structure_check`. `prior.least_substeps` and
+    `network.propagator.least_radius` are raised to what the fastest learned waves need.
 
     Args:
       size: smoke, laptop or accelerator.

@@ -119,8 +119,8 @@ def _read_record(path: Path) -> dict[str, Any]:
 
 
 def _build(record: dict[str, Any], arrays: dict[str, Any]) -> Forecaster:
-    setup = Setup(**_tuples(record["setup"]))
-    setup = Setup(**{**vars(setup), "units": Units(**setup.units)})  # type: ignore[arg-type]
+    static = _tuples(record["setup"])
+    setup = Setup(**static | {"units": Units(**static["units"])})
     observed = Observed(**arrays["observed"], digests=tuple(record["trajectories"]))
     structure = internal_structure(setup.structure, observed.grid.size, setup.options["structure"])
     energy = _energy(setup, structure, observed, arrays["energy"])

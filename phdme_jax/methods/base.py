@@ -10,7 +10,7 @@ arrays. Everything that computes is a pure function of one example; callers `vma
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
 from jaxtyping import Array, Float, Key, PyTree
@@ -237,7 +237,8 @@ class Method:
       source: where it was published; empty for ours.
       teacher: fitted first and handed to `fit`; what it has learned is shared, never learned again.
       needs: parts that a problem must offer.
-      trial: whether a bare command at the sizes that only try a study runs it.
+      scope: whether a study runs it "always", in "full" comparisons alone and not where a study is only tried, or where
+        it is "named" alone, as one that changes a single thing of another and draws as that does.
     """
 
     name: str
@@ -247,7 +248,7 @@ class Method:
     source: str = ""
     teacher: str | None = None
     needs: frozenset[str] = frozenset()
-    trial: bool = True
+    scope: Literal["always", "full", "named"] = "always"
 
     def refusal(self, problem: Any) -> str | None:
         """Why the method does not fit a problem, in one sentence, or None."""

@@ -3,6 +3,8 @@
 from functools import partial
 
 from phdme_jax.methods.base import Method
+from phdme_jax.methods.baselines import independent
+from phdme_jax.methods.baselines.field_networks import fit_fourier, fit_hamiltonian, fit_neural
 from phdme_jax.methods.diffusion import fit_diffusion
 from phdme_jax.methods.energy import gp_rollout, oracle
 from phdme_jax.methods.energy.generator import make_fit
@@ -13,7 +15,8 @@ from phdme_jax.methods.sampling.corrected import fit_corrected
 from phdme_jax.methods.sampling.resolved import fit_resolved
 
 PHDME, PIDM, PBFM = "arXiv 2601.21234", "arXiv 2403.14404", "arXiv 2506.08604"
-PG, COCOGEN = "doi 10.1016/j.jcp.2023.111972", "doi 10.1137/24M1636071"
+GP_DPHS = "arXiv 2406.11809"
+PG, COCOGEN = "J. Comput. Phys. 478, 111972", "SIAM J. Sci. Comput. 47, C399"
 ENERGY, EQUATIONS = frozenset({"structure"}), frozenset({"residual"})
 STEP = ENERGY | {"even_times"}  # a learned time step is repeated
 TRUE_ENERGY = STEP | {"true_energy"}
@@ -27,25 +30,37 @@ _ALL = (
     Method("phdme_rollout", "the same around the rollout of the mean energy", 5,
            make_fit(centre="rollout"), "", "gp_rollout", ENERGY),
     Method("phdme_oracle", "phdme with the true energy in place of the learned one", 7,
-           oracle.fit, "", None, TRUE_ENERGY, trial=False),
+           oracle.fit, "", None, TRUE_ENERGY, scope="full"),
     Method("diffusion", "denoising of what was observed alone", 0, fit_diffusion),
     Method("diffusion_augmented", "posterior rollouts, no physics residual", 1,
            make_fit(physics=False), "", "gp_rollout", STEP),
     Method("gp_rollout", "the learned energy integrated in time, no diffusion", 3,
-           gp_rollout.fit, "arXiv 2406.11809", None, ENERGY),
+           gp_rollout.fit, GP_DPHS, None, ENERGY),
     Method("quadratic_hamiltonian", "the best quadratic energy, integrated", 6,
            gp_rollout.fit_quadratic, "", None, ENERGY),
+    Method("diffusion_physics", "what was observed alone, with the residual of the learned energy", 0,
+           make_fit(data="observed"), "", "gp_rollout", STEP, scope="named"),
+    Method("gp_dphs_independent", "two independent processes on the efforts", 2, independent.fit, GP_DPHS, None,
+           ENERGY | {"inversion"}),
+    Method("hnn", "energy density and damping by a network, structure known", 8,
+           fit_hamiltonian, "arXiv 2107.08024", None, STEP, scope="full"),
+    Method("neural_ode", "rates by a network of the neighbours of each point", 9,
+           fit_neural, "arXiv 1806.07366", None, STEP, scope="full"),
+    Method("fno", "a Fourier neural operator from frame to frame", 10,
+           fit_fourier, "arXiv 2010.08895", None, STEP, scope="full"),
     # known equations
     Method("pidm_me", "the residual of the denoiser's mean in the loss", 1, fit_informed, PIDM, None, EQUATIONS),
     Method("pidm_se", "the residual of a sample in the loss", 2,
            partial(fit_informed, estimation="sample"), PIDM, None, EQUATIONS),
     Method("pidm_map", "the solution predicted from the other fields, its residual in the loss", 6,
            partial(fit_informed, hides_solution=True), "", None, MAP),
-    Method("pg_diffusion", "the gradient of the residual told to the network", 3, fit_gradient_input, PG, None, EQUATIONS),
+    Method("pg_diffusion", "the gradient of the residual told to the network", 3,
+           fit_gradient_input, PG, None, EQUATIONS),
     Method("cocogen", "diffusion, corrected down the residual while and after sampling", 0,
            fit_corrected, COCOGEN, "diffusion", EQUATIONS),
     Method("generate_then_solve", "diffusion, the solution computed anew", 0, fit_resolved, "", "diffusion", RESOLVE),
-    Method("flow_matching", "a velocity along straight lines, without physics", 4, fit_flow_matching, "", None, EQUATIONS),
+    Method("flow_matching", "a velocity along straight lines, without physics", 4,
+           fit_flow_matching, "", None, EQUATIONS),
     Method("pbfm", "the same, residual at the end, gradients merged", 5, fit_merged, PBFM, None, EQUATIONS),
 )
 # fmt: on

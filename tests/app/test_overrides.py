@@ -1,12 +1,13 @@
 """Numbers with which a run would fail late, or learn nothing, are refused before it begins."""
 
-import pytest
+from copy import deepcopy
 
-from experiments.configs.fit import get_config
-from experiments.study.command import main
-from experiments.vibrating_string import STUDY
+import pytest
+from ml_collections import ConfigDict
+
+from phdme_jax import make_options
 from phdme_jax.app.overrides import apply_overrides
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, flatten, unflatten
 
 
 @pytest.mark.parametrize(
@@ -22,38 +23,28 @@ from phdme_jax.files import InputError
     ],
 )
 def test_out_of_range(key, text, part):
-    config = get_config("smoke")
-    config.lock()
-    before = config.to_dict()
+    options = make_options("smoke")
+    before = deepcopy(options)
     with pytest.raises(InputError, match=f"--config.{key} expects") as caught:
-        apply_overrides(config, {key: text})
+        apply_overrides(options, {key: text})
     assert part in str(caught.value)
-    assert config.to_dict() == before
+    assert options == before
 
 
 def test_the_least_values_themselves_are_taken():
-    config = get_config("smoke")
-    config.lock()
-    apply_overrides(config, {"sampling.num_samples": "1", "prior.margin": "1.0", "training.residual_stage": "1,1,1e-9"})
-    assert config.sampling.num_samples == 1 and config.prior.margin == 1.0
+    options = make_options("smoke")
+    changes = {"sampling.num_samples": "1", "prior.margin": "1.0", "training.residual_stage": "1,1,1e-9"}
+    apply_overrides(options, changes)
+    assert options["sampling"]["num_samples"] == 1 and options["prior"]["margin"] == 1.0
+    assert options["training"]["residual_stage"] == (1, 1, 1e-9)
 
 
-def test_noise_of_observed_trajectories_is_no_target(tmp_path, capsys):
-    changes = ("--config.physics.residual_target=trajectory", "--config.training.real_fraction=0.5")
-    assert main(STUDY, ["--size", "smoke", *changes, "--workdir", str(tmp_path / "run")]) == 2
-    assert "try physics.residual_target=zero" in capsys.readouterr().err and not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize(
-    "argument",
-    [
-        "network.unet.channels=12", "network.unet.channels=0", "training.ema_decay=2", "data.num_points=4",
-        "system.stress=foo", "structure.order=3", "physics.residual_target=rollout", "network.prediction=noise",
-    ],
-)  # fmt: skip
-def test_what_cannot_be_built_is_refused_before_a_folder_is_made(argument, tmp_path, capsys):
-    folder = tmp_path / "run"
-    code = main(STUDY, ["--size", "smoke", f"--config.{argument}", "--workdir", str(folder)])
-    error = capsys.readouterr().err
-    assert code == 2 and not folder.exists()
-    assert error.startswith("error: ") and error.count("\n") == 1
+def test_plain_mappings_and_locked_configurations_are_changed_alike():
+    plain, locked = make_options("smoke"), ConfigDict(make_options("smoke")).lock()
+    for config in (plain, locked):
+        apply_overrides(config, {"prior.main": "7", "check_structure": "yes", "structure.damping": "viscous_damping"})
+        with pytest.raises(InputError, match=r"did you mean prior\.main\?"):
+            apply_overrides(config, {"prior.mian": "7"})
+    assert plain["prior"]["main"] == 7 and plain["structure"]["damping"] == ("viscous_damping",)
+    assert flatten(locked) == flatten(plain)
+    assert unflatten(flatten(plain)) == plain

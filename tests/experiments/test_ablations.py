@@ -1,36 +1,38 @@
-"""Variants are what their names say: one change each, and weights that keep what they should."""
+"""Variants are what their settings say: one change each, of something that there is."""
 
-import numpy as np
-import pytest
+from experiments.ablations import STUDY
+from experiments.data.fields import ALTERNATIVES
+from experiments.study.runner import changed
+from phdme_jax.methods.energy.options import WEIGHTS
+from phdme_jax.methods.table import METHODS
 
-from experiments.ablations import STRUCTURES, VARIANTS, changed_weights
-from experiments.configs.ablations import get_config
+# what no configuration names unless it is changed: the first of each is what a fit does without
+UNNAMED = {"physics.weights": WEIGHTS, "structure.alternative": (None, *ALTERNATIVES)}
 
 
-def test_every_variant_changes_a_number_that_there_is():
-    config = get_config("laptop")
-    for variant in VARIANTS.values():
+def test_every_variant_changes_one_thing_that_there_is():
+    config = STUDY.get_config("laptop")
+    config.lock()
+    variants = list(STUDY.variants(config))
+    assert len(set(variants)) == len(variants)
+    for variant in variants:
+        assert len(variant.changes) <= 1
         for key, value in variant.changes:
             group, name = key.split(".")
-            assert type(config[group][name]) is type(value) and config[group][name] != value
-        assert variant.structure in STRUCTURES
-        assert sum((bool(variant.changes), variant.weights != "uncertainty", variant.structure != "given")) <= 1
+            if key in UNNAMED:
+                assert name not in config[group] and value in UNNAMED[key][1:]
+            else:
+                assert type(config[group][name]) is type(value) and config[group][name] != value
+            assert changed(config, variant.changes)[group][name] == value
+            assert config[group].get(name) != value
+
+
+def test_all_alternatives_are_learned_with_and_all_ways_to_weigh_are_tried():
+    tried = [change for variant in STUDY.variants(STUDY.get_config("laptop")) for change in variant.changes]
+    for key, values in UNNAMED.items():
+        assert [value for name, value in tried if name == key] == list(values[1:])
 
 
 def test_variants_with_and_without_the_residual_have_the_same_draws():
-    pairs = (("phdme", "phdme_residual_weight_0"), ("diffusion", "diffusion_physics"))
-    for left, right in pairs:
-        assert VARIANTS[left].method.stream == VARIANTS[right].method.stream
-    assert VARIANTS["diffusion_augmented"].method.stream != VARIANTS["phdme"].method.stream
-
-
-def test_even_weights_keep_their_mean_and_shuffled_ones_their_values():
-    weights = np.random.default_rng(0).uniform(0.1, 3.0, size=(4, 5, 6, 2)).astype(np.float32)
-    even, shuffled = changed_weights(weights, "off", 0), changed_weights(weights, "shuffled", 0)
-    np.testing.assert_allclose(even, np.broadcast_to(weights.mean(axis=(0, 1, 2)), weights.shape), rtol=1e-6)
-    assert not np.array_equal(shuffled, weights)
-    for field in range(2):
-        np.testing.assert_array_equal(np.sort(shuffled[..., field].ravel()), np.sort(weights[..., field].ravel()))
-    assert changed_weights(weights, "uncertainty", 0) is weights
-    with pytest.raises(ValueError, match="uncertainty, off or shuffled"):
-        changed_weights(weights, "on", 0)
+    assert METHODS["diffusion"].stream == METHODS["diffusion_physics"].stream
+    assert METHODS["diffusion_augmented"].stream != METHODS["phdme"].stream

@@ -56,7 +56,9 @@ def test_trajectories_round_trip_in_every_dimension(tmp_path):
     np.testing.assert_array_equal(read.grid[0], arrays["grid"])
 
     random = np.random.default_rng(1)
-    np.savez(path, state=random.normal(size=(2, 4, 2)), time=np.array([0.0, 0.1, 0.5, 0.6]))
+    pendulum = {"state": random.normal(size=(2, 4, 2)), "time": np.array([0.0, 0.1, 0.5, 0.6])}
+    np.savez(path, **pendulum)
+    np.testing.assert_array_equal(read_trajectories(pendulum, PENDULUM).state, pendulum["state"])
     read = read_trajectories(path, PENDULUM)
     assert read.grid == () and read.input is None and read.state.shape == (2, 4, 2)
 
@@ -208,10 +210,23 @@ def test_hostile_headers_and_archives_that_would_fill_the_memory(tmp_path, monke
     huge = b"{'descr': '<f8', 'fortran_order': False, 'shape': (100000000000000000000000,), }\n"
     assert "takes more than" in with_header(huge)
     # small on the disk, large in memory: refused by what its header announces
-    monkeypatch.setattr("phdme_jax.forecasting.files.LARGEST_ARRAY", 8e5)
+    monkeypatch.setattr("phdme_jax.forecasting.archives.LARGEST_ARRAY", 8e5)
     np.savez_compressed(path, **string_arrays(state=np.zeros((10, 100, 101, 2), np.uint8)))
     with pytest.raises(InputError, match=r"state takes more than .* keep fewer trajectories"):
         read_trajectories(path, STRING)
+
+
+def test_arrays_are_checked_as_files_are():
+    for changes, words in (
+        ({"state": [[1.0], [1.0, 2.0]]}, "trajectories: "),
+        ({"state": np.array([object()])}, "state holds objects"),
+        ({"time": None}, "the key 'time' is missing"),
+        ({"inputs": np.ones((3, 5, 1))}, "did you mean 'input'"),
+        ({"state": np.zeros((5, 9, 2))}, r"trajectories: state has 3 axes \(shape \(5, 9, 2\)\)"),
+    ):
+        with pytest.raises(InputError, match=words) as caught:
+            read_trajectories(string_arrays() | changes, STRING)
+        assert "\n" not in str(caught.value)
 
 
 def test_state_round_trip_and_defects(tmp_path):
@@ -246,7 +261,10 @@ def forecast(**changes):
         "mean": mean, "lower": mean - 1, "upper": mean + 1, "samples": np.stack([mean, mean + 0.5]).astype(np.float32),
         "time": np.arange(4.0), "grid": (np.linspace(0, 10, 9),), "level": 0.9, "calibrated": True,
     }  # fmt: skip
-    return Forecast(**{**fields, **changes})
+    made = Forecast(**fields)
+    for name, value in changes.items():  # past the check of types that only tests have
+        object.__setattr__(made, name, value)
+    return made
 
 
 def test_forecast_round_trip_without_pickle(tmp_path):

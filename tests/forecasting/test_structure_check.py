@@ -1,5 +1,6 @@
 """Data of a damped wave tell a right structure from wrong ones."""
 
+from dataclasses import replace
 from functools import partial
 
 import jax
@@ -7,17 +8,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from phdme_jax.forecasting.forecaster import starts_from
 from phdme_jax.forecasting.structure_check import check_structure
-from phdme_jax.methods.energy import prior as priors
+from phdme_jax.methods.base import Examples, Task
+from phdme_jax.methods.energy.gp_rollout import fit_posterior
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems import make_system
 from phdme_jax.systems.energy.alternatives import with_opposite_sign, without_dissipation
-from phdme_jax.systems.energy.base import parameter_values, vector_field
+from phdme_jax.systems.energy.base import System, parameter_values, vector_field
+from phdme_jax.training.stages import Trainer
 
 TIMES = tuple(np.linspace(0.0, 8.0, 33).tolist())
-OPTIONS = {
-    "main": 8, "pair": 0, "margin": 1.5, "time_tests": 16, "space_tests": 8, "substeps": 2, "centre": (0.0, 0.0),
-}  # fmt: skip
+OPTIONS = {"prior": {"main": 8, "margin": 1.5, "time_tests": 16, "space_tests": 8, "substeps": 2}}
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +35,13 @@ def observed():
 
 
 def check(observed, structure):
-    refit = partial(priors.fit_prior, states=observed[1], times=TIMES, **OPTIONS)
-    return check_structure(refit(structure), refit)
+    examples = Examples(observed[1], starts_from(observed[1][:, 0], TIMES), TIMES)
+    task = Task(None, lambda: examples, lambda key, count: None, jax.random.key(0), TIMES)
+
+    def refit(other):
+        return fit_posterior(replace(task, problem=System(other)), OPTIONS, Trainer(), None, task.key)
+
+    return check_structure(structure, refit(structure), refit)
 
 
 def test_the_right_structure_passes(observed):

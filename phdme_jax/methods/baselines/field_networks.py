@@ -125,7 +125,7 @@ def fit_hamiltonian(task: Task, options: Options, host: Host, teacher: Fitted | 
         field = factory.field(fitted.params.network)
     else:
         factory = _hamiltonian_factory(structure, _sizes(group["network"]))
-        fitted = fit_windows("hnn", factory, False, task, WindowOptions(**group["training"]), host, key)
+        fitted = fit_windows("hnn", factory, task, WindowOptions(**group["training"]), host, key)
         field = factory.field(fitted.params)
     return fitted._replace(found={name: float(value) for name, value in field.parameters().items()})
 
@@ -141,7 +141,7 @@ def fit_neural(task: Task, options: Options, host: Host, teacher: Fitted | None,
     if "training" not in group:
         return fit_stages("neural_ode", _neural, task, group, host, key)
     factory = _neural_factory(_num_measured(system), len(system.structure.ports), _sizes(group["network"]))
-    return fit_windows("neural_ode", factory, True, task, WindowOptions(**group["training"]), host, key)
+    return fit_windows("neural_ode", factory, task, WindowOptions(**group["training"]), host, key, measured=True)
 
 
 def fit_fourier(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:

@@ -6,6 +6,7 @@ forecast as a whole from its first observed state. The chosen length is then tra
 
 import hashlib
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -56,41 +57,65 @@ def mean_model(prepare: Any, times: Times) -> Model:
     )
 
 
+@dataclass(frozen=True)
+class Learner:
+    """How a network learns one trajectory.
+
+    Attributes:
+      name: under which the host keeps it, completed by a digest of data, options and key.
+      factory: of the network.
+      train: (length, options, data, key) -> parameters, a list of arrays.
+      lengths: to choose from, of windows or of steps in frames.
+      options: record of the numbers that `train` reads.
+      measured: whether it learns what was measured, not the structure's fields.
+    """
+
+    name: str
+    factory: FieldFactory
+    train: Callable[[int, Any, Observed, Array], list[Array]]
+    lengths: tuple[int, ...]
+    options: Any
+    measured: bool = False
+
+
 def fit_windows(
-    name: str,
-    factory: FieldFactory,
-    measured: bool,
-    task: Task,
-    options: WindowOptions,
-    host: Host,
-    key: Key[Array, ""],
-) -> Fitted:
-    """Train on windows of the observed trajectory.
+    name: str, factory: FieldFactory, task: Task, options: WindowOptions, host: Host, key: Key[Array, ""],
+    measured: bool = False,
+) -> Fitted:  # fmt: skip
+    """Train a network on windows of the observed trajectory; arguments and errors as of `Learner` and `fit_length`."""
+
+    def train(window: int, options: WindowOptions, data: Observed, key: Array) -> list[Array]:
+        return train_network(factory, window, options, data, key)
+
+    return fit_length(Learner(name, factory, train, options.windows, options, measured), task, host, key)
+
+
+def fit_length(learner: Learner, task: Task, host: Host, key: Key[Array, ""]) -> Fitted:
+    """Train with the best of some lengths.
 
     Args:
-      name: under which the host keeps the network, completed by a digest of data, numbers and key.
-      factory: of the network.
-      measured: whether it learns what was measured, not the structure's fields.
+      learner: what is trained, and how.
       task: of one trajectory, with its inputs.
-      options: numbers of the training.
       host: keeps the network.
       key: random key.
     Returns:
-      the method, without a distribution; seconds include compilation.
+      the method, without a distribution; its parameters are the network's, seconds include compilation.
     Raises:
       InputError: more trajectories than one, or a grid.
     """
     examples = task.train()
     if len(examples.fields) != 1 or task.problem.structure.grid.points:
-        raise InputError(f"{name} learns from windows of one trajectory without a grid; give baselines.stages instead")
-    coordinates = task.problem.coordinates if measured else None
+        raise InputError(
+            f"{learner.name} learns from windows of one trajectory without a grid; give baselines.stages instead"
+        )
+    coordinates = task.problem.coordinates if learner.measured else None
     states = jnp.asarray(examples.fields[0])
     states = states if coordinates is None else coordinates[0](states)
     data = Observed(states, jnp.asarray(examples.times, states.dtype), jnp.asarray(examples.condition.inputs[0]))
-    kept = host.keep(f"{name}_{_digest(data, options, key)}", lambda: _choose(factory, data, options, key))
+    name = f"{learner.name}_{_digest(data, learner.options, key)}"
+    kept = host.keep(name, lambda: _choose(learner, data, key))
     leaves = [jnp.asarray(kept[str(index)]) for index in range(len(kept) - 1)]
-    model = _model(factory, coordinates, task.times)
-    return Fitted(model, leaves, {"windows": float(kept["seconds"])})
+    return Fitted(_model(learner.factory, coordinates, task.times), leaves, {"windows": float(kept["seconds"])})
 
 
 @lru_cache
@@ -107,23 +132,23 @@ def _model(factory: FieldFactory, coordinates: Any, times: Times) -> Model:
     return mean_model(prepare, times)
 
 
-def _digest(data: Observed, options: WindowOptions, key: Array) -> str:
+def _digest(data: Observed, options: Any, key: Array) -> str:
     digest = hashlib.sha256(config_digest(vars(options)).encode())
     for array in (*data, jax.random.key_data(key)):
         digest.update(np.ascontiguousarray(array).tobytes())
     return digest.hexdigest()[:16]
 
 
-def _choose(factory: FieldFactory, data: Observed, options: WindowOptions, key: Array) -> dict[str, Any]:
-    """Leaves of the network with the best length of windows, by number, and the seconds."""
+def _choose(learner: Learner, data: Observed, key: Array) -> dict[str, Any]:
+    """Leaves of the network with the best length, by number, and the seconds."""
     began, cut = time.perf_counter(), 4 * len(data.times) // 5
     early, late = (Observed(*(part[chosen] for part in data)) for chosen in (slice(cut), slice(cut, None)))
     errors = []
-    for window in options.windows:
-        params = train_network(factory, window, options, early, key)
-        forecast = _forecast(factory, params, late)
+    for length in learner.lengths:
+        params = learner.train(length, learner.options, early, key)
+        forecast = _forecast(learner.factory, params, late)
         errors.append(float(jnp.nan_to_num(jnp.mean((forecast - late.states) ** 2), nan=jnp.inf)))
-    params = train_network(factory, options.windows[int(np.argmin(errors))], options, data, key)
+    params = learner.train(learner.lengths[int(np.argmin(errors))], learner.options, data, key)
     leaves = {str(index): np.asarray(leaf) for index, leaf in enumerate(params)}
     return {**leaves, "seconds": np.asarray(time.perf_counter() - began)}
 

@@ -85,12 +85,13 @@ def _weak_rows(
 
     def of_one(trajectory: Array, driven: Array) -> Observations:
         supplied = supplied_rates(structure, driven) if structure.ports else None
-        return integral_rows(
-            basis, box, structure.flow, structure.parameters, trajectory, times, *tests, supplied
-        )  # fmt: skip
+        return integral_rows(basis, box, structure.flow, structure.parameters, trajectory, times, *tests, supplied)
 
-    rows = [of_one(*pair) for pair in zip(states, inputs, strict=True)]
-    return concatenate([*rows, anchor_rows(basis, box, len(structure.parameters))])
+    stacked = jax.lax.map(lambda pair: of_one(*pair), (states, inputs))
+    design = jnp.moveaxis(stacked.design, 0, 1)
+    design = jnp.reshape(design, (design.shape[0], -1, design.shape[-1]))
+    rows = jax.tree.map(jnp.ravel, stacked)._replace(design=design)
+    return concatenate([rows, anchor_rows(basis, box, len(structure.parameters))])
 
 
 def fit_rows(

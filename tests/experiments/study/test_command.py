@@ -1,83 +1,102 @@
 """The command line of a study: overrides, refusals with exit code 2, run folders, resuming."""
 
+import dataclasses
 import json
 import os
 import platform
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
+from types import SimpleNamespace
 
 import ml_collections
 import pytest
 
-from experiments.study.command import RunContext, Study, main
+from experiments.study.command import main, offered_methods, parse
+from experiments.study.study import Context, Study
 from phdme_jax.app.command import CommandParser, run_main
 from phdme_jax.app.folder import prepare_run_folder
 from phdme_jax.app.page import Section
 from phdme_jax.app.rows import Measurement, read_rows
 from phdme_jax.files import InputError, RunFailed, config_digest
 
+ROOT = Path(__file__).parents[3]
 SCRIPT = textwrap.dedent(
     """
     import os
-    import ml_collections
+    from types import SimpleNamespace
+    from experiments.study.command import main
+    from experiments.study.study import Study
     from phdme_jax.app.rows import Measurement
     from phdme_jax.files import InputError
-    from experiments.study.command import Study, main
-
-    def get_config(size):
-        return ml_collections.ConfigDict({"model": {"width": 4, "rate": 1e-3}})
 
     def check(context):
         if context.data_dir is not None and not (context.data_dir / "data.npz").exists():
             raise InputError(f"{context.data_dir}: holds no data.npz")
 
-    def run(context):
+    def run(study, context):
         for seed in context.seeds:
             print("seed", seed, flush=True)
             value = (seed + 1) * context.config.model.rate
-            context.results.record("oscillator", "phdme", seed, "test", {"mse": Measurement(value)}, n=4)
+            context.results.record("toy", "phdme", seed, "test", {"mse": Measurement(value)}, n=4)
             if os.environ.get("END_AFTER") == str(seed):
                 os._exit(9)
             if os.environ.get("INTERRUPT_AFTER") == str(seed):
                 raise KeyboardInterrupt
+        return []
 
+    problem = SimpleNamespace(name="toy", offers=frozenset({"structure", "even_times"}))
+    sizes = {size: lambda: {"model": {"width": 4, "rate": 1e-3}} for size in ("smoke", "laptop")}
+    study = Study("toy", "A toy", sizes, lambda *_: problem, None, (), (), ("mse",), methods=("phdme",), check=check)
     if __name__ == "__main__":
-        raise SystemExit(main(Study("toy", "A toy", get_config, run, methods=("phdme",), check=check)))
+        raise SystemExit(main(study, run=run))
     """
 )
+PROBLEM = SimpleNamespace(name="toy", offers=frozenset({"structure", "even_times"}))
 
 
-def get_config(size: str) -> ml_collections.ConfigDict:
-    return ml_collections.ConfigDict(
-        {
-            "model": {"width": {"smoke": 4, "laptop": 8}[size], "rate": 1e-3, "name": "mlp", "residual": True},
-            "grid": {"points": (16, 16), "extra": None, "stages": ((4, 0.1), (8, 0.2))},
-        }
+def groups(width: int) -> dict:
+    return {
+        "model": {"width": width, "rate": 1e-3, "name": "mlp", "residual": True},
+        "grid": {"points": (16, 16), "extra": None, "stages": ((4, 0.1), (8, 0.2))},
+    }
+
+
+def toy_study(**changes) -> Study:
+    study = Study(
+        name="toy",
+        title="A toy study",
+        sizes={"smoke": lambda: groups(4), "laptop": lambda: groups(8)},
+        problem=lambda config, case: PROBLEM,
+        bench=lambda *_: None,
+        scores=(),
+        sections=(),
+        metrics=("mse",),
+        methods=("phdme", "diffusion"),
+        default_size="smoke",
     )
+    return dataclasses.replace(study, **changes)
 
 
-def toy_study(run=None, **changes) -> Study:
-    def default_run(context: RunContext) -> list[Section]:
-        for method in context.methods:
-            for seed in context.seeds:
-                value = context.config.model.width * (seed + 1.0)
-                context.results.record("oscillator", method, seed, "test", {"mse": Measurement(value, "m²")}, n=4)
-        return [Section("What came out", metrics=("mse",))]
-
-    fields = {"methods": ("phdme", "diffusion"), "sizes": ("smoke", "laptop"), "default_size": "smoke"}
-    return Study("toy", "A toy study", get_config, run or default_run, **(fields | changes))
+def run_toy(study: Study, context: Context) -> list[Section]:
+    for method in context.methods:
+        for seed in context.seeds:
+            value = context.config.model.width * (seed + 1.0)
+            context.results.record("toy", method, seed, "test", {"mse": Measurement(value, "m²")}, n=4)
+    return [Section("What came out", metrics=("mse",))]
 
 
 def contexts(arguments, **changes):
     """The context a study gets from these arguments."""
     seen = []
 
-    def run(context):
+    def run(study, context):
         seen.append(context)
-        context.results.record("oscillator", "phdme", 0, "test", {"mse": Measurement(1.0)}, n=1)
+        context.results.record("toy", "phdme", 0, "test", {"mse": Measurement(1.0)}, n=1)
+        return []
 
-    code = main(toy_study(run, **changes), arguments)
+    code = main(toy_study(**changes), arguments, run)
     return code, seen
 
 
@@ -98,7 +117,7 @@ def script(tmp_path, *arguments, **environment):
     return subprocess.run(
         [sys.executable, str(path), *arguments],
         cwd=tmp_path,
-        env=os.environ | {"JAX_PLATFORMS": "cpu"} | environment,
+        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         text=True,
         timeout=120,
@@ -188,26 +207,28 @@ def test_wrong_input_leaves_no_run_folder(capsys, tmp_path, kind):
 
 
 def test_a_defect_of_the_program_keeps_its_traceback(tmp_path):
-    def run(context):
+    def run(study, context):
         raise ValueError("a defect")
 
     with pytest.raises(ValueError, match="a defect"):
-        main(toy_study(run), ["--workdir", str(tmp_path / "run")])
+        main(toy_study(), ["--workdir", str(tmp_path / "run")], run)
 
 
 def test_a_run_that_cannot_go_on_is_one_sentence_too(capsys, tmp_path):
-    def run(context):
+    def run(study, context):
         raise RunFailed("the training\ndiverged")
 
-    assert main(toy_study(run), ["--workdir", str(tmp_path / "run")]) == 1
+    assert main(toy_study(), ["--workdir", str(tmp_path / "run")], run) == 1
     assert capsys.readouterr().err == "failed: the training diverged\n"
 
 
 def test_a_run_ends_with_its_table_and_its_report(capsys, tmp_path):
     workdir = tmp_path / "run"
-    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "3"]) == 0
+    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "3"], run_toy) == 0
     lines = capsys.readouterr().out.strip().split("\n")
-    assert lines[-1] == f"report: {workdir / 'report.html'}"
+    report = workdir / "report.html"
+    assert any(str(report) in line for line in lines)
+    assert any("diffusion has the best mse, 8" in line or "phdme has the best mse, 8" in line for line in lines)
     assert any("phdme" in line and "8.0 ± 4.0" in line for line in lines), "mean and sd of 4, 8, 12"
     assert {path.name for path in workdir.iterdir()} == {
         "config.json", "environment.json", "results.jsonl", "report.html", "sections.json", "tables.md",
@@ -219,10 +240,10 @@ def test_a_run_ends_with_its_table_and_its_report(capsys, tmp_path):
 
 def test_a_folder_of_another_configuration_is_refused_untouched(capsys, tmp_path):
     workdir = tmp_path / "run"
-    assert main(toy_study(), ["--workdir", str(workdir)]) == 0
+    assert main(toy_study(), ["--workdir", str(workdir)], run_toy) == 0
     before = {path.name: path.read_bytes() for path in workdir.iterdir()}
     capsys.readouterr()
-    assert main(toy_study(), ["--workdir", str(workdir), "--config.model.width=5"]) == 2
+    assert main(toy_study(), ["--workdir", str(workdir), "--config.model.width=5"], run_toy) == 2
     sentence = capsys.readouterr().err
     assert "holds a run of another configuration (config.model.width is 4 there and 5 now)" in sentence
     assert {path.name: path.read_bytes() for path in workdir.iterdir()} == before
@@ -230,13 +251,13 @@ def test_a_folder_of_another_configuration_is_refused_untouched(capsys, tmp_path
 
 def test_the_same_configuration_goes_on_and_may_grow_in_seeds(tmp_path):
     workdir = tmp_path / "run"
-    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "2"]) == 0
+    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "2"], run_toy) == 0
     page = (workdir / "report.html").read_bytes()
     environment = (workdir / "environment.json").read_bytes()
-    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "2"]) == 0
+    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "2"], run_toy) == 0
     assert (workdir / "report.html").read_bytes() == page
     assert (workdir / "environment.json").read_bytes() == environment
-    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "3"]) == 0
+    assert main(toy_study(), ["--workdir", str(workdir), "--seeds", "3"], run_toy) == 0
     assert len(read_rows(workdir / "results.jsonl")) == 6
     record = json.loads((workdir / "environment.json").read_text())
     assert [earlier["command"][-1] for earlier in record["earlier"]] == ["2"] and record["command"][-1] == "3"
@@ -255,15 +276,15 @@ def test_digest_is_that_of_the_sorted_json():
 def test_folders_that_cannot_be_run_folders(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(InputError, match="cannot be written"):
-        prepare_run_folder(tmp_path / "file" / "run", {})
+        prepare_run_folder(tmp_path / "file" / "run", {}, "toy")
     (tmp_path / "config.json").write_text("{")
     with pytest.raises(InputError, match=r"config\.json cannot be read"):
-        prepare_run_folder(tmp_path, {})
+        prepare_run_folder(tmp_path, {}, "toy")
     orphan = tmp_path / "orphan"
     orphan.mkdir()
     (orphan / "results.jsonl").write_text("")
     with pytest.raises(InputError, match=r"no config\.json that says whose"):
-        prepare_run_folder(orphan, {})
+        prepare_run_folder(orphan, {}, "toy")
 
 
 def test_a_parser_complains_in_one_sentence(capsys):
@@ -278,10 +299,10 @@ def test_a_parser_complains_in_one_sentence(capsys):
 
 def test_help_names_sizes_methods_and_configuration_keys(capsys):
     with pytest.raises(SystemExit) as caught:
-        main(toy_study(), ["--help"])
+        main(toy_study(), ["--help"], run_toy)
     text = capsys.readouterr().out
     assert caught.value.code == 0
-    for part in ("smoke, laptop", "phdme,diffusion", "--config.model.width=4", "--config.grid.points=[16, 16]"):
+    for part in ("smoke, laptop", "phdme,diffusion", "--config.model.width=4", "--config.grid.points=(16, 16)"):
         assert part in text
 
 
@@ -308,22 +329,31 @@ def test_as_a_process_a_killed_run_goes_on_with_the_same_command(tmp_path):
         interrupted.stderr
     )
     done = script(tmp_path, *arguments, "killed")
-    assert done.returncode == 0 and done.stdout.strip().endswith(f"report: {os.path.join('killed', 'report.html')}")
+    assert done.returncode == 0 and os.path.join("killed", "report.html") in done.stdout
     results = [(tmp_path / name / "results.jsonl").read_bytes() for name in ("whole", "killed")]
     assert results[0] == results[1]
 
 
 def test_a_trial_runs_the_methods_of_a_trial_unless_others_are_named(tmp_path):
-    from experiments.study.command import _parse
     from experiments.vibrating_string import STUDY
 
     def methods(*words):
-        return _parse(STUDY, [*words, "--workdir", str(tmp_path)]).methods
+        return parse(STUDY, [*words, "--workdir", str(tmp_path)]).methods
 
-    assert methods("--size", "smoke") == methods("--size", "demo") == STUDY.trial_methods
-    assert set(STUDY.methods) - set(STUDY.trial_methods) == {"phdme_oracle", "hnn", "neural_ode", "fno"}
-    assert methods("--size", "laptop") == STUDY.methods
+    full = offered_methods(STUDY, "laptop")
+    assert methods("--size", "smoke") == methods("--size", "demo")
+    assert set(full) - set(methods("--size", "smoke")) == {"phdme_oracle", "hnn", "neural_ode", "fno"}
+    assert methods("--size", "laptop") == full and "diffusion_physics" not in full
     assert methods("--size", "smoke", "--methods", "hnn") == ("hnn",)
+
+
+def test_a_method_that_does_not_fit_is_refused_before_anything_is_written(capsys, tmp_path):
+    from experiments.vibrating_string import STUDY
+
+    folder = tmp_path / "run"
+    assert main(STUDY, ["--size", "smoke", "--methods", "pidm_me", "--workdir", str(folder)]) == 2
+    assert "pidm_me needs residual, which vibrating_string does not offer" in capsys.readouterr().err
+    assert not folder.exists()
 
 
 _TOUCHED_AGAIN = """

@@ -10,16 +10,11 @@ import numpy as np
 import pytest
 
 from experiments import circle, darcy_kle, topology
-from experiments.configs import known_equations
-from experiments.data.equations import FieldSet, draw_set, load_or_make
+from experiments.data.equations import FieldSet, check_equations, draw_set, load_or_make
 from experiments.evaluation import equations as equation_scores
-from experiments.study import command as run
-from experiments.study.command import main
-from experiments.study.equation_study import EquationRun, reference_rows
+from experiments.evaluation.equations import reference_rows
+from experiments.study.command import main, offered_methods, parse
 from phdme_jax.files import RunFailed
-from phdme_jax.methods.equations import training as equation_training
-from phdme_jax.methods.equations.models import init_model, make_loss
-from phdme_jax.methods.legacy import EQUATION_METHODS
 from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Sample
@@ -58,7 +53,8 @@ def test_study_of_the_circle_compares_methods_that_share_a_network(tmp_path):
 
 
 def test_a_map_is_offered_where_there_are_fields_to_predict_the_solution_from():
-    assert "pidm_map" in darcy_kle.STUDY.methods and "pidm_map" not in circle.STUDY.methods
+    offered = [offered_methods(study, "smoke") for study in (darcy_kle.STUDY, circle.STUDY)]
+    assert ["pidm_map" in names for names in offered] == [True, False]
 
 
 def test_wrong_encodings_are_refused_before_anything_is_written(tmp_path, capsys):
@@ -87,18 +83,9 @@ def test_a_configuration_that_cannot_run_is_refused_before_anything_is_written(t
 
 def test_every_method_that_is_offered_passes_the_check(tmp_path):
     """The least-squares solve wants double precision, the networks are single."""
-    methods = ",".join(darcy_kle.STUDY.methods)
-    context = run._parse(darcy_kle.STUDY, ["--size", "smoke", "--methods", methods, "--workdir", str(tmp_path / "a")])
-    darcy_kle.STUDY.check(context)
-
-
-def test_seconds_are_those_of_an_example_of_a_full_chunk(monkeypatch):
-    """Forty examples are two chunks of 32, the second filled up; a clock that says 64 seconds went by."""
-    clock = iter((0.0, 64.0))
-    monkeypatch.setattr(equation_training.time, "perf_counter", lambda: next(clock))
-    values, seconds = equation_training._timed(lambda part: 2.0 * part, np.arange(40.0))
-    np.testing.assert_array_equal(values, 2.0 * np.arange(40.0))
-    assert seconds == 1.0
+    methods = ",".join(offered_methods(darcy_kle.STUDY, "smoke"))
+    context = parse(darcy_kle.STUDY, ["--size", "smoke", "--methods", methods, "--workdir", str(tmp_path / "a")])
+    check_equations(context)
 
 
 def test_examples_in_turn_are_those_drawn_at_once(monkeypatch):
@@ -133,16 +120,15 @@ def test_padding_of_a_density_has_no_part_in_distances():
     assert scores["wasserstein_displacement_x"].value > 0.0
 
 
-def test_generated_bodies_answer_the_tasks_of_the_data_and_the_floor_is_of_other_tasks():
+def test_the_floor_is_of_other_tasks():
     equations = make_equations("topology", num_squares=6, num_iterations=2)
     sets = {"train": draw_set(equations, 6, jax.random.key(1)), "test": draw_set(equations, 6, jax.random.key(0))}
     written = {}
-    study = SimpleNamespace(
-        equations=equations, sets=sets, problem=SimpleNamespace(name="topology"),
+    run = SimpleNamespace(
+        bench=SimpleNamespace(task=SimpleNamespace(problem=equations), world=sets),
         record=lambda method, split, rows, count: written.update(rows),
-    )  # fmt: skip
-    assert abs(EquationRun.scores(study, sets["test"], "test")["energy_distance_density"].value) < 1e-12
-    reference_rows(study)
+    )
+    reference_rows(run)
     expected = equation_scores.distance_scores(equations, sets["train"], sets["test"])
     assert written["energy_distance_density"] == expected["energy_distance_density"]
     assert written["sliced_wasserstein_density"].value > 0.0
@@ -170,7 +156,7 @@ def test_data_are_drawn_once_and_unusable_examples_are_left_out(tmp_path):
 def test_scores_of_the_data_themselves_are_perfect_and_of_worse_fields_are_not():
     equations = make_equations("topology", num_squares=8, num_iterations=10)
     data = draw_set(equations, 6, jax.random.key(0))
-    scores = equation_scores.physics_scores(equations, data) | equation_scores.body_scores(equations, data, data)
+    scores = equation_scores.physics_scores(equations, data) | topology.body_scores(equations, data, data)
     assert scores["residual_mae"].value < 1e-10 and scores["resolve_error"].value < 1e-10
     assert abs(scores["compliance_error"].value) < 1e-10
     # whole squares cannot make every fraction
@@ -178,7 +164,7 @@ def test_scores_of_the_data_themselves_are_perfect_and_of_worse_fields_are_not()
     fields = data.fields.copy()
     fields[..., 2] = 0.0
     fields[:, 0, 0, 2] = fields[:, 6, 6, 2] = 1.0
-    worse = equation_scores.body_scores(equations, FieldSet(fields, data.condition), data)
+    worse = topology.body_scores(equations, FieldSet(fields, data.condition), data)
     assert worse["compliance_error"].value > 1.0 and worse["rejection_rate"].value == 1.0
     wrong = equation_scores.physics_scores(equations, FieldSet(1.1 * data.fields, data.condition))
     assert wrong["residual_mae"].value > 1e-3
@@ -197,40 +183,20 @@ def test_distances_of_data_from_themselves_vanish_and_of_collapsed_fields_do_not
 def test_angles_of_uniform_points_diverge_little_and_of_one_point_by_the_logarithm_of_the_bins():
     angle = 2 * np.pi * (np.arange(5000) + 0.5) / 5000
     even = np.stack([np.cos(angle), np.sin(angle)], -1)
-    assert equation_scores.angle_divergence(even).value < 1e-9
+    assert circle.angle_divergence(even).value < 1e-9
     one = np.ones((100, 2))
-    np.testing.assert_allclose(equation_scores.angle_divergence(one).value, np.log(50))
-
-
-def test_a_stage_without_physics_has_the_loss_of_plain_diffusion_and_a_half_one_half_the_penalty():
-    config = known_equations.get_config("poisson_1d", "smoke")
-    equations = make_equations("poisson_1d", **config.equations)
-    codes = equation_training.fit_codes(draw_set(equations, 8, jax.random.key(0)), ("linear", "linear"))
-    example = equation_training.encoded(codes, draw_set(equations, 1, jax.random.key(1)))
-    example = type(example)(*(jnp.asarray(part[0]) for part in example))
-
-    def loss(name, physics):
-        model = equation_training.build_model(equations, EQUATION_METHODS[name], config, example.fields.shape)
-        params = init_model(model, example.fields, example.given, jax.random.key(2))
-        staged = equation_training._at_stage(model, physics)
-        return make_loss(staged, codes.fields)(params, example, jax.random.key(3))
-
-    (plain, _), (none, metrics) = loss("diffusion", 1.0), loss("pidm_me", 0.0)
-    assert none == plain and "residual" not in metrics
-    whole, half = (loss("pidm_me", physics)[1]["penalty"] for physics in (1.0, 0.5))
-    assert whole > 0
-    np.testing.assert_allclose(half, 0.5 * whole, rtol=1e-5)
+    np.testing.assert_allclose(circle.angle_divergence(one).value, np.log(50))
 
 
 @pytest.mark.slow
 def test_study_of_bodies_runs_through(tmp_path):
     arguments = [
         "--size", "smoke", "--seeds", "1", "--workdir", str(tmp_path), "--config.sampling.num_steps=6",
-        "--methods", ",".join(EQUATION_METHODS),
+        "--methods", ",".join(offered_methods(topology.STUDY, "smoke")),
     ]  # fmt: skip
     assert main(topology.STUDY, arguments) == 0
     rows = rows_of(tmp_path)
-    assert {row["method"] for row in rows} == {"reference", *EQUATION_METHODS}
+    assert {row["method"] for row in rows} == {"reference", *offered_methods(topology.STUDY, "smoke")}
     for split in ("test", "shifted"):
         assert value(rows, "generate_then_solve", "residual_mae", split) < 1e-8
         assert 0.0 <= value(rows, "pidm_me", "rejection_rate", split) <= 1.0

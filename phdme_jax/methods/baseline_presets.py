@@ -1,3 +1,0 @@
-"""Goes."""
-
-from phdme_jax.methods.presets import baseline_group as baseline_group

@@ -1,0 +1,208 @@
+"""`phdme fit` and `phdme forecast` from file to forecast: the run folder, what they print, what they refuse."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phdme_jax import __version__, load
+from phdme_jax.app import fit_command, forecast_command
+from phdme_jax.app.main import main
+from phdme_jax.app.rows import read_rows
+from tests.forecasting.string_files import (
+    FRAMES,
+    LENGTH,
+    POINTS,
+    SPEED,
+    change,
+    fit_arguments,
+    forecast_arguments,
+    sentence,
+    waves,
+)
+
+
+@pytest.fixture(scope="module")
+def run(files, tiny_fit, tmp_path_factory) -> Path:
+    """Run folder of a finished, calibrated fit, which the command took over where Python left it."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    shutil.copytree(tiny_fit, run / "fit")
+    began = (run / "fit" / "energy.npz").stat().st_mtime_ns
+    assert main(["fit", *fit_arguments(files, run, "--calibration", str(files / "calibration.npz"))]) == 0
+    assert (run / "fit" / "energy.npz").stat().st_mtime_ns == began
+    return run
+
+
+def test_the_run_folder_is_complete(run):
+    rows = {(row.method, row.split, row.metric): row.value for row in read_rows(run / "results.jsonl")}
+    assert (run / "report.html").stat().st_size > 50_000
+    assert {row[0] for row in rows} == {"phdme", "gp_rollout"} and {row[1] for row in rows} == {"train", "calibration"}
+    # the linear string is easy: its energy alone forecasts unseen waves
+    assert rows["gp_rollout", "calibration", "nmse"] < 0.02
+    assert rows["phdme", "calibration", "band_width"] > 0
+    config = json.loads((run / "config.json").read_text())
+    assert config["config"]["structure"]["order"] == 4 and config["level"] == 0.6
+
+
+def test_the_same_command_ends_with_its_headline_and_others_are_refused(run, files, capsys):
+    kept = [run / "results.jsonl", run / "forecaster" / "forecaster.json", run / "forecaster" / "arrays.npz"]
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept]
+    calibration = ("--calibration", str(files / "calibration.npz"))
+    assert main(["fit", *fit_arguments(files, run, *calibration)]) == 0
+    assert before == [(path.read_bytes(), path.stat().st_mtime_ns) for path in kept]
+    printed = capsys.readouterr().out
+    lines = printed.split("\n\n")[1].strip().split("\n")
+    assert 3 <= len(lines) <= 6 and lines[0].startswith("Learned the energy of vibrating_string from 1 trajectory")
+    rows = {(row.method, row.metric): row.value for row in read_rows(run / "results.jsonl") if row.split != "train"}
+    for method in ("phdme", "gp_rollout"):
+        assert f"{rows[method, 'nmse']:.3g}" in lines[1]
+    held = f"they held {100 * rows['phdme', 'coverage_half_split']:.0f} % of the other"
+    assert "Calibrated: bands of 60 % on 5 trajectories" in lines[2] and held in lines[2]
+    assert f"report: {run / 'report.html'}" in lines[-1]
+    other = change(files, "other.npz", state=lambda state: 2 * state)
+    for arguments, words in (
+        (fit_arguments(files, run, *calibration, "--seed", "1"), "seed is 0 there and 1 now"),
+        (fit_arguments(files, run), "files.calibration"),
+        (fit_arguments(files, run, *calibration, data=other), "files.data"),
+    ):
+        assert main(["fit", *arguments]) == 2
+        assert words in sentence(capsys)
+
+
+def test_the_forecast_file_is_what_python_forecasts(run, files, tmp_path, capsys):
+    from phdme_jax import forecast
+
+    out = tmp_path / "forecast.npz"
+    assert main(["forecast", *forecast_arguments(files, run, out, "--samples", "6", "--seed", "3")]) == 0
+    assert "6 samples, calibrated 60 % band" in capsys.readouterr().out
+    made = forecast(load(run), files / "state.npz", 6, seed=3)
+    with np.load(out) as archive:
+        for name in ("mean", "lower", "upper", "samples", "time"):
+            np.testing.assert_array_equal(archive[name], getattr(made, name))
+        np.testing.assert_array_equal(archive["grid"], waves(1, 2)["grid"])
+        assert bool(archive["calibrated"]) and archive["samples"].shape == (6, FRAMES, POINTS, 2)
+
+
+def test_times_of_the_file_are_forecast(run, files, tmp_path, capsys):
+    wanted = waves(1, 0)["time"][[0, 3]] + np.array([0.0, 1e-5])
+    name = change(files, "wanted.npz", "state.npz", time=wanted)
+    assert main(["forecast", *forecast_arguments(files, run, tmp_path / "out.npz", state=name)]) == 0
+    assert "interpolated" in capsys.readouterr().out
+    with np.load(tmp_path / "out.npz") as archive:
+        np.testing.assert_array_equal(archive["time"], wanted)
+
+
+@pytest.mark.parametrize("arrays", [{"grid": lambda grid: 2 * grid}, {"time": lambda _: np.array([6.0, 7.0])}])
+def test_a_bad_state_writes_nothing(arrays, run, files, tmp_path, capsys):
+    arrays = {key: value(None) if key == "time" else value for key, value in arrays.items()}
+    name = change(files, "bad_state.npz", "state.npz", **arrays)
+    assert main(["forecast", *forecast_arguments(files, run, tmp_path / "out.npz", state=name)]) == 2
+    assert "bad_state.npz: " in sentence(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_few_points_uneven_times_and_too_little_calibration(files, tmp_path, capsys):
+    """Eight points, uneven times, one trajectory, rollout-conditioned; the command says what it could not calibrate."""
+    time = 0.1 * LENGTH / SPEED * np.array([0.0, 0.7, 2.0, 2.9, 4.0, 5.3])
+    np.savez(files / "small.npz", **waves(1, 6, time, 8))
+    np.savez(files / "single.npz", **waves(1, 7, time, 8))
+    np.savez(files / "small_state.npz", state=waves(1, 8, time, 8)["state"][0, 0], grid=waves(1, 8, time, 8)["grid"])
+    run = tmp_path / "run"
+    more = ("--method", "phdme_rollout", "--calibration", str(files / "single.npz"))
+    assert fit_command.main(fit_arguments(files, run, *more, data="small.npz")) == 0
+    printed = capsys.readouterr().out
+    assert "8 grid points allow stencils of order 2" in printed
+    assert "Not calibrated: bands of 60 % take at least 2 calibration trajectories, and 1 were given" in printed
+    out = tmp_path / "forecast.npz"
+    assert forecast_command.main(forecast_arguments(files, run, out, state="small_state.npz")) == 0
+    with np.load(out) as made:
+        assert not made["calibrated"] and made["mean"].shape == (6, 8, 2)
+        np.testing.assert_array_equal(made["time"], time)
+        assert (made["samples"][:, :, [0, -1], 0] == 0).all()
+
+
+# Refusals that need no fit
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (("--level", "1.5"), "a level strictly between 0 and 1, got 1.5"),
+        (("--structure", "drum"), "unknown structure 'drum'; fit knows vibrating_string"),
+        (("--method", "magic"), "unknown method 'magic'; fit has phdme, phdme_rollout"),
+        (("--method", "phdme_oracle"), "unknown method 'phdme_oracle'"),
+        (("--size", "huge"), "smoke, laptop, accelerator"),
+        (("--seed", "-1"), "whole number of at least 0"),
+        (("--speed", "9"), "unknown argument '--speed'"),
+        (("--config.prior.mian=3",), "did you mean prior.main?"),
+        (("--config.structure.closure=glue",), "expected a closure among"),
+        (("--config.structure.damping=glue",), "expected damping among"),
+        (("--config.rollouts.count=900000000",), "expected at most 8 GB"),
+        (("--config.physics.residual_target=rollout",), "expected physics.residual_target among"),
+        (("--config.network.unet.channels=12",), "expected channels in multiples of groups"),
+        (("--config.training.real_fraction=0.5",), "try physics.residual_target=zero"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_refused(more, words, files, tmp_path, capsys):
+    assert main(["fit", *fit_arguments(files, tmp_path / "run", *more)]) == 2
+    assert words in sentence(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_data_and_bad_calibration_write_nothing(files, tmp_path, capsys):
+    uneven = change(files, "uneven.npz", time=lambda t: t[0] + (t - t[0]) ** 1.5)
+    short = change(files, "short.npz", "calibration.npz", time=lambda time: time - 7)
+    for arguments, words in (
+        (fit_arguments(files, tmp_path / "run", data=uneven), "try --method phdme_rollout"),
+        (fit_arguments(files, tmp_path / "run", "--calibration", str(files / short)), "expected the same times"),
+    ):
+        assert main(["fit", *arguments]) == 2
+        assert words in sentence(capsys)
+    assert not (tmp_path / "run").exists()
+
+
+def test_forecast_refuses_bad_arguments(files, tmp_path, capsys):
+    out = tmp_path / "out.npz"
+    for more, words in (
+        (("--samples", "none"), "expected a whole number of at least 1, got 'none'"),
+        (("--samples", "0"), "expected a whole number of at least 1, got '0'"),
+        (("--smaples", "3"), "unrecognized arguments: --smaples"),
+        (("--out", str(tmp_path)), "is a folder"),
+        ((), "holds no fitted forecaster; expected that of a fit"),
+    ):
+        assert main(["forecast", *forecast_arguments(files, tmp_path, out, *more)]) == 2
+        assert words in sentence(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_old_name_of_the_command_in_a_process_of_its_own(files, tmp_path):
+    (files / "cut.npz").write_bytes((files / "data.npz").read_bytes()[:500])
+    command = [sys.executable, "-m", "experiments.fit", *fit_arguments(files, tmp_path / "run", data="cut.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("error: ") and "the archive is cut off" in done.stderr
+    assert not (tmp_path / "run").exists()
+
+
+def test_help_says_the_name_that_was_used(capsys):
+    for program in ("phdme fit", "python -m experiments.fit"):
+        with pytest.raises(SystemExit) as ended:
+            fit_command.main(["--help"], program)
+        assert ended.value.code == 0 and f"usage: {program} " in capsys.readouterr().out
+    assert main(["--version"]) == 0 and capsys.readouterr().out == f"phdme {__version__}\n"
+    assert main(["fti"]) == 2 and "unknown command 'fti'; phdme has fit, forecast, report" in capsys.readouterr().err
+    assert main([]) == 2 and "usage: phdme COMMAND" in capsys.readouterr().out
+
+
+def test_importing_the_library_is_light():
+    code = "import sys, phdme_jax; print(sorted({'jax', 'numpy', 'matplotlib', 'tqdm'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+    code = "import sys; from phdme_jax import *; print(sorted(m for m in sys.modules if m.startswith('phdme_jax.app')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
