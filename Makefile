@@ -1,5 +1,5 @@
-# make setup | lint | test | test-slow | test-devices | demo | bench | lock
-.PHONY: setup lint test test-slow test-devices demo bench lock clean
+# make setup | lint | test | test-slow | test-devices | demo | bench | pages | lock
+.PHONY: setup lint test test-slow test-devices demo bench pages lock clean
 SHELL := /bin/bash
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -25,6 +25,7 @@ $(VENV)/.installed: .ci/requirements.lock pyproject.toml
 
 lint: setup
 	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 	$(VENV)/bin/mypy
 
@@ -39,10 +40,14 @@ test-devices: setup
 	$(RUN) -m pytest tests/training -k devices
 
 demo: setup
-	$(RUN) -m experiments.vibrating_string --size demo --workdir runs/demo
+	$(RUN) -m experiments.vibrating_string --size demo --methods phdme,gp_rollout,diffusion --workdir runs/demo
 
 bench: setup
 	$(RUN) -m benchmarks.run
+
+# tables and numbers of the README and of all results pages, from the rows
+pages: setup
+	$(RUN) -m experiments.report --pages
 
 lock: setup
 	$(RUN) -m pip install --quiet uv

@@ -42,6 +42,7 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         },
     },
 }
+METHODS = ("phdme", "diffusion_augmented", "diffusion_physics", "diffusion", "gp_rollout")
 
 
 def groups(size: str) -> dict[str, Any]:
@@ -55,7 +56,7 @@ def groups(size: str) -> dict[str, Any]:
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
     """A method and at most one change."""
     del config
-    for method in ("phdme", "diffusion_augmented", "diffusion_physics", "diffusion", "gp_rollout"):
+    for method in METHODS:
         yield Variant(method)
     trajectories = ("phdme", "gp_rollout", "diffusion")
     for key, values, methods in (
@@ -112,6 +113,7 @@ STUDY = replace(
     title="Ablations on the string: what each part is worth",
     sizes={size: partial(groups, size) for size in CHANGES},
     cases=("vibrating_string",),
+    trial_methods=METHODS,
     variants=make_variants,
     extras=(structure_rows,),
     sections=(section,),

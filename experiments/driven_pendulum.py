@@ -23,6 +23,7 @@ from phdme_jax.methods.table import METHODS
 from phdme_jax.systems.energy.oscillators import VISCOUS
 
 FIELDS = ("position", "momentum")
+PEERS = tuple(name for name in ("phlearn",) if name in METHODS)  # where installed
 
 
 def groups(size: str) -> dict[str, Any]:
@@ -121,7 +122,7 @@ STUDY = Study(
     sections=(motion_section,),
     metrics=("mse", "nmse", "parameter_error"),
     baseline="neural_ode",
-    methods=("phdme_rollout", "gp_rollout", "quadratic_hamiltonian", "hnn", "neural_ode"),
+    methods=("phdme_rollout", "gp_rollout", "quadratic_hamiltonian", "hnn", "neural_ode", *PEERS),
     about=lambda config: (
         f"Learned from one trajectory of {config.data.num_frames} frames with noise {config.data.noise:g}, asked for "
         f"{config.data.test_duration:g} s of free motion."

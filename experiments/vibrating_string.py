@@ -77,7 +77,7 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "data": {"num_calibration": 48, "num_test": 32},
         "rollouts": {"count": 512},
         "sampling": {"num_steps": 5, "num_samples": 4},
-        "costs": {"num_steps": (1, 5), "num_test": 16},
+        "costs": {"num_steps": (), "num_test": 16},
     },
     "laptop": {},
     "accelerator": {

@@ -34,7 +34,7 @@ def cost_rows(run: Run) -> None:
     the study draws.
     """
     methods = [name for name in COSTED if name in run.learned]
-    if not methods:
+    if not methods or not run.config.costs.num_steps:
         return
     bench, costs, split = run.bench, run.config.costs, run.bench.splits["test"]
     truth, first = split.truth[: costs.num_test], jax.tree.map(lambda leaf: leaf[:1], split.condition)

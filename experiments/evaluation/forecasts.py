@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
+from phdme_jax.app.scores import SCORED, accuracy, mean_and_error
 from phdme_jax.calibration import is_covered
 from phdme_jax.forecasting.bands import Calibration, Forecasts, forecast_band
 from phdme_jax.methods.base import Times
@@ -19,57 +20,6 @@ from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems.energy.base import System, parameter_values, total_energy, vector_field
 from phdme_jax.training import metrics
-
-SCORED = 32  # trajectories scored at a time
-
-
-def _mean_and_error(values: np.ndarray, unit: str = "1") -> Measurement:
-    values = np.asarray(values, float)
-    spread_known = values.size > 1 and bool(np.isfinite(values).all())
-    error = float(values.std(ddof=1) / np.sqrt(values.size)) if spread_known else None
-    return Measurement(float(values.mean()), unit, error)
-
-
-def accuracy(truth: np.ndarray, forecasts: Forecasts, fields: tuple[str, ...]) -> dict[str, Measurement]:
-    """Errors of the forecast mean and scores of the samples.
-
-    nmse is the mean over fields of MSE / variance of the field over the split; nmse_FIELD is one field's.
-    A failed forecast stays in every mean, as infinite. spread_skill is the spread of the samples over the error of
-    their mean, one where reliable.
-    """
-    variance = np.asarray(metrics.reference_variance(jnp.asarray(truth)))
-    error = np.mean((truth - forecasts.mean) ** 2, axis=tuple(range(1, truth.ndim - 1)))
-    error[~forecasts.ok] = np.inf
-    result = {
-        "nmse": _mean_and_error(np.mean(error / variance, axis=-1)),
-        "mse": _mean_and_error(error.mean(axis=-1)),
-    }
-    for index, field in enumerate(fields):
-        result[f"nmse_{field}"] = _mean_and_error(error[:, index] / variance[index])
-    scales = np.broadcast_to(np.sqrt(variance), (len(truth), *variance.shape))
-    samples = forecasts.mean[:, None] if forecasts.samples is None else forecasts.samples
-    fair = samples.shape[1] > 1
-    for name in ("crps", "energy_score"):
-        values = in_chunks(_scorer(name, fair), SCORED, scales, truth, samples)
-        result[name] = _mean_and_error(np.where(forecasts.ok, values, np.inf))
-    if fair:
-        spreads, squares = in_chunks(_spread_skill, SCORED, scales, truth, samples)
-        ratio = float(metrics.spread_skill_ratio(jnp.asarray(spreads), jnp.asarray(squares)))
-        result["spread_skill"] = Measurement(ratio if forecasts.ok.all() else np.inf)
-    return result
-
-
-@jax.jit
-@jax.vmap
-def _spread_skill(scale: Any, truth: Any, samples: Any) -> Any:
-    return metrics.spread_skill(truth, samples, field_scale=scale)
-
-
-@lru_cache
-def _scorer(name: str, fair: bool) -> Callable[..., Any]:
-    """crps or energy_score of many truths and their samples."""
-    score = getattr(metrics, name)
-    return jax.jit(jax.vmap(lambda scale, truth, samples: score(truth, samples, field_scale=scale, fair=fair)))
 
 
 def coverage(
@@ -89,7 +39,7 @@ def coverage(
     lower, upper = forecast_band(forecasts, calibration)
     deviation = np.sqrt(np.asarray(metrics.reference_variance(jnp.asarray(truth))))
     width = np.mean((upper - lower) / deviation, axis=tuple(range(1, truth.ndim)))
-    return {"coverage": _mean_and_error(covered), "band_width": _mean_and_error(width)}
+    return {"coverage": mean_and_error(covered), "band_width": mean_and_error(width)}
 
 
 def physics(system: System, other: System, mean: np.ndarray, times: tuple[float, ...]) -> dict[str, Measurement]:
@@ -108,10 +58,10 @@ def physics(system: System, other: System, mean: np.ndarray, times: tuple[float,
     rises, seen, unseen, *changes = in_chunks(measure, SCORED, np.asarray(mean, float))
     drifts = {f"{name}_drift": change for (name, _), change in zip(system.invariants, changes, strict=True)}
     return {
-        "energy_drift": _mean_and_error(rises),
-        "residual_rms": _mean_and_error(seen, "1/s"),
-        "residual_rms_unseen": _mean_and_error(unseen, "1/s"),
-        **{name: _mean_and_error(change) for name, change in drifts.items()},
+        "energy_drift": mean_and_error(rises),
+        "residual_rms": mean_and_error(seen, "1/s"),
+        "residual_rms_unseen": mean_and_error(unseen, "1/s"),
+        **{name: mean_and_error(change) for name, change in drifts.items()},
     }
 
 

@@ -184,6 +184,7 @@ def _line_pictures(shown: Shown, labels: FieldLabels, name: str, answer: Answer)
         Labels(f"{name}: one unseen initial state", x=labels.time, y=labels.position, panels=labels.fields),
         spread(forecasts)[0],
     )
+    assert answer.calibration is not None
     lower, upper = forecast_band(forecasts, answer.calibration)
     sites = np.linspace(0, grid.size - 1, 5).astype(int)[1:-1]
     samples = None if forecasts.samples is None else forecasts.samples[0][..., sites, index]

@@ -94,34 +94,24 @@ class SeedRun:
         """Names of the methods fitted so far."""
         return tuple(self._fitted)
 
-    def forecasts(self, name: str, split: str, key: Any = None) -> bands.Forecasts:
-        """A method's forecasts of a split, observed as its truth is."""
-        return self.ask(name, self.bench.splits[split].condition, split, key)
-
-    def draw(self, name: str, condition: Any, key: Any) -> Draws:
-        """What a method draws for some conditions; methods that draw alike are drawn once."""
-        fitted = self.fitted(name)
-        label = (fitted.model.draw, id(fitted.params), id(condition), jax.random.key_data(key).tobytes())
+    def drawn(self, name: str, split: str) -> Draws:
+        """What a method drew for a split, before it is observed; methods that draw alike are drawn once."""
+        fitted, condition = self.fitted(name), self.bench.splits[split].condition
+        key = self.bench.sample_key(split, METHODS[name])
+        label = (fitted.model.draw, id(fitted.params), split, jax.random.key_data(key).tobytes())
         if label not in self._draws:
             self._draws[label] = draw_forecasts(fitted, condition, self.bench.num_samples, key)
         return self._draws[label].finished(fitted.model, condition)
 
-    def drawn(self, name: str, split: str) -> Draws:
-        """What a method drew for a split, before it is observed."""
-        return self.draw(name, self.bench.splits[split].condition, self.bench.sample_key(split, METHODS[name]))
-
-    def ask(self, name: str, condition: Any, split: str, key: Any = None) -> bands.Forecasts:
-        """A method's forecasts for some conditions, observed as a split is."""
-        bench, times = self.bench, self.fitted(name).model.times
-        drawn = self.draw(name, condition, bench.sample_key(split, METHODS[name]) if key is None else key)
-        observe = bench.splits[split].observe
-        mean = None if drawn.mean is None else observe(drawn.mean, times)
-        samples = (
-            None
-            if drawn.samples is None
-            else np.stack([observe(drawn.samples[:, index], times) for index in range(drawn.samples.shape[1])], axis=1)
-        )
-        return bands.Forecasts(mean, samples, drawn.ok, drawn.seconds)
+    def forecasts(self, name: str, split: str) -> bands.Forecasts:
+        """A method's forecasts of a split, observed as its truth is."""
+        drawn, times, observe = self.drawn(name, split), self.fitted(name).model.times, self.bench.splits[split].observe
+        mean, samples = drawn.mean, drawn.samples
+        if observe is not as_drawn:
+            mean = None if mean is None else observe(mean, times)
+            if samples is not None:
+                samples = np.stack([observe(sample, times) for sample in np.moveaxis(samples, 1, 0)], axis=1)
+        return bands.Forecasts(mean, samples, drawn.ok, drawn.seconds)  # type: ignore[arg-type]  # maybe no mean
 
     def answers(self, name: str) -> dict[str, Answer]:
         """What a fitted method answers for every split that is scored."""
@@ -132,6 +122,7 @@ class SeedRun:
             forecasts, truth = self.forecasts(name, split), bench.splits[split].truth
             scores = None
             if bench.level is not None:
+                assert floor is not None
                 scores = bands.band_scores(truth, forecasts, floor)
                 if split == "calibration":
                     calibration = bands.calibrate(truth, forecasts, floor, bench.level)
@@ -178,9 +169,8 @@ def _entries(context: Context) -> list[Variant]:
 
 
 def _is_recorded(context: Context, case: str, seed: int, variant: Variant, splits: Sequence[str]) -> bool:
-    return all(
-        context.results.has(case, variant.method, seed, split, settings=dict(variant.changes)) for split in splits
-    )
+    settings = dict(variant.changes)
+    return all(context.results.has(case, variant.method, seed, split, settings) for split in splits)
 
 
 def run_study(study: Study, context: Context) -> list[Section]:

@@ -100,9 +100,6 @@ class Run(Protocol):
     def drawn(self, name: str, split: str) -> Draws:
         """What a method drew for a split, before it is observed."""
 
-    def ask(self, name: str, condition: PyTree, split: str, key: Any = None) -> Forecasts:
-        """A method's forecasts for some conditions, observed as a split is."""
-
     def changed(self, changes: Sequence[tuple[str, Any]]) -> "Run":
         """The same seed with other values of some dotted keys of the configuration."""
 

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from phdme_jax.files import InputError
 
 Times = tuple[float, ...]
+Values = Any  # arrays of JAX or of NumPy, on their way to a device
 Options = Mapping[str, Any]  # groups of options, plain nested mappings; a method takes the groups it knows
 Denoise = Callable[[Array, Array], Array]  # (noisy, t) -> clean
 
@@ -53,9 +54,9 @@ class Start(NamedTuple):
         state is exact.
     """
 
-    state: Float[Array, "*grid field"]
-    inputs: Float[Array, "time port"]
-    errors: Float[Array, "error *grid field"] | None = None
+    state: Float[Values, "*grid field"]
+    inputs: Float[Values, "time port"]
+    errors: Float[Values, "error *grid field"] | None = None
 
 
 class Examples(NamedTuple):
@@ -67,7 +68,7 @@ class Examples(NamedTuple):
       times: of the frames of the trajectories, empty without time; they may differ from those of forecasts.
     """
 
-    fields: Array
+    fields: Values
     condition: PyTree
     times: Times = ()
 

@@ -5,6 +5,7 @@ from functools import partial
 from phdme_jax.methods.base import Method
 from phdme_jax.methods.baselines import independent
 from phdme_jax.methods.baselines.field_networks import fit_fourier, fit_hamiltonian, fit_neural
+from phdme_jax.methods.baselines.phlearn import INSTALLED, fit_phlearn
 from phdme_jax.methods.diffusion import fit_diffusion
 from phdme_jax.methods.energy import gp_rollout, oracle
 from phdme_jax.methods.energy.generator import make_fit

@@ -116,6 +116,8 @@ def _train(stride: int, options: PeerOptions, data: Observed, key: Array) -> lis
     pairs = ((begin, end, times[:-stride], times[stride:], step, torch.zeros_like(begin)), (end - begin) / step)
     epochs = max(1, options.steps * options.batch // len(begin))
     optimizer = torch.optim.Adam(model.parameters(), lr=options.rate)
-    trained, _ = train(model, "srk4", pairs, optimizer=optimizer, epochs=epochs, batch_size=options.batch, verbose=False)
+    trained, _ = train(
+        model, "srk4", pairs, optimizer=optimizer, epochs=epochs, batch_size=options.batch, verbose=False
+    )
     leaves = [trained.R.rs, *trained.hamiltonian.parameters()]
     return [jnp.asarray(leaf.detach().numpy()) for leaf in leaves]

@@ -1,5 +1,7 @@
 """Baselines on a grid as methods: they keep the start, learn a wave, and say what they found."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +69,8 @@ def test_networks_learn_waves_from_frames(name, fit, rate, task):
 
 
 def test_independent_processes_forecast_a_linear_string_and_say_where_they_fail(task):
-    fitted = independent.fit(task, {"prior": {"substeps": 4}}, Trainer(), None, KEY)
-    assert error(fitted, task) < 0.05
+    few = jax.tree.map(lambda leaf: leaf[:2], task.train()._replace(times=()))._replace(times=TIMES)
+    fitted = independent.fit(replace(task, train=lambda: few), {"prior": {"substeps": 4}}, Trainer(), None, KEY)
+    assert error(fitted, task) < 0.1
     broken = fitted._replace(params=fitted.params._replace(ok=jnp.asarray(False)))
     assert not draw_forecasts(broken, task.train().condition, 1, KEY).ok.any()

@@ -30,20 +30,24 @@ def task(states=STATES, driven=False, coordinates=None):
     return Task(system, lambda: train, lambda key, count: None, KEY, TIMES)
 
 
+def untrained(factory, window, options, data, key):
+    return factory.init(jnp.std(data.states, axis=0), key)
+
+
 def test_a_kept_network_is_read_for_the_same_data_and_trained_anew_for_others(tmp_path, monkeypatch):
     def fit(states, key=KEY):
         return fit_neural(task(states), OPTIONS, Trainer(shared=tmp_path), None, key)
 
+    monkeypatch.setattr(windows, "train_network", untrained)
     first, louder = fit(STATES), fit(10 * STATES)
     assert len(list(tmp_path.iterdir())) == 2
-    trained = windows.train_network
     monkeypatch.setattr(windows, "train_network", None)
     again = fit(STATES)
     assert again.seconds == first.seconds and again.model is first.model
     original, other, loud = (jax.tree.leaves(fitted.params) for fitted in (first, again, louder))
     assert all(np.array_equal(left, right) for left, right in zip(original, other, strict=True))
     assert not all(np.array_equal(left, right) for left, right in zip(original, loud, strict=True))
-    monkeypatch.setattr(windows, "train_network", trained)
+    monkeypatch.setattr(windows, "train_network", untrained)
     fit(STATES, jax.random.key(1))
     assert len(list(tmp_path.iterdir())) == 3
 
@@ -89,7 +93,8 @@ def test_a_network_without_structure_learns_what_was_measured():
         np.testing.assert_allclose(left, right, rtol=1e-9)
 
 
-def test_forecasts_feel_their_inputs():
+def test_forecasts_feel_their_inputs(monkeypatch):
+    monkeypatch.setattr(windows, "train_network", untrained)
     fitted = fit_neural(task(driven=True), OPTIONS, Trainer(), None, KEY)
     starts = Start(np.repeat(STATES[:1], 2, axis=0), np.stack([np.zeros((40, 1)), np.ones((40, 1))]))
     still, pushed = draw_forecasts(fitted, starts, 1, KEY).mean
@@ -106,4 +111,6 @@ def test_two_trajectories_or_an_operator_of_fields_are_refused():
     with pytest.raises(InputError, match="frame to frame"):
         fit_fourier(given, OPTIONS, Trainer(), None, KEY)
     with pytest.raises(TypeError, match="rates"):
-        fit_neural(given, {"baselines": {**GROUP, "training": {"rates": 1.0}}}, Trainer(), None, KEY)
+        fit_neural(
+            given, {"baselines": {**GROUP, "training": {**GROUP["training"], "rates": 1.0}}}, Trainer(), None, KEY
+        )

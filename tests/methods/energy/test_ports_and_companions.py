@@ -100,9 +100,7 @@ def test_the_learned_rollout_under_the_observed_input_returns_the_observed_motio
 
 def test_the_residual_of_a_driven_motion_vanishes_with_its_input_alone(driven):
     rate = partial(Fields(driven.system.structure).rate, driven.fitted.model.dynamics, driven.fitted.params)
-    size = jax.jit(
-        lambda states: jnp.sqrt(jnp.mean(dynamics_residual(rate, states, driven.times[:101])[:, :2] ** 2))
-    )
+    size = jax.jit(lambda states: jnp.sqrt(jnp.mean(dynamics_residual(rate, states, driven.times[:101])[:, :2] ** 2)))
 
     def told(inputs):
         return float(size(jnp.asarray(np.concatenate([driven.states[:101], inputs[:101]], axis=-1), jnp.float32)))
@@ -134,9 +132,7 @@ def test_a_generator_of_a_driven_system_keeps_start_and_inputs_and_follows_the_i
     known = Fields(driven.system.structure).known(16, True)
     np.testing.assert_array_equal(known, [[1, 1, 1]] + 15 * [[0, 0, 1]])
     later = np.asarray(driven.task.times)
-    starts = Start(
-        np.array([[2.0, 0.0], [2.0, 0.0]]), np.stack([0.1 * np.sin(later), -0.1 * np.sin(later)])[..., None]
-    )
+    starts = Start(np.array([[2.0, 0.0], [2.0, 0.0]]), np.stack([0.1 * np.sin(later), -0.1 * np.sin(later)])[..., None])
     drawn = draw_forecasts(fitted, starts, 4, jax.random.key(2))
     assert drawn.samples.shape == (2, 4, 16, 2) and fitted.model.times == tuple(np.linspace(0.0, 6.0, 16).tolist())
     np.testing.assert_allclose(drawn.samples[:, :, 0], np.full((2, 4, 2), [2.0, 0.0]), atol=1e-5)

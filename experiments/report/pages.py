@@ -236,7 +236,7 @@ def make_reader(results: Path) -> RowsOf:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes the tables and numbers of all results pages anew, in place."""
-    parser = argparse.ArgumentParser(prog="python -m experiments.results_pages", description=main.__doc__)
+    parser = argparse.ArgumentParser(prog="python -m experiments.report --pages", description=main.__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if a page would change")
     check, rows_of = parser.parse_args(argv).check, make_reader(RESULTS)
     try:
@@ -247,7 +247,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     changed = [page for page, text in made.items() if text != page.read_text(encoding="utf-8")]
     for page in changed:
         if check:
-            print(f"{page} is not what its rows make it; run python -m experiments.results_pages", file=sys.stderr)
+            print(f"{page} is not what its rows make it; run python -m experiments.report --pages", file=sys.stderr)
         else:
             page.write_text(made[page], encoding="utf-8")
     return 1 if check and changed else 0

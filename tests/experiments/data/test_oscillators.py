@@ -1,12 +1,16 @@
 """Two masses between springs from made recordings: their ratio is found, nothing leaks from the second half."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
 
-from experiments import oscillators
-from experiments.configs.oscillators import get_config
-from experiments.study.command import RunContext
+from experiments.data import oscillators
+from experiments.oscillators import STUDY, check, errors
+from experiments.study.command import main
+from experiments.study.runner import SeedRun, evaluate
+from experiments.study.study import Context
 from phdme_jax.app.rows import ResultsWriter
 from phdme_jax.files import InputError
 
@@ -27,8 +31,8 @@ def data_dir(tmp_path_factory):
 
     def rate(_, state):
         first, second = state[:2]
-        force = np.array([-1.4 * first + 1.5 * (second - first), -1.5 * (second - first) - 1.3 * second])
-        return np.concatenate([state[2:], (force - DAMPING * state[2:]) / MASSES])
+        springs = STIFFNESS * np.array([first, second - first, -second])
+        return np.concatenate([state[2:], (springs[1:] - springs[:-1] - DAMPING * state[2:]) / MASSES])
 
     start = [90.0, -60.0, 0.0, 20.0]
     path = solve_ivp(rate, (0, 3 * times[-1]), start, t_eval=3 * times, rtol=1e-10, atol=1e-10).y.T
@@ -38,22 +42,25 @@ def data_dir(tmp_path_factory):
     return folder
 
 
-def test_the_ratio_of_the_masses_and_the_second_half_are_found(data_dir, tmp_path):
-    config = get_config("smoke")
-    recording = oscillators.load(data_dir, "double_oscillator")
-    masses = oscillators.find_masses(config, recording)
-    assert masses[1] == pytest.approx(2.0, rel=0.05)
-    results = ResultsWriter(tmp_path / "results.jsonl", "oscillators")
-    context = RunContext("oscillators", "smoke", tmp_path, config, (0,), ("gp_rollout",), data_dir, results)
-    forecast = oscillators.evaluate(context, recording, masses, 0, "gp_rollout")
-    assert forecast.mean.shape == recording.truth[recording.scored].shape
-    values = {row.metric: row.value for row in results.rows()}
-    assert values["nmse_position"] < 0.02
+def test_the_ratio_of_the_masses_and_the_second_half_are_found(data_dir, tmp_path, monkeypatch):
+    config, results = STUDY.get_config("smoke"), ResultsWriter(tmp_path / "results.jsonl", "oscillators")
+    context = Context(STUDY, "smoke", tmp_path, config, (0,), ("gp_rollout",), data_dir, results)
+    run = SeedRun(context, "double_oscillator", 0)
+    assert run.bench.world.masses == (1.0, pytest.approx(2.0, rel=0.05))
+    answer = evaluate(run, "gp_rollout")["test"]
+    assert answer.forecasts.mean.shape == answer.truth.shape
+    for extra in STUDY.extras:
+        extra(run)
+    values = {(row.method, row.metric): row.value for row in results.rows()}
+    assert values["gp_rollout", "nmse_position"] < 0.02
+    assert values["gp_rollout", "mass_ratio"] == run.bench.world.masses[1]
+    assert values["reference", "nmse_position"] == 0.0 < values["reference", "nmse"]
     # with masses alike the same energy cannot hold both modes
-    alike = oscillators.forecast_energy(context, recording, (1.0, 1.0), 0, quadratic=False)
-    truth = recording.truth[recording.scored]
-    error = np.mean((alike.mean - truth)[:, :2] ** 2, axis=0) / truth[:, :2].var(axis=0)
-    assert error.mean() > 5 * values["nmse_position"]
+    alike = run.bench.world._replace(masses=(1.0, 1.0))
+    monkeypatch.setattr(oscillators, "measure", lambda *_: alike)
+    worse = SeedRun(context, "double_oscillator", 0).answers("gp_rollout")["test"]
+    found = errors(worse.truth[0], worse.forecasts.mean[0])
+    assert found["nmse_position"].value > 5 * values["gp_rollout", "nmse_position"]
 
 
 def test_nothing_of_the_second_half_is_learned_from(data_dir, tmp_path):
@@ -64,7 +71,7 @@ def test_nothing_of_the_second_half_is_learned_from(data_dir, tmp_path):
     write_recording(tmp_path, "double_oscillator", table[:, 2:4], table[:, 4:], table[:, 1])
     one, other = (oscillators.load(folder, "double_oscillator") for folder in (data_dir, tmp_path))
     np.testing.assert_array_equal(one.states[one.learned], other.states[other.learned])
-    assert one.learned.stop - 1 == split - oscillators.REACH - 1
+    assert one.start == split - oscillators.REACH - 1
     # the frames just before the split do depend on what follows, and are left out
     assert np.abs(one.states[split - 1] - other.states[split - 1]).max() > 0.01
 
@@ -79,9 +86,7 @@ def test_velocities_of_the_file_are_found_again_in_positions(data_dir, tmp_path)
     velocities = np.stack([np.convolve(part, kernel, mode="valid") for part in padded.T], axis=1)
     write_recording(tmp_path, "double_oscillator", positions, velocities, table[:, 1])
     recording = oscillators.load(tmp_path, "double_oscillator")
-    start = recording.learned.stop - 1
-    found = recording.as_recorded(recording.states[start:, :2])
-    assert len(recording.states[start:]) == len(recording.forecast_times)
+    found = recording.as_recorded(recording.states[recording.start :, :2])
     np.testing.assert_allclose(found, recording.truth[recording.scored], atol=1e-3)
     # which the slopes themselves are not
     assert np.abs(recording.states[recording.scored, 2:] - recording.truth[recording.scored, 2:]).max() > 0.1
@@ -89,10 +94,13 @@ def test_velocities_of_the_file_are_found_again_in_positions(data_dir, tmp_path)
 
 def test_elongations_and_back(data_dir):
     states = oscillators.load(data_dir, "double_oscillator").states
-    fields = oscillators.to_fields(states, 2)
+    chain, single = oscillators.system_of((1.0, 2.0)), oscillators.system_of((1.0,))
+    fields = oscillators.to_fields(chain, states)
     np.testing.assert_allclose(fields[:, :3].sum(axis=1), 0.0, atol=1e-12)
-    np.testing.assert_allclose(oscillators.from_fields(fields, 2), states, atol=1e-12)
-    np.testing.assert_array_equal(oscillators.from_fields(oscillators.to_fields(states[:, :2], 1), 1), states[:, :2])
+    np.testing.assert_allclose(fields[:, 3:], states[:, 2:])
+    np.testing.assert_allclose(oscillators.from_fields(chain, fields), states, atol=1e-12)
+    assert oscillators.to_fields(single, states[:, :2]) is not None
+    np.testing.assert_array_equal(oscillators.from_fields(single, states[:, :2]), states[:, :2])
 
 
 def test_positions_are_about_the_rest_in_units_where_velocities_are_their_slopes(data_dir):
@@ -104,9 +112,21 @@ def test_positions_are_about_the_rest_in_units_where_velocities_are_their_slopes
 
 
 @pytest.mark.parametrize("content", [None, "words", "0 0 1\n"], ids=["missing", "garbled", "short"])
-def test_a_file_that_is_no_recording_is_refused(tmp_path, content):
+def test_a_file_that_is_no_recording_is_refused_before_anything_is_written(tmp_path, capsys, content):
+    data, workdir = tmp_path / "data", tmp_path / "run"
+    (data / "schmidt_lipson").mkdir(parents=True)
     if content is not None:
-        (tmp_path / "schmidt_lipson").mkdir()
-        (tmp_path / "schmidt_lipson" / oscillators.FILES["oscillator"]).write_text(content)
-    with pytest.raises(InputError, match=r"real_linear_h_1\.txt"):
-        oscillators.load(tmp_path, "oscillator")
+        (data / "schmidt_lipson" / oscillators.FILES["oscillator"]).write_text(content)
+    assert main(STUDY, ["--size", "smoke", "--workdir", str(workdir), "--data_dir", str(data)]) == 2
+    assert "real_linear_h_1.txt" in capsys.readouterr().err and not workdir.exists()
+
+
+def test_a_recording_of_another_oscillator_or_none_is_refused(data_dir, tmp_path):
+    (tmp_path / "schmidt_lipson").mkdir()
+    text = (data_dir / "schmidt_lipson" / oscillators.FILES["oscillator"]).read_text()
+    (tmp_path / "schmidt_lipson" / oscillators.FILES["double_oscillator"]).write_text(text)
+    with pytest.raises(InputError, match="has shape"):
+        oscillators.load(tmp_path, "double_oscillator")
+    context = partial(Context, STUDY, "smoke", tmp_path, STUDY.get_config("smoke"), (0,), ())
+    with pytest.raises(InputError, match="--data_dir DIR"):
+        check(context(data_dir=None, results=None))

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import experiments
-from experiments import results_pages
+from experiments.report import pages as results_pages
 from phdme_jax.app.rows import ResultRow
 from phdme_jax.files import InputError
 
