@@ -1,9 +1,4 @@
-"""Tables of what is built in, from the registries: they stand between markers of a page.
-
-    <!-- catalogue problems -->
-    (the table)
-    <!-- end -->
-"""
+"""Tables of what is built in, from the registries, between `<!-- catalogue NAME -->` and `<!-- end -->` of a page."""
 
 import re
 from collections.abc import Callable

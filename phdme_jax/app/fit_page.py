@@ -201,10 +201,7 @@ def _fit_text(evaluation: Evaluation) -> str:
     forecaster = evaluation.forecaster
     setup, observed = forecaster.setup, forecaster.observed
     units, structure = setup.units, setup.options["structure"]
-    parameter_units = known_structure(setup.structure).parameter_units(units)
-    damping = ", ".join(
-        f"{name} {value * parameter_units[name]:.3g}" for name, value in forecaster.energy.found.items()
-    )
+    damping = ", ".join(f"{name} {value:.3g}" for name, value in forecaster.dissipation.items())
     rejected = 100 * forecaster.fitted.found.get("rejection_rate", 0.0)
     text = (
         f"{len(observed.digests)} trajectories of {observed.time.size} frames at {observed.grid.size} grid points, "

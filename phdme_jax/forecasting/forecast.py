@@ -20,11 +20,11 @@ from scipy.interpolate import CubicSpline
 
 from phdme_jax.files import InputError
 from phdme_jax.forecasting import bands
+from phdme_jax.forecasting.agreement import check_ends
 from phdme_jax.forecasting.bands import Forecasts
 from phdme_jax.forecasting.files import InitialState, StateSource, read_state
 from phdme_jax.forecasting.forecast_file import Forecast
 from phdme_jax.forecasting.forecaster import BLOCK, Forecaster, forecasts_from
-from phdme_jax.forecasting.inputs import check_ends
 from phdme_jax.forecasting.precision import in_double_precision
 from phdme_jax.systems.energy.base import line_parity
 from phdme_jax.training.loop import Watch, unwatched

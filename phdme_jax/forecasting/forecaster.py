@@ -89,6 +89,12 @@ class Forecaster:
         return self.setup.options["sampling"]["num_samples"]
 
     @property
+    def dissipation(self) -> dict[str, float]:
+        """Learned dissipation parameters, in the user's units."""
+        units = known_structure(self.setup.structure).parameter_units(self.setup.units)
+        return {name: value * units[name] for name, value in self.energy.found.items()}
+
+    @property
     def is_calibrated(self) -> bool:
         """Whether it has a band of finite width that promises coverage."""
         return self.calibration is not None and math.isfinite(self.calibration.quantile)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 from phdme_jax import InputError, Trajectories, fit, make_options
-from phdme_jax.forecasting.inputs import read_calibration, read_inputs, rest_stiffness
+from phdme_jax.forecasting.agreement import rest_stiffness
+from phdme_jax.forecasting.inputs import read_calibration, read_inputs
 from phdme_jax.forecasting.offers import chosen_method, offered_methods
 from phdme_jax.forecasting.structures import known_structure
 from phdme_jax.systems.energy.vibrating_string import string_structure

@@ -11,7 +11,7 @@ import pytest
 from phdme_jax.forecasting.forecaster import starts_from
 from phdme_jax.forecasting.structure_check import check_structure
 from phdme_jax.methods.base import Examples, Task
-from phdme_jax.methods.energy.gp_rollout import fit_posterior
+from phdme_jax.methods.energy import gp_rollout
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems import make_system
 from phdme_jax.systems.energy.alternatives import with_opposite_sign, without_dissipation
@@ -24,10 +24,10 @@ OPTIONS = {"prior": {"main": 8, "margin": 1.5, "time_tests": 16, "space_tests": 
 
 @pytest.fixture(scope="module")
 def observed():
-    """A trajectory of a string with Kelvin-Voigt damping, noise of half a per cent."""
+    """Two trajectories of a string with Kelvin-Voigt damping, noise of half a per cent."""
     system = make_system("vibrating_string", num_points=24, damping=0.05)
     field = partial(vector_field, system.structure, system.density, parameters=parameter_values(system, jnp.float64))
-    starts = jax.vmap(system.initial_state("random_smooth"))(jax.random.split(jax.random.key(3), 1))
+    starts = jax.vmap(system.initial_state("random_smooth"))(jax.random.split(jax.random.key(3), 2))
     solve = jax.vmap(lambda x: rollout(lambda y, dt: (rk4_step(field, y, dt), dt), x, jnp.asarray(TIMES), 8))
     states = np.asarray(jax.jit(solve)(starts))
     noise = np.random.default_rng(0).normal(size=states.shape) * states.std(axis=(0, 1, 2))
@@ -39,7 +39,7 @@ def check(observed, structure):
     task = Task(None, lambda: examples, lambda key, count: None, jax.random.key(0), TIMES)
 
     def refit(other):
-        return fit_posterior(replace(task, problem=System(other)), OPTIONS, Trainer(), None, task.key)
+        return gp_rollout.fit(replace(task, problem=System(other)), OPTIONS, Trainer(), None, task.key)
 
     return check_structure(structure, refit(structure), refit)
 

@@ -19,7 +19,7 @@ from phdme_jax.methods.energy.posterior import PriorOptions, fit_energy
 from phdme_jax.systems.energy.base import Structure
 
 
-def fit_posterior(
+def fit(
     task: Task, options: Options, host: Host, teacher: Fitted | None, key: Array, quadratic: bool = False
 ) -> Fitted:
     """Fit energy, dissipation and noise by marginal likelihood; samples are rollouts of energies of the posterior.
@@ -82,5 +82,4 @@ def _model(dynamics: Dynamics, structure: Structure, basis: Basis, times: Times,
     return replace(rollout_model(dynamics, times, moving), latent=latent, draw=draw)
 
 
-fit = fit_posterior
-fit_quadratic = partial(fit_posterior, quadratic=True)
+fit_quadratic = partial(fit, quadratic=True)
