@@ -188,7 +188,8 @@ def _line_pictures(shown: Shown, labels: FieldLabels, name: str, answer: Answer)
     lower, upper = forecast_band(forecasts, answer.calibration)
     sites = np.linspace(0, grid.size - 1, 5).astype(int)[1:-1]
     samples = None if forecasts.samples is None else forecasts.samples[0][..., sites, index]
-    mean, low, high = (edge[0][:, sites, index] for edge in (forecasts.mean, lower, upper))
+    mean, low, high = (np.array(edge[0][:, sites, index]) for edge in (forecasts.mean, lower, upper))
+    low[0], high[0] = mean[0], mean[0]  # the initial state is given
     second = figures.forecast_lines(
         shown.context.figure_path(f"lines_{name}"),
         times,

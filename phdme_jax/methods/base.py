@@ -126,7 +126,7 @@ class Dynamics:
     Attributes:
       rate: (params, state (*grid, field)) -> rate of the mean energy; of the dtype of the state.
       rollout: (params, start, times, substeps) -> `gp.sampling.Rollout` of the mean energy; times and substeps are
-        static.
+        static, and the inputs of the start are those at these times.
       sample: (params, start, key, times, substeps) -> Rollout of an energy drawn from the posterior.
       variance: (params, trajectory (time, *grid, field), times) -> posterior variance of the residual (time - 1, *grid,
         field); None where nothing is uncertain.

@@ -79,9 +79,14 @@ class Learner:
 
 
 def fit_windows(
-    name: str, factory: FieldFactory, task: Task, options: WindowOptions, host: Host, key: Key[Array, ""],
+    name: str,
+    factory: FieldFactory,
+    task: Task,
+    options: WindowOptions,
+    host: Host,
+    key: Key[Array, ""],
     measured: bool = False,
-) -> Fitted:  # fmt: skip
+) -> Fitted:
     """Train a network on windows of the observed trajectory; arguments and errors as of `Learner` and `fit_length`."""
 
     def train(window: int, options: WindowOptions, data: Observed, key: Array) -> list[Array]:

@@ -41,9 +41,14 @@ def _narrowed(tree: PyTree, dtype: Any) -> PyTree:
 
 
 def _integrate(
-    structure: Structure, basis: Basis, energy: Energy, parameters: dict[str, Array], start: Start, times: Times,
+    structure: Structure,
+    basis: Basis,
+    energy: Energy,
+    parameters: dict[str, Array],
+    start: Start,
+    times: Times,
     substeps: int,
-) -> sampling.Rollout:  # fmt: skip
+) -> sampling.Rollout:
     """Rollout of one energy, of its own type."""
     dtype = energy.weights.dtype
     supplied = supplied_rates(structure, start.inputs.astype(dtype)) if structure.ports else None

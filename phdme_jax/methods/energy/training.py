@@ -67,9 +67,15 @@ class Stages:
         self.host, self.options, self.seconds = host, options, dict[str, float]()
 
     def run(
-        self, stage: str, loss: Any, params: PyTree, data: tuple[PyTree, PyTree], key: Array, numbers: Any,
+        self,
+        stage: str,
+        loss: Any,
+        params: PyTree,
+        data: tuple[PyTree, PyTree],
+        key: Array,
+        numbers: Any,
         matrix_steps: bool = False,
-    ) -> PyTree:  # fmt: skip
+    ) -> PyTree:
         """Averaged parameters after a stage of `numbers` (steps, batch, rate) on training and real examples."""
         (examples, real), (steps, batch, rate) = data, numbers
         trained, self.seconds[stage] = self.host.train(
