@@ -18,12 +18,13 @@ from phdme_jax.app.drawing import Curve, Labels
 from phdme_jax.app.efforts import effort_slices
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.app.rows import Measurement
+from phdme_jax.methods.baselines.phlearn import INSTALLED
 from phdme_jax.methods.presets import generator_groups
 from phdme_jax.methods.table import METHODS
 from phdme_jax.systems.energy.oscillators import VISCOUS
 
 FIELDS = ("position", "momentum")
-PEERS = tuple(name for name in ("phlearn",) if name in METHODS)  # where installed
+PEERS = ("phlearn",) if INSTALLED else ()
 
 
 def groups(size: str) -> dict[str, Any]:

@@ -14,8 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments.data.oscillators import DEGREES, load, oscillator_bench, system_of
 from experiments.study.command import main
-from experiments.study.runner import SeedRun
-from experiments.study.study import Answer, Context, Shown, Study
+from experiments.study.study import Answer, Context, Run, Shown, Study
 from phdme_jax.app import figures
 from phdme_jax.app.drawing import Curve, Labels
 from phdme_jax.app.page import Picture, Section
@@ -81,7 +80,7 @@ def forecast_scores(answer: Answer) -> dict[str, Measurement]:
     return errors(answer.truth[0], mean)
 
 
-def found_masses(run: SeedRun) -> None:
+def found_masses(run: Run) -> None:
     """The ratio of two masses, for every method that learns with the structure and so finds the dampings in it."""
     masses, dampings = run.bench.world.masses, run.bench.task.problem.structure.parameters
     if len(masses) > 1:
@@ -90,7 +89,7 @@ def found_masses(run: SeedRun) -> None:
                 run.record(name, "train", {"mass_ratio": Measurement(masses[1] / masses[0])}, 1)
 
 
-def reference_rows(run: SeedRun) -> None:
+def reference_rows(run: Run) -> None:
     """What the filter makes of the recorded positions themselves, the same for every seed."""
     if run.seed == run.context.seeds[0]:
         recording = run.bench.world.recording

@@ -41,7 +41,7 @@ def main(study: Study, arguments: Sequence[str] | None = None, run: Run = run_st
       Exit code, see `run_main`.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
-    command = command_line(f"python -m experiments.{study.name}", given)
+    command = command_line(f"python -m experiments.{study.name}", arguments)
     return run_main(lambda: _run_study(study, given, command, run), command)
 
 

@@ -32,9 +32,9 @@ def user_input() -> Iterator[None]:
         raise InputError(str(error)) from error
 
 
-def command_line(program: str, arguments: Sequence[str]) -> str:
-    """A command as it can be typed again."""
-    return shlex.join([*program.split(), *arguments])
+def command_line(program: str, arguments: Sequence[str] | None) -> str:
+    """A command as it can be typed again: a program with its arguments, or where they are None that of this process."""
+    return shlex.join(["python", *sys.orig_argv[1:]] if arguments is None else [*program.split(), *arguments])
 
 
 def run_main(function: Callable[[], object], command: str = "") -> int:

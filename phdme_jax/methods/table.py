@@ -5,7 +5,7 @@ from functools import partial
 from phdme_jax.methods.base import Method
 from phdme_jax.methods.baselines import independent
 from phdme_jax.methods.baselines.field_networks import fit_fourier, fit_hamiltonian, fit_neural
-from phdme_jax.methods.baselines.phlearn import INSTALLED, fit_phlearn
+from phdme_jax.methods.baselines.phlearn import fit_phlearn
 from phdme_jax.methods.diffusion import fit_diffusion
 from phdme_jax.methods.energy import gp_rollout, oracle
 from phdme_jax.methods.energy.generator import make_fit
@@ -49,8 +49,8 @@ _ALL = (
            fit_neural, "arXiv 1806.07366", None, STEP, scope="full"),
     Method("fno", "a Fourier neural operator from frame to frame", 10,
            fit_fourier, "arXiv 2010.08895", None, STEP, scope="full"),
-    *((Method("phlearn", "the public package of pseudo-Hamiltonian networks", 11,
-              fit_phlearn, "arXiv 2206.02660", None, ENERGY | {"ports"}, scope="full"),) if INSTALLED else ()),
+    Method("phlearn", "the public package of pseudo-Hamiltonian networks", 11,
+           fit_phlearn, "arXiv 2206.02660", None, ENERGY | {"ports"}, scope="full"),
     # known equations
     Method("pidm_me", "the residual of the denoiser's mean in the loss", 1, fit_informed, PIDM, None, EQUATIONS),
     Method("pidm_se", "the residual of a sample in the loss", 2,

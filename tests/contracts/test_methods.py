@@ -75,7 +75,7 @@ def string_world():
 
 def poisson_world():
     """Poisson's equation on a short line, as task and options."""
-    equations = make_equations("poisson_1d", num_points=12, num_waves=2)
+    equations = make_equations("poisson_1d", num_points=17, num_waves=2)
     samples = jax.jit(jax.vmap(equations.draw))(jax.random.split(KEY, 6))
     train = Examples(np.asarray(samples.fields), np.asarray(samples.condition))
     options = {
@@ -105,10 +105,19 @@ def fitted(name, method):
     return entry.fit(task, options, Trainer(), teacher, stage_key(KEY, "method", entry.stream))
 
 
-# share the fit and the network of `phdme` with it: minutes of compilation, run by `make test-slow`
-ALIKE = ("phdme_oracle", "diffusion_augmented", "diffusion_physics", "phdme_rollout")
+# one of each kind that compiles long is always run; the others, minutes of compilation, by `make test-slow`
+SLOW = (
+    "phdme_rollout",
+    "phdme_oracle",
+    "diffusion",
+    "diffusion_augmented",
+    "diffusion_physics",
+    "quadratic_hamiltonian",
+    "neural_ode",
+    "fno",
+)
 CASES = [
-    pytest.param((name, method), marks=[pytest.mark.slow] if method in ALIKE else [])
+    pytest.param((name, method), marks=[pytest.mark.slow] if name == "string" and method in SLOW else [])
     for name in WORLDS
     for method, entry in METHODS.items()
     if entry.refusal(world(name)[0].problem) is None

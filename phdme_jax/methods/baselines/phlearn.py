@@ -58,12 +58,14 @@ def fit_phlearn(task: Task, options: Options, host: Host, teacher: Fitted | None
     Returns:
       the method, without a distribution; `found` holds the damping.
     Raises:
-      InputError: other systems.
+      InputError: other systems, or the package is not installed.
     """
     del teacher
     structure, group = task.problem.structure, PeerOptions(**options["baselines"]["phlearn"])
     if len(structure.fields) != 2 or len(structure.ports) != 1 or len(structure.parameters) != 1:
         raise InputError(f"phlearn learns a damped and driven position and momentum, not {structure.name}")
+    if not INSTALLED:
+        raise InputError('phlearn is not installed; try pip install -e ".[peers]", or leave it out of --methods')
     learner = Learner("phlearn", _factory(structure), _train, group.strides, group)
     fitted = fit_length(learner, task, host, key)
     return fitted._replace(found={structure.parameters[0]: float(fitted.params[0][0])})

@@ -36,7 +36,8 @@ def data_dir(tmp_path_factory):
 
     start = [90.0, -60.0, 0.0, 20.0]
     path = solve_ivp(rate, (0, 3 * times[-1]), start, t_eval=3 * times, rtol=1e-10, atol=1e-10).y.T
-    write_recording(folder, "double_oscillator", np.round(path[:, :2]) + 7, 2.4 * path[:, 2:], times)
+    noise = np.random.default_rng(0).normal(0.0, 0.5, (400, 2))
+    write_recording(folder, "double_oscillator", np.round(path[:, :2] + noise) + 7, 2.4 * path[:, 2:], times)
     single = 80 * np.cos(2 * times)
     write_recording(folder, "oscillator", np.round(single), -160 * np.sin(2 * times), times)
     return folder
@@ -44,6 +45,7 @@ def data_dir(tmp_path_factory):
 
 def test_the_ratio_of_the_masses_and_the_second_half_are_found(data_dir, tmp_path, monkeypatch):
     config, results = STUDY.get_config("smoke"), ResultsWriter(tmp_path / "results.jsonl", "oscillators")
+    config.prior.update({"main": 6, "time_tests": 60, "iterations": 150, "draws": 2})
     context = Context(STUDY, "smoke", tmp_path, config, (0,), ("gp_rollout",), data_dir, results)
     run = SeedRun(context, "double_oscillator", 0)
     assert run.bench.world.masses == (1.0, pytest.approx(2.0, rel=0.05))

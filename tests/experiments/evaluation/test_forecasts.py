@@ -7,7 +7,7 @@ import pytest
 
 from experiments.evaluation.forecasts import accuracy
 from phdme_jax.forecasting.bands import Forecasts, band_scores
-from phdme_jax.methods.energy import prior as priors
+from phdme_jax.training.stages import Trainer
 
 
 @pytest.fixture
@@ -48,12 +48,16 @@ def test_accuracy_by_hand_on_a_plane(truth):
 
 
 def test_a_damaged_cache_is_made_again(tmp_path):
-    path = tmp_path / "data" / "rollouts.npz"
-    assert priors.load_rollouts(path) is None
-    states = np.arange(12.0).reshape(1, 2, 3, 2)
-    priors.save_arrays(path, priors.Rollouts(states, states + 1, states + 2, 0.25)._asdict())
-    kept = priors.load_rollouts(path)
-    np.testing.assert_array_equal(kept.means, states + 1)
-    assert kept.rejected == 0.25
+    states, made = np.arange(12.0).reshape(1, 2, 3, 2), []
+
+    def keep():
+        return Trainer(shared=tmp_path / "data", suffix="_0").keep(
+            "rollouts", lambda: made.append(1) or {"states": states}
+        )
+
+    np.testing.assert_array_equal(keep()["states"], keep()["states"])
+    assert len(made) == 1
+    path = tmp_path / "data" / "rollouts_0.npz"
     path.write_bytes(path.read_bytes()[:-40])
-    assert priors.load_rollouts(path) is None
+    np.testing.assert_array_equal(keep()["states"], states)
+    assert len(made) == 2
