@@ -1,7 +1,6 @@
 """The code in the READMEs runs as it stands, and their lines are short."""
 
 import re
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -49,6 +48,7 @@ def test_a_stranger_reads_to_the_end(page):
         assert (page.parent / target).exists(), f"{page}: {target} is not there"
 
 
+@pytest.mark.slow
 def test_composed_functions_give_futures():
     names = {"states": jnp.asarray(standing_waves(64, 64, 1)[0])}
     exec(block(ROOT / "README.md", "sample_rollout"), names)

@@ -105,19 +105,10 @@ def fitted(name, method):
     return entry.fit(task, options, Trainer(), teacher, stage_key(KEY, "method", entry.stream))
 
 
-# one of each kind that compiles long is always run; the others, minutes of compilation, by `make test-slow`
-SLOW = (
-    "phdme_rollout",
-    "phdme_oracle",
-    "diffusion",
-    "diffusion_augmented",
-    "diffusion_physics",
-    "quadratic_hamiltonian",
-    "neural_ode",
-    "fno",
-)
+# what compiles for long, minutes in all, is run by `make test-slow`
+QUICK = ("gp_rollout", "gp_dphs_independent")
 CASES = [
-    pytest.param((name, method), marks=[pytest.mark.slow] if name == "string" and method in SLOW else [])
+    pytest.param((name, method), marks=[pytest.mark.slow] if name == "string" and method not in QUICK else [])
     for name in WORLDS
     for method, entry in METHODS.items()
     if entry.refusal(world(name)[0].problem) is None

@@ -43,6 +43,7 @@ def data_dir(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_the_ratio_of_the_masses_and_the_second_half_are_found(data_dir, tmp_path, monkeypatch):
     config, results = STUDY.get_config("smoke"), ResultsWriter(tmp_path / "results.jsonl", "oscillators")
     config.prior.update({"main": 6, "time_tests": 60, "iterations": 150, "draws": 2})

@@ -39,6 +39,7 @@ def values(folder):
     return {(row.method, row.split, row.metric): row.value for row in read_rows(folder / "results.jsonl")}
 
 
+@pytest.mark.slow
 def test_forecast_of_the_other_recording_is_good_at_the_stated_start_and_fair_at_others(values):
     """0.006 at the stated start, 0.006 to 0.044 over starts; the linear spring is several times worse."""
     nmse = values["gp_rollout", "test", "nmse"]

@@ -54,6 +54,7 @@ def test_multiplied_out_operator_is_the_divergence_on_polynomials():
     assert not np.asarray(across_x)[1:-1].any() and not np.asarray(across_y)[:, 1:-1].any()
 
 
+@pytest.mark.slow
 def test_published_residuals_are_met():
     """The literature's data have a mean absolute residual near 1.26e-3 and a vanishing pressure has 0.1042."""
     equations = darcy.make_darcy_kle(64)
