@@ -51,6 +51,7 @@ def test_forecast_of_the_other_recording_is_good_at_the_stated_start_and_fair_at
     assert abs(values["reference", "test", "nmse_of_zero"] - 1.0) < 0.05
 
 
+@pytest.mark.slow
 def test_rows_agree_with_each_other(values):
     for method in METHODS:
         variance = values[method, "test", "mse"] / values[method, "test", "nmse"]
@@ -61,12 +62,14 @@ def test_rows_agree_with_each_other(values):
         assert 0.0 < values[method, "test", "band_width"] < 4.0 * np.sqrt(variance)
 
 
+@pytest.mark.slow
 def test_a_generator_around_the_mean_rollout_forecasts_as_it_does(values):
     """However well it is trained; frames between its own are interpolated."""
     generated, rolled = (values[method, "test", "nmse"] for method in ("phdme_rollout", "gp_rollout"))
     assert abs(generated - rolled) < 0.02 * rolled
 
 
+@pytest.mark.slow
 def test_report_shows_every_picture_and_what_is_not_promised(folder):
     page = (folder / "report.html").read_text()
     names = ("space_time", "forecast_lines", "energy", "stress", "coverage", "starts")
