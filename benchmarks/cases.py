@@ -167,9 +167,14 @@ def string_field() -> Iterator[Row]:
     def peer(states: jax.Array) -> jax.Array:
         def solve(state: jax.Array) -> jax.Array:
             solution = diffrax.diffeqsolve(
-                diffrax.ODETerm(lambda t, x, _: field(x)), diffrax.Tsit5(), times[0], times[-1],
-                (times[1] - times[0]) / 4, state, saveat=diffrax.SaveAt(ts=times),
-            )  # fmt: skip
+                diffrax.ODETerm(lambda t, x, _: field(x)),
+                diffrax.Tsit5(),
+                times[0],
+                times[-1],
+                (times[1] - times[0]) / 4,
+                state,
+                saveat=diffrax.SaveAt(ts=times),
+            )
             return solution.ys
 
         return jax.vmap(solve)(states)

@@ -18,8 +18,12 @@ from phdme_jax.systems.equations import elasticity
 
 Row = dict[str, Any]
 SIZES: dict[str, Any] = {
-    "channels": 32, "multipliers": (1, 2, 4, 8), "num_blocks": 2, "embedding_size": 128, "heads": 4,
-}  # fmt: skip
+    "channels": 32,
+    "multipliers": (1, 2, 4, 8),
+    "num_blocks": 2,
+    "embedding_size": 128,
+    "heads": 4,
+}
 
 
 def darcy_data() -> Iterator[Row]:

@@ -97,9 +97,15 @@ class UNet(nn.Module):
     """The whole network; fields channels first, (batch, field, x, y), noise levels (batch,)."""
 
     def __init__(
-        self, fields: int, channels: int, multipliers: tuple[int, ...], num_blocks: int, embedding: int, heads: int,
+        self,
+        fields: int,
+        channels: int,
+        multipliers: tuple[int, ...],
+        num_blocks: int,
+        embedding: int,
+        heads: int,
         groups: int = 8,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__()
         self.size, self.levels, self.num_blocks = embedding, len(multipliers), num_blocks
         self.embed = nn.ModuleList([Linear(embedding, embedding), Linear(embedding, embedding)])

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import phdme_jax
+from experiments.study.command import offered_methods
 from phdme_jax.forecasting.options import make_options
 from phdme_jax.systems.energy.vibrating_string import modes_state
 
@@ -65,6 +66,7 @@ def test_a_method_of_three_functions_keeps_the_protocol():
     names: dict = {}
     for text in blocks(ROOT / "phdme_jax" / "README.md"):
         exec(text, names)
+    assert names["make_quartic"]().offers >= {"structure", "true_energy"}
     examples = Examples(np.arange(12.0).reshape(3, 2, 2), np.zeros((3, 0)))
     fitted = names["fit"](
         Task(None, lambda: examples, lambda key, count: examples.condition, jax.random.key(0)),
@@ -80,7 +82,9 @@ def test_a_method_of_three_functions_keeps_the_protocol():
 def test_a_study_is_one_declaration():
     names: dict = {"__name__": "a_study"}
     exec(block(ROOT / "experiments" / "README.md", "Study("), names)
-    assert names["STUDY"].get_config("smoke").data.num_train > 0
+    study = names["STUDY"]
+    assert study.get_config("smoke").data.num_train > 0
+    assert "pidm_me" in offered_methods(study, "smoke") and "phdme" not in offered_methods(study, "smoke")
 
 
 @pytest.mark.slow

@@ -114,8 +114,13 @@ def equation_scores(answer: Answer) -> dict[str, Measurement]:
 
 def generated_set(answer: Answer) -> FieldSet:
     """What a method generated for the conditions of a split, one of each."""
-    assert answer.forecasts.samples is not None
-    return FieldSet(answer.forecasts.samples[:, 0], answer.bench.splits[answer.split].condition)
+    return FieldSet(drawn_fields(answer), answer.bench.splits[answer.split].condition)
+
+
+def drawn_fields(answer: Answer) -> np.ndarray:
+    """One field of each condition: the first sample, or the mean of a method without a distribution."""
+    forecasts = answer.forecasts
+    return forecasts.mean if forecasts.samples is None else forecasts.samples[:, 0]
 
 
 def reference_set(answer: Answer) -> FieldSet:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.evaluation.equations import drawn_fields
 from experiments.study.study import MakeSection, Shown
 from phdme_jax.app import drawing, figures
 from phdme_jax.app.drawing import Labels
@@ -86,9 +87,8 @@ def sample_section(labels: tuple[str, ...], shown: Shown) -> Sequence[Section]:
 
 def generated_fields(shown: Shown) -> dict[str, np.ndarray]:
     """The data of the test split, and what each method generated for it."""
-    drawn = {name: answers["test"].forecasts.samples for name, answers in shown.answers.items()}
-    found = {name: samples[:, 0] for name, samples in drawn.items() if samples is not None}
-    return {"data": shown.run.bench.splits["test"].truth, **found}
+    drawn = {name: drawn_fields(answers["test"]) for name, answers in shown.answers.items()}
+    return {"data": shown.run.bench.splits["test"].truth, **drawn}
 
 
 DISTANCES = ("sliced_wasserstein", "wasserstein", "energy_distance", "spectrum_error", "angle_divergence")

@@ -147,7 +147,7 @@ def test_few_points_uneven_times_and_too_little_calibration(files, tmp_path, cap
         (("--config.network.unet.channels=12",), "expected channels in multiples of groups"),
         (("--config.training.real_fraction=0.5",), "try physics.residual_target=zero"),
     ],
-)  # fmt: skip
+)
 def test_bad_arguments_are_refused(more, words, files, tmp_path, capsys):
     assert main(["fit", *fit_arguments(files, tmp_path / "run", *more)]) == 2
     assert words in sentence(capsys)

@@ -86,9 +86,13 @@ def test_table_by_hand():
     assert table.header == ("system", "split", "method", "mse", "coverage", "residual_mae")
     assert table.details == ("", "", "", "[m²] n=8", "[1] n=8", "[m/s²] n=8–16")
     assert [line[1:3] for line in table.rows] == [
-        ("test", "reference"), ("test", "phdme"), ("test", "gp_rollout"), ("test", "hnn"), ("test", "neural_ode"),
+        ("test", "reference"),
+        ("test", "phdme"),
+        ("test", "gp_rollout"),
+        ("test", "hnn"),
+        ("test", "neural_ode"),
         ("shifted", "phdme"),
-    ]  # fmt: skip
+    ]
     assert cell(table, "phdme", "mse") == "0.50 ± 0.10"
     assert cell(table, "phdme", "residual_mae") == "(3.0 ± 1.0)e-06"
     assert cell(table, "reference", "residual_mae") == "1e-09 (1 seed)"

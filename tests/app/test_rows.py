@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from phdme_jax.app.rows import (  # fmt: skip
+from phdme_jax.app.rows import (
     ROW_FIELDS,
     Measurement,
     ResultRow,
@@ -26,9 +26,17 @@ from phdme_jax.methods.table import METHODS
 
 def row(**changes) -> ResultRow:
     fields = {
-        "experiment": "demo", "system": "oscillator", "method": "phdme", "seed": 0, "split": "test", "metric": "mse",
-        "value": 0.5, "stderr": 0.1, "n": 8, "unit": "m²",
-    }  # fmt: skip
+        "experiment": "demo",
+        "system": "oscillator",
+        "method": "phdme",
+        "seed": 0,
+        "split": "test",
+        "metric": "mse",
+        "value": 0.5,
+        "stderr": 0.1,
+        "n": 8,
+        "unit": "m²",
+    }
     return ResultRow(**{**fields, **changes})
 
 
@@ -60,10 +68,19 @@ def test_numpy_numbers_become_plain_json(tmp_path):
 @pytest.mark.parametrize(
     "changes",
     [
-        {"value": math.nan}, {"value": math.inf}, {"stderr": math.nan}, {"value": "0.5"}, {"value": True},
-        {"seed": -1}, {"seed": 1.0}, {"seed": True}, {"n": -1}, {"unit": ""}, {"metric": None},
+        {"value": math.nan},
+        {"value": math.inf},
+        {"stderr": math.nan},
+        {"value": "0.5"},
+        {"value": True},
+        {"seed": -1},
+        {"seed": 1.0},
+        {"seed": True},
+        {"n": -1},
+        {"unit": ""},
+        {"metric": None},
     ],
-)  # fmt: skip
+)
 def test_malformed_rows_are_refused(changes):
     with pytest.raises(InputError, match=f"in {next(iter(changes))}|as {next(iter(changes))}"):
         row(**changes)
@@ -177,21 +194,32 @@ def test_aggregate_by_hand():
 def test_aggregate_counts_failures_and_does_not_average_them():
     summaries = aggregate([row(value=None), row(seed=1, value=4.0), row(method="hnn", value=None)])
     assert [(s.method, s.mean, s.standard_deviation, s.num_seeds, s.num_failed) for s in summaries] == [
-        ("phdme", 4.0, None, 1, 1), ("hnn", None, None, 0, 1),
-    ]  # fmt: skip
+        ("phdme", 4.0, None, 1, 1),
+        ("hnn", None, None, 0, 1),
+    ]
 
 
 def test_aggregate_keeps_apart_what_differs_and_orders_by_vocabulary():
     rows = [
-        row(split="shifted"), row(method="fno"), row(method="phdme_b"), row(), row(metric="crps"),
-        row(unit="1", metric="rmse"), row(experiment="other"), row(value=7.0),
-    ]  # fmt: skip
+        row(split="shifted"),
+        row(method="fno"),
+        row(method="phdme_b"),
+        row(),
+        row(metric="crps"),
+        row(unit="1", metric="rmse"),
+        row(experiment="other"),
+        row(value=7.0),
+    ]
     summaries = aggregate(rows)
     assert [(s.experiment, s.split, s.method, s.metric) for s in summaries] == [
-        ("demo", "test", "phdme", "mse"), ("demo", "test", "phdme", "rmse"), ("demo", "test", "phdme", "crps"),
-        ("demo", "test", "phdme_b", "mse"), ("demo", "test", "fno", "mse"), ("demo", "shifted", "phdme", "mse"),
+        ("demo", "test", "phdme", "mse"),
+        ("demo", "test", "phdme", "rmse"),
+        ("demo", "test", "phdme", "crps"),
+        ("demo", "test", "phdme_b", "mse"),
+        ("demo", "test", "fno", "mse"),
+        ("demo", "shifted", "phdme", "mse"),
         ("other", "test", "phdme", "mse"),
-    ]  # fmt: skip
+    ]
     assert summaries[0].mean == 7.0, "the last row of a key wins"
 
 

@@ -7,9 +7,13 @@ from phdme_jax.diffusion import schedule as schedules
 from phdme_jax.diffusion.schedule import SCHEDULES, CosineSchedule, EdmSchedule, LinearSchedule, SteppedCosineSchedule
 
 ALL = [
-    CosineSchedule(), LinearSchedule(), EdmSchedule(), CosineSchedule(-6.0, 9.0), EdmSchedule(0.1, 3.0, 2.0),
+    CosineSchedule(),
+    LinearSchedule(),
+    EdmSchedule(),
+    CosineSchedule(-6.0, 9.0),
+    EdmSchedule(0.1, 3.0, 2.0),
     SteppedCosineSchedule(),
-]  # fmt: skip
+]
 
 
 @pytest.mark.parametrize("schedule", ALL)

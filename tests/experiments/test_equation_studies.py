@@ -20,9 +20,16 @@ from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Sample
 
 TINY = [
-    "--size", "smoke", "--seeds", "1", "--config.data.num_train=128", "--config.data.num_test=64",
-    "--config.network.width=16", "--config.sampling.num_steps=10", "--config.sampling.corrections=4,2",
-]  # fmt: skip
+    "--size",
+    "smoke",
+    "--seeds",
+    "1",
+    "--config.data.num_train=128",
+    "--config.data.num_test=64",
+    "--config.network.width=16",
+    "--config.sampling.num_steps=10",
+    "--config.sampling.corrections=4,2",
+]
 
 
 def rows_of(folder):
@@ -69,10 +76,15 @@ def test_wrong_encodings_are_refused_before_anything_is_written(tmp_path, capsys
 @pytest.mark.parametrize(
     "wrong",
     [
-        "equations.num_points=15", "equations.num_modes=10000", "training.predicts=q", "sampling.sampler=fast",
-        "sampling.correction_rule=guess", "network.name=transformer", "sampling.flow_steps=0",
+        "equations.num_points=15",
+        "equations.num_modes=10000",
+        "training.predicts=q",
+        "sampling.sampler=fast",
+        "sampling.correction_rule=guess",
+        "network.name=transformer",
+        "sampling.flow_steps=0",
     ],
-)  # fmt: skip
+)
 def test_a_configuration_that_cannot_run_is_refused_before_anything_is_written(tmp_path, capsys, wrong):
     folder = tmp_path / "run"
     arguments = ["--size", "smoke", "--methods", "cocogen", f"--config.{wrong}", "--workdir", str(folder)]
@@ -191,9 +203,16 @@ def test_angles_of_uniform_points_diverge_little_and_of_one_point_by_the_logarit
 @pytest.mark.slow
 def test_study_of_bodies_runs_through(tmp_path):
     arguments = [
-        "--size", "smoke", "--seeds", "1", "--workdir", str(tmp_path), "--config.sampling.num_steps=6",
-        "--methods", ",".join(offered_methods(topology.STUDY, "smoke")),
-    ]  # fmt: skip
+        "--size",
+        "smoke",
+        "--seeds",
+        "1",
+        "--workdir",
+        str(tmp_path),
+        "--config.sampling.num_steps=6",
+        "--methods",
+        ",".join(offered_methods(topology.STUDY, "smoke")),
+    ]
     assert main(topology.STUDY, arguments) == 0
     rows = rows_of(tmp_path)
     assert {row["method"] for row in rows} == {"reference", *offered_methods(topology.STUDY, "smoke")}
@@ -205,10 +224,19 @@ def test_study_of_bodies_runs_through(tmp_path):
 @pytest.mark.slow
 def test_paper_sized_darcy_flow_runs_through_cut_to_two_steps(tmp_path):
     arguments = [
-        "--size", "accelerator", "--seeds", "1", "--methods", "pidm_me", "--workdir", str(tmp_path),
-        "--config.data.num_train=8", "--config.data.num_test=4", "--config.sampling.num_steps=2",
+        "--size",
+        "accelerator",
+        "--seeds",
+        "1",
+        "--methods",
+        "pidm_me",
+        "--workdir",
+        str(tmp_path),
+        "--config.data.num_train=8",
+        "--config.data.num_test=4",
+        "--config.sampling.num_steps=2",
         "--config.stages.informed=((1.0,2,4,3e-4),)",
-    ]  # fmt: skip
+    ]
     assert main(darcy_kle.STUDY, arguments) == 0
     rows = rows_of(tmp_path)
     # the figure of the literature, by the same generator

@@ -119,9 +119,17 @@ def test_a_browser_draws_every_figure_without_complaint(results, tmp_path):
     text = page.read_text()
     page.write_text(text.replace("</body>", PROBE + "</body>"))
     command = [
-        browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1200,900", "--enable-logging=stderr",
-        "--v=0", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--window-size=1200,900",
+        "--enable-logging=stderr",
+        "--v=0",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--dump-dom",
+        page.as_uri(),
+    ]
     try:
         said = subprocess.run(command, capture_output=True, timeout=30).stderr
     except subprocess.TimeoutExpired as late:

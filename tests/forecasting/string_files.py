@@ -12,10 +12,16 @@ LENGTH, SPEED, POINTS, FRAMES = 0.65, 310.0, 12, 14
 STIFFNESS = (0.25, 4 * SPEED**2)  # momentum is not a velocity here: kappa_p is not one
 # a fit so small that it runs in seconds
 TINY = {
-    "physics.residual_weight": "0", "prior.main": "4", "prior.time_tests": "10", "prior.space_tests": "8",
-    "rollouts.count": "16", "network.propagator.width": "8", "network.unet.multipliers": "1",
-    "sampling.num_samples": "4", "sampling.num_steps": "2",
-}  # fmt: skip
+    "physics.residual_weight": "0",
+    "prior.main": "4",
+    "prior.time_tests": "10",
+    "prior.space_tests": "8",
+    "rollouts.count": "16",
+    "network.propagator.width": "8",
+    "network.unet.multipliers": "1",
+    "sampling.num_samples": "4",
+    "sampling.num_steps": "2",
+}
 LEVEL = 0.6
 
 

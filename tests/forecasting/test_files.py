@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from phdme_jax.files import InputError, atomic_write, file_digest  # fmt: skip
+from phdme_jax.files import InputError, atomic_write, file_digest
 from phdme_jax.forecasting.files import FileLayout, read_state, read_trajectories
 from phdme_jax.forecasting.forecast_file import Forecast, write_forecast
 
@@ -176,7 +176,7 @@ def test_arrays_that_are_not_real_numbers(tmp_path, array, part):
         ({"input": np.zeros((3, 5))}, ["input has shape (3, 5)"]),
         ({"input": changed(np.zeros((3, 5, 1)), (2, 1, 0), np.inf)}, ["inf at sample 2, time index 1, port 0"]),
     ],
-)  # fmt: skip
+)
 def test_shapes_times_grids_and_inputs(tmp_path, changes, parts):
     refused(tmp_path, *parts, **changes)
 
@@ -258,9 +258,15 @@ def test_state_round_trip_and_defects(tmp_path):
 def forecast(**changes):
     mean = np.random.default_rng(3).normal(size=(4, 9, 2))
     fields = {
-        "mean": mean, "lower": mean - 1, "upper": mean + 1, "samples": np.stack([mean, mean + 0.5]).astype(np.float32),
-        "time": np.arange(4.0), "grid": (np.linspace(0, 10, 9),), "level": 0.9, "calibrated": True,
-    }  # fmt: skip
+        "mean": mean,
+        "lower": mean - 1,
+        "upper": mean + 1,
+        "samples": np.stack([mean, mean + 0.5]).astype(np.float32),
+        "time": np.arange(4.0),
+        "grid": (np.linspace(0, 10, 9),),
+        "level": 0.9,
+        "calibrated": True,
+    }
     made = Forecast(**fields)
     for name, value in changes.items():  # past the check of types that only tests have
         object.__setattr__(made, name, value)

@@ -262,7 +262,7 @@ def edit_record(folder: Path, **changes) -> None:
         (lambda folder: (folder / "forecaster.json").write_text("[]"), "is damaged"),
         (lambda folder: (folder / "forecaster.json").unlink(), "holds no fitted forecaster"),
     ],
-)  # fmt: skip
+)
 def test_damaged_forecasters_are_refused(damage, words, saved, tmp_path):
     shutil.copytree(saved / "forecaster", tmp_path / "forecaster")
     damage(tmp_path / "forecaster")

@@ -54,9 +54,15 @@ def run(workdir, loss=noisy_loss, dataset=None, key=0, params=None, **changes):
     data = regression_data() if dataset is None else dataset
     start = network() if params is None else params
     return train(
-        loss, start, data, jax.random.key(key),
-        optimizer=OPTIMIZER, options=options(**changes), workdir=workdir, watch=shown,
-    )  # fmt: skip
+        loss,
+        start,
+        data,
+        jax.random.key(key),
+        optimizer=OPTIMIZER,
+        options=options(**changes),
+        workdir=workdir,
+        watch=shown,
+    )
 
 
 def state_bytes(state):

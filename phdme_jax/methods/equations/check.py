@@ -45,10 +45,16 @@ def check(problem: Equations, options: Options, fit: Fit, teacher: Fit | None = 
         fitted: Fitted | None = None
         for part in (teacher, fit):
             fitted = fitted if part is None else part(task, options, _Untrained(), fitted, key)
-        assert fitted is not None and fitted.model.latent is not None
-        model = fitted.model
-        prepared = model.prepare(fitted.params, sample.condition)
-        fields = model.draw(fitted.params, prepared, model.latent(key), key).astype(sample.fields.dtype)
+        assert fitted is not None
+        model, params = fitted.model, fitted.params
+        prepared = model.prepare(params, sample.condition)
+        if model.latent is not None:
+            fields = model.draw(params, prepared, model.latent(key), key)
+        elif model.mean is not None:
+            fields = model.mean(params, prepared)
+        else:
+            raise ValueError("expected a model that draws samples or has a mean, got one without both")
+        fields = fields.astype(sample.fields.dtype)
         return fields if model.finish is None else model.finish(fields, sample.condition)
 
     jax.eval_shape(whole, jax.random.key(0))

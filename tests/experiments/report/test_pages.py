@@ -86,9 +86,17 @@ def test_lines_are_short_but_for_tables(page):
 
 def row(method, seed, value, metric="nmse", split="test", system="circle"):
     return ResultRow(
-        experiment="study", system=system, method=method, seed=seed, split=split, metric=metric, value=value,
-        stderr=None, n=4, unit="1",
-    )  # fmt: skip
+        experiment="study",
+        system=system,
+        method=method,
+        seed=seed,
+        split=split,
+        metric=metric,
+        value=value,
+        stderr=None,
+        n=4,
+        unit="1",
+    )
 
 
 def shown(rows, **cell):
@@ -175,7 +183,7 @@ TABLE = '<!-- table {"methods": ["%s"], "columns": [{"metric": "nmse"%s}]} -->\n
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (TABLE % ("d", ""), "no row for .*\"d\""),
+        (TABLE % ("d", ""), 'no row for .*"d"'),
         (TABLE % ("c", ', "over": "d"'), "no row of seed 0 to divide by"),
         (TABLE % ("a", ', "over": "c"'), "no row of seed 1 to divide by"),
         (TABLE % ("a", ', "shwo": "values"'), "unknown key 'shwo'"),
@@ -188,7 +196,7 @@ TABLE = '<!-- table {"methods": ["%s"], "columns": [{"metric": "nmse"%s}]} -->\n
         ('text\n<!-- n {"metric": "nmse", "method": "a"} -->1<!-- /n -->', "must not begin a line"),
         ('is <!-- n {"metric": "nmse", "method": "two"} --><!-- /n -->', "add a system"),
     ],
-)  # fmt: skip
+)
 def test_a_wrong_declaration_gets_a_sentence(text, message):
     rows = [*HAND, row("two", 0, 1.0), row("two", 0, 1.0, system="spring")]
     with pytest.raises(InputError, match=message):

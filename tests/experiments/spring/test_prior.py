@@ -20,9 +20,17 @@ TIMES = (0.0, 0.1)
 BASIS = Basis(2, 12, 0, ("known", "even"))
 DAMPING = {VISCOUS: jnp.asarray(2.0), KELVIN_VOIGT: jnp.asarray(0.08)}
 PRIOR = {
-    "main": 12, "margin": 2.0, "lengthscale": 1.0, "damping_ratio": 0.02,
-    "first_frame": 0, "last_frame": 10_000, "half_width": 0.034, "spacing": 0.017, "draws": 32, "substeps": 4,
-}  # fmt: skip
+    "main": 12,
+    "margin": 2.0,
+    "lengthscale": 1.0,
+    "damping_ratio": 0.02,
+    "first_frame": 0,
+    "last_frame": 10_000,
+    "half_width": 0.034,
+    "spacing": 0.017,
+    "draws": 32,
+    "substeps": 4,
+}
 
 
 def preload():

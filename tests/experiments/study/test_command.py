@@ -231,8 +231,13 @@ def test_a_run_ends_with_its_table_and_its_report(capsys, tmp_path):
     assert any("diffusion has the best mse, 8" in line or "phdme has the best mse, 8" in line for line in lines)
     assert any("phdme" in line and "8.0 ± 4.0" in line for line in lines), "mean and sd of 4, 8, 12"
     assert {path.name for path in workdir.iterdir()} == {
-        "config.json", "environment.json", "results.jsonl", "report.html", "sections.json", "tables.md",
-    }  # fmt: skip
+        "config.json",
+        "environment.json",
+        "results.jsonl",
+        "report.html",
+        "sections.json",
+        "tables.md",
+    }
     environment = json.loads((workdir / "environment.json").read_text())
     assert environment["command"] == f"python -m experiments.toy --workdir {workdir} --seeds 3"
     assert environment["versions"]["jax"] and environment["device"]

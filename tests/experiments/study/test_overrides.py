@@ -15,10 +15,16 @@ def test_noise_of_observed_trajectories_is_no_target(tmp_path, capsys):
 @pytest.mark.parametrize(
     "argument",
     [
-        "network.unet.channels=12", "network.unet.channels=0", "training.ema_decay=2", "data.num_points=4",
-        "system.stress=foo", "structure.order=3", "physics.residual_target=rollout", "network.prediction=noise",
+        "network.unet.channels=12",
+        "network.unet.channels=0",
+        "training.ema_decay=2",
+        "data.num_points=4",
+        "system.stress=foo",
+        "structure.order=3",
+        "physics.residual_target=rollout",
+        "network.prediction=noise",
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_built_is_refused_before_a_folder_is_made(argument, tmp_path, capsys):
     folder = tmp_path / "run"
     code = main(STUDY, ["--size", "smoke", f"--config.{argument}", "--workdir", str(folder)])

@@ -21,8 +21,13 @@ def driven_oscillator(state, inputs):
 
 def exact(times):
     """x'' = sin(2 t) - x from rest at one."""
-    return jnp.stack([jnp.cos(times) + (2 * jnp.sin(times) - jnp.sin(2 * times)) / 3,
-                      -jnp.sin(times) + 2 * (jnp.cos(times) - jnp.cos(2 * times)) / 3], axis=-1)  # fmt: skip
+    return jnp.stack(
+        [
+            jnp.cos(times) + (2 * jnp.sin(times) - jnp.sin(2 * times)) / 3,
+            -jnp.sin(times) + 2 * (jnp.cos(times) - jnp.cos(2 * times)) / 3,
+        ],
+        axis=-1,
+    )
 
 
 def test_a_driven_oscillator_in_closed_form():
@@ -72,8 +77,9 @@ def test_a_hamiltonian_field_on_a_grid_with_the_true_energy_carries_a_wave():
     """Its quadratic form alone is linear water of unit depth and gravity in a basin of length one."""
     structure = make_system("shallow_water_1d", num_points=33, viscosity=0.0, order=8).structure
     field = HamiltonianField(structure, jnp.ones(2), 8, 1, jax.random.key(0))
-    zero = eqx.tree_at(lambda f: f.network, field, jax.tree.map(lambda x: 0 * x if eqx.is_inexact_array(x) else x,
-                                                               field.network))  # fmt: skip
+    zero = eqx.tree_at(
+        lambda f: f.network, field, jax.tree.map(lambda x: 0 * x if eqx.is_inexact_array(x) else x, field.network)
+    )
     zero = eqx.tree_at(lambda f: f.log_parameters, zero, jnp.full_like(zero.log_parameters, -50.0))
     truth = waves(33, TIMES)
     found = jax.jit(partial(solve_field, zero))(truth[0], TIMES / np.pi, jnp.zeros((len(TIMES), 0)))

@@ -45,8 +45,10 @@ def test_the_true_energy_under_an_input_moves_as_in_closed_form():
     system = System(oscillator_structure(damped=False, driven=True), spring_density)
     start = Start(jnp.array([1.0, 0.0]), jnp.sin(2 * jnp.asarray(times))[:, None])
     rolled = jax.jit(lambda start: true_dynamics(system, 2).rollout((), start, tuple(times.tolist()), 2))(start)
-    exact = [np.cos(times) + (2 * np.sin(times) - np.sin(2 * times)) / 3,
-             -np.sin(times) + 2 * (np.cos(times) - np.cos(2 * times)) / 3]  # fmt: skip
+    exact = [
+        np.cos(times) + (2 * np.sin(times) - np.sin(2 * times)) / 3,
+        -np.sin(times) + 2 * (np.cos(times) - np.cos(2 * times)) / 3,
+    ]
     np.testing.assert_allclose(rolled.trajectory, np.stack(exact, axis=1), atol=5e-5)
     assert bool(rolled.ok)
 

@@ -11,10 +11,16 @@ KINDS = ("linear", "log", "unit")
 
 def fields(count=50):
     random = np.random.default_rng(0)
-    return jnp.asarray(np.stack([
-        3.0 + 2.0 * random.standard_normal((count, 4)), np.exp(random.standard_normal((count, 4))),
-        random.random((count, 4)),
-    ], axis=-1))  # fmt: skip
+    return jnp.asarray(
+        np.stack(
+            [
+                3.0 + 2.0 * random.standard_normal((count, 4)),
+                np.exp(random.standard_normal((count, 4))),
+                random.random((count, 4)),
+            ],
+            axis=-1,
+        )
+    )
 
 
 def test_encoded_channels_have_mean_zero_and_deviation_one_and_come_back():

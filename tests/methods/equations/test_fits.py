@@ -63,10 +63,14 @@ def test_the_number_of_a_stage_is_a_factor_of_the_constraints_or_counts_steps_to
 
 def test_flows_are_followed_in_the_steps_asked_for():
     few, many = (
-        sampled(flow.fit_flow_matching(task(), changed(sampling={"flow_steps": steps}), Disturbing(), None,
-                                       jax.random.key(7)), jax.random.key(0))
+        sampled(
+            flow.fit_flow_matching(
+                task(), changed(sampling={"flow_steps": steps}), Disturbing(), None, jax.random.key(7)
+            ),
+            jax.random.key(0),
+        )
         for steps in (1, 16)
-    )  # fmt: skip
+    )
     assert np.abs(few - many).max() > 1e-3
 
 
@@ -77,8 +81,10 @@ def test_flows_with_physics_start_anew_from_fresh_noise_as_published():
     assert flow.RESTART_UNTIL == 0.2 and np.abs(ends[0] - ends[1]).max() > 1e-3
     # the only step of one begins at noise and goes to the end, where nothing of the fresh noise is left
     single = changed(sampling={"flow_steps": 1})
-    ends = [sampled(fit(task(), single, Disturbing(), None, jax.random.key(7)), jax.random.key(0), fitted.params)
-            for fit in (flow.fit_merged, flow.fit_flow_matching)]  # fmt: skip
+    ends = [
+        sampled(fit(task(), single, Disturbing(), None, jax.random.key(7)), jax.random.key(0), fitted.params)
+        for fit in (flow.fit_merged, flow.fit_flow_matching)
+    ]
     np.testing.assert_allclose(ends[0], ends[1], atol=1e-5)
 
 

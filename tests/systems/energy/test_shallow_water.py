@@ -55,9 +55,14 @@ def test_standing_wave_at_the_declared_order(dimension, order, closure, expected
 
     def error(num_points):
         system = make_system(
-            f"shallow_water_{dimension}d", gravity=GRAVITY, viscosity=VISCOSITY, num_points=(num_points,) * dimension,
-            lengths=lengths, order=order, closure=closure,
-        )  # fmt: skip
+            f"shallow_water_{dimension}d",
+            gravity=GRAVITY,
+            viscosity=VISCOSITY,
+            num_points=(num_points,) * dimension,
+            lengths=lengths,
+            order=order,
+            closure=closure,
+        )
         lines = [system.structure.grid.coordinates(axis) for axis in range(dimension)]
         state = jnp.asarray(standing_wave(lines, wavenumbers, 0.0))
         final = simulate(system, state, jnp.array([0.0, 1.0]), 500)[-1]
@@ -69,9 +74,14 @@ def test_standing_wave_at_the_declared_order(dimension, order, closure, expected
     assert np.log2(coarse / fine) == pytest.approx(expected, abs=0.2)
 
 
-@pytest.mark.parametrize(("name", "options"), [
-    ("shallow_water_1d", {}), ("shallow_water_1d", {"closure": "sbp"}), ("shallow_water_2d", {"num_points": (17, 20)}),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("shallow_water_1d", {}),
+        ("shallow_water_1d", {"closure": "sbp"}),
+        ("shallow_water_2d", {"num_points": (17, 20)}),
+    ],
+)
 def test_mass_is_kept_and_energy_without_viscosity(name, options):
     system = make_system(name, **options)
     structure, state = system.structure, system.initial_state("random_smooth")(jax.random.key(3))

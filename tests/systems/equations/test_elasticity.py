@@ -35,9 +35,15 @@ def test_force_without_a_matrix_equals_the_assembled_one():
 def test_stiffness_of_a_square_is_the_textbook_one():
     nu = 0.3
     first_row = [
-        1 / 2 - nu / 6, 1 / 8 + nu / 8, -1 / 4 - nu / 12, -1 / 8 + 3 * nu / 8,
-        -1 / 4 + nu / 12, -1 / 8 - nu / 8, nu / 6, 1 / 8 - 3 * nu / 8,
-    ]  # fmt: skip
+        1 / 2 - nu / 6,
+        1 / 8 + nu / 8,
+        -1 / 4 - nu / 12,
+        -1 / 8 + 3 * nu / 8,
+        -1 / 4 + nu / 12,
+        -1 / 8 - nu / 8,
+        nu / 6,
+        1 / 8 - 3 * nu / 8,
+    ]
     np.testing.assert_allclose(elasticity.element_stiffness()[0], np.array(first_row) / (1 - nu**2), atol=1e-15)
     # three motions of a rigid body cost no energy
     assert np.sum(np.abs(np.linalg.eigvalsh(elasticity.element_stiffness())) < 1e-12) == 3
