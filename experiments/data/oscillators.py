@@ -237,5 +237,6 @@ def oscillator_bench(context: Context, config: ConfigDict, case: str, seed: int)
         key=key,
         sample_key=lambda split, method: sample_key,
         num_samples=num_samples,
+        method_key=lambda method: key,
         world=measured,
     )

@@ -125,7 +125,7 @@ def pendulum_bench(context: Context, config: ConfigDict, case: str, seed: int) -
     start = Start(motions.states[:1], motions.inputs[None])
     train = Examples(motions.states[None], start, tuple(motions.times.tolist()))
     still = Start(motions.test[:1], np.zeros((1, len(times), 1)))
-    sample_key = jax.random.fold_in(jax.random.key(6), seed)
+    sample_key, fit_key = (jax.random.fold_in(jax.random.key(root), seed) for root in (6, 8))
     return Bench(
         task=Task(
             problem=pendulum_of(config, case),
@@ -147,5 +147,6 @@ def pendulum_bench(context: Context, config: ConfigDict, case: str, seed: int) -
         key=key,
         sample_key=lambda split, method: sample_key,
         num_samples=config.sampling.num_samples,
+        method_key=lambda method: fit_key,
         world=motions,
     )

@@ -86,8 +86,9 @@ class SeedRun:
         """The method with options that differ from the bench's in groups that no training reads."""
         method = METHODS[name]
         teacher = self.fitted(method.teacher) if method.teacher else None
-        key = stage_key(self.bench.key, "method", method.stream)
-        return method.fit(self.bench.task, options, self.host(method), teacher, key)
+        bench = self.bench
+        key = bench.method_key(method) if bench.method_key else stage_key(bench.key, "method", method.stream)
+        return method.fit(bench.task, options, self.host(method), teacher, key)
 
     @property
     def learned(self) -> tuple[str, ...]:

@@ -58,6 +58,7 @@ class Bench:
       key: root key of the seed.
       sample_key: (split, method) -> key of the samples.
       num_samples: samples of each condition.
+      method_key: method -> key of its fit; None leaves it to the method's stream.
       scale: size of each scored field over the observed data (field,); a hundredth of it is the floor of a spread.
       level: of the calibrated band; None without calibration.
       world: the truth behind the data, for scores and pictures alone.
@@ -69,6 +70,7 @@ class Bench:
     key: Any
     sample_key: Callable[[str, Method], Any]
     num_samples: int = 1
+    method_key: Callable[[Method], Any] | None = None
     scale: np.ndarray | None = None
     level: float | None = None
     world: Any = None
