@@ -1,6 +1,3 @@
 """Measured speed: `python -m benchmarks.run`."""
 
-import os
-
-# LAPACK's own threads compete with the compiler's; on few or shared cores that costs up to two orders of magnitude
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+import phdme_jax as phdme_jax  # before NumPy loads: it sets the number of LAPACK's threads

@@ -46,10 +46,11 @@ def _trajectories() -> jax.Array:
 def _weak_rows(basis: gp_basis.Basis, states: jax.Array) -> tuple[gp_basis.Box, Callable[..., Any]]:
     structure = _string(64, 8).structure
     box = gp_basis.make_box(states, jnp.zeros(2), 2.0)
+    tests = observations.interval_tests(TIMES, states, 63)
 
     def build(states: jax.Array, box: gp_basis.Box) -> observations.Observations:
         rows = partial(observations.integral_rows, basis, box, structure.flow, structure.parameters)
-        parts = [rows(trajectory, TIMES, 63, 24) for trajectory in states]
+        parts = [rows(trajectory, tests, 24) for trajectory in states]
         return observations.concatenate([*parts, observations.anchor_rows(basis, box, len(structure.parameters))])
 
     return box, build

@@ -36,8 +36,7 @@ def groups(size: str) -> dict[str, Any]:
     """
     laptop = size == "laptop"
     return {
-        # the search for a quadratic energy of two masses is not over after 150 iterations
-        "prior": {"main": 12, "margin": 1.5, "time_tests": 120, "iterations": 600, "draws": 64 if laptop else 8},
+        "prior": {"main": 12, "margin": 1.5, "time_tests": 120, "draws": 64 if laptop else 8},
         "network": {"width": 64, "depth": 2},
         "training": {
             "windows": (10, 30, 60, 120) if laptop else (10,),

@@ -8,7 +8,12 @@ forecaster = load("my_string")
 """
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
+
+# LAPACK's own threads compete with the compiler's: small factorisations take up to 9 times as long, 60 where a core is
+# busy; SciPy's LAPACK, which JAX calls, reads this when the first factorisation runs
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 if TYPE_CHECKING:
     from phdme_jax.files import InputError as InputError

@@ -174,10 +174,12 @@ def find_masses(recording: Recording, *, main: int, margin: float, time_tests: i
     parameters = system.structure.parameters
     start = gp_fit.initial_hyperparameters(basis, box, len(parameters))
 
+    tests = gp_rows.interval_tests(times, learned[None], time_tests)
+
     @jax.jit
     def cost(log_ratio: Array, learned: Array, box: gp_basis.Box, start: Any) -> Array:
         flow = chain_structure("double_oscillator", (1.0, jnp.exp(log_ratio))).flow
-        rows = gp_rows.integral_rows(basis, box, flow, parameters, learned, times, time_tests, 1)
+        rows = gp_rows.integral_rows(basis, box, flow, parameters, learned, tests, 1)
         rows = gp_rows.concatenate([rows, gp_rows.anchor_rows(basis, box, len(parameters))])
         return gp_fit.fit(basis, box, rows, start, parameters).objective
 

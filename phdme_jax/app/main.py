@@ -1,7 +1,6 @@
 """The command `phdme`: what a person does at a terminal with measurements of their own."""
 
 import importlib
-import os
 import sys
 from collections.abc import Sequence
 
@@ -27,7 +26,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if name not in COMMANDS:
         print(f"error: unknown command {name!r}; phdme has {', '.join(COMMANDS)}", file=sys.stderr)
         return 2
-    # before NumPy is loaded: LAPACK's own threads compete with the compiler's, and on few or busy cores a fit then
-    # takes many times as long
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     return importlib.import_module(COMMANDS[name][0]).main(given, f"phdme {name}")

@@ -66,7 +66,7 @@ def make_options(size: str = "laptop") -> dict[str, Any]:
         "initial": asdict(FrameMixture()),
         **groups,
         "sampling": {"num_steps": 8, "num_samples": 32},
-        "prior_trajectories": 16,
+        "prior_trajectories": 1000,
         "check_structure": size != "smoke",
     }  # fmt: skip
     for group, values in _CHANGES[size].items():

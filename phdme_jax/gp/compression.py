@@ -9,7 +9,7 @@ where rho_j is a class's weight relative to the reference. The rows L^T R replac
 that is squared is conditioned no worse than the weights are spread, whatever the rows are.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import jax
@@ -70,72 +70,131 @@ class WhiteRows(NamedTuple):
     log_determinant: Float[Array, ""]
 
 
-def compress(observations: Observations) -> CompressedObservations:
+def compress(observations: Observations | Iterable[Observations]) -> CompressedObservations:
     """Compress rows, group by group, where that pays; `fit` and `condition` take the result in their place.
 
     Runs on the host, outside of `jax.jit`: how many classes there are decides shapes. Worth its while once rows are
-    several times more than features.
+    several times more than features. Parts, such as trajectories, are taken one after the other, so that no more than
+    one needs to be in memory: a group's rows so far are R, to which those of the next part are added.
 
     Args:
-      observations: rows.
+      observations: rows; or parts of them, which are compressed whether it pays or not.
     Returns:
       groups and remaining rows with the same likelihood and posterior, to rounding.
     Raises:
-      ValueError: called while tracing.
+      ValueError: called while tracing, or a group's rows have other noise shares in another part.
     """
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in observations):
-        raise ValueError("expected arrays, got tracers; compress outside of jax.jit, between building and fitting")
-    rows: Any = Observations(*(np.asarray(leaf) for leaf in observations))  # type: ignore[arg-type]
-    compressed, kept = [], ~(rows.state_share + rows.rate_share > 0)
-    for group in np.unique(rows.group[~kept]):
-        members = np.flatnonzero((rows.group == group) & ~kept)
-        chosen: Any = [leaf[:, members] if leaf.ndim == 3 else leaf[members] for leaf in rows]
-        found = _compress_group(*chosen)
-        if found is None:
-            kept[members] = True
-        else:
-            compressed.append(jax.tree.map(jnp.asarray, found))
-    rest = Observations(*(jnp.asarray(leaf[:, kept] if leaf.ndim == 3 else leaf[kept]) for leaf in rows))
-    return CompressedObservations(tuple(compressed), rest)
+    folded: dict[int, _Folded] = {}
+    rest = []
+    whole = isinstance(observations, Observations)
+    parts: Iterable[Observations] = (observations,) if whole else observations  # type: ignore[assignment]
+    for part in parts:
+        if any(isinstance(leaf, jax.core.Tracer) for leaf in part):
+            raise ValueError("expected arrays, got tracers; compress outside of jax.jit, between building and fitting")
+        rows: Any = Observations(*(np.asarray(leaf) for leaf in part))  # type: ignore[arg-type]
+        kept = ~(rows.state_share + rows.rate_share > 0)
+        for group in np.unique(rows.group[~kept]).tolist():
+            members = np.flatnonzero((rows.group == group) & ~kept)
+            chosen = _chosen(rows, members)
+            if whole and not _pays(chosen):
+                kept[members] = True
+            else:
+                folded[group] = _fold(folded.get(group), chosen)
+        rest.append(_chosen(rows, kept))
+    left = Observations(*(jnp.concatenate(leaves, axis=leaves[0].ndim // 3) for leaves in zip(*rest, strict=True)))
+    return CompressedObservations(tuple(_group(group, *found) for group, found in folded.items()), left)
 
 
-def _compress_group(*leaves: np.ndarray) -> CompressedGroup | None:
-    """One noise group, or None where its rows are cheaper as they are."""
-    target, design, group, *shares = leaves
-    blocks, count, features = design.shape
-    columns = np.concatenate([*design, target[:, None]], axis=1)
+def _chosen(rows: Any, members: np.ndarray) -> Any:
+    return Observations(*(leaf[:, members] if leaf.ndim == 3 else leaf[members] for leaf in rows))
+
+
+class _Folded(NamedTuple):
+    """Rows of one noise group so far."""
+
+    used: np.ndarray  # which columns, targets last, any row has seen
+    root: np.ndarray  # R, all columns
+    squares: np.ndarray  # Q_j^T Q_j, (noise, rank, rank)
+    classes: np.ndarray  # shares and fixed variance of each class, (noise, 3)
+    rows: np.ndarray  # how many each class has
+    blocks: int
+
+
+def _columns(rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Design and targets side by side, and which columns the rows see."""
+    columns = np.concatenate([*rows.design, rows.target[:, None]], axis=1)
     size = np.max(np.abs(columns), axis=0)
     # columns the group does not see are zero, or rounding where a block is the difference of two
     used = size > np.finfo(columns.dtype).eps * np.max(size)
     used[-1] = True
-    classes, member = np.unique(np.stack(shares, axis=1), axis=0, return_inverse=True)
-    member = np.ravel(member)
-    rank = int(used.sum())
-    # operations of one likelihood, squares and factorisations counted alike
-    if 2 * len(classes) * rank**2 + rank**3 + 2 * rank**2 * features + 4 * rank * features**2 > 4 * count * features**2:
-        return None
-    state_share, rate_share, fixed = classes.T
+    return columns, used
+
+
+def _classes(rows: Any) -> tuple[np.ndarray, np.ndarray]:
+    shares = np.stack([rows.state_share, rows.rate_share, rows.fixed], axis=1)
+    classes, member = np.unique(shares, axis=0, return_inverse=True)
+    return classes, np.ravel(member)
+
+
+def _reference(classes: np.ndarray) -> np.ndarray:
+    """Variance of each class half way between states and rates as the main source of noise."""
+    state_share, rate_share, _ = classes.T
     both = (state_share > 0) & (rate_share > 0)
-    # half way between states and rates as the main source of noise
     ratio = np.exp(np.mean(np.log(state_share[both] / rate_share[both]))) if both.any() else 1.0
-    reference = (state_share + ratio * rate_share).astype(target.dtype)
-    orthogonal, root = np.linalg.qr(columns[:, used] / np.sqrt(reference)[member, None])
-    full = np.zeros((root.shape[0], columns.shape[1]), root.dtype)
+    return state_share + ratio * rate_share
+
+
+def _pays(rows: Any) -> bool:
+    """Whether a group is cheaper compressed: operations of one likelihood, squares and factorisations counted alike."""
+    _, count, features = rows.design.shape
+    rank, noise = int(_columns(rows)[1].sum()), len(_classes(rows)[0])
+    compressed = 2 * noise * rank**2 + rank**3 + 2 * rank**2 * features + 4 * rank * features**2
+    return compressed <= 4 * count * features**2
+
+
+def _fold(before: _Folded | None, rows: Any) -> _Folded:
+    """A group's rows so far, and one part more."""
+    (columns, used), (classes, member) = _columns(rows), _classes(rows)
+    if before is None:
+        nothing = np.zeros((len(classes), 0, 0), columns.dtype)
+        before = _Folded(used, columns[:0], nothing, classes, np.zeros(len(classes)), len(rows.design))
+    if not np.array_equal(classes, before.classes):
+        raise ValueError("expected rows of one noise group to have the same noise shares in all parts, got others")
+    used, rank = used | before.used, len(before.root)
+    scaled = columns / np.sqrt(_reference(classes)).astype(columns.dtype)[member, None]
+    orthogonal, root = np.linalg.qr(np.concatenate([before.root, scaled])[:, used])
+    first, later = orthogonal[:rank], orthogonal[rank:]
+    squares = first.T @ before.squares @ first
+    for index in range(len(classes)):
+        squares[index] += later[member == index].T @ later[member == index]
+    full = np.zeros((len(root), columns.shape[1]), root.dtype)
     full[:, used] = root
-    parts = [orthogonal[member == index] for index in range(len(classes))]
-    squares = np.stack([np.ravel(part.T @ part) for part in parts])
+    return _Folded(used, full, squares, classes, before.rows + np.bincount(member), before.blocks)
+
+
+def _group(
+    group: int,
+    used: np.ndarray,
+    root: np.ndarray,
+    squares: np.ndarray,
+    classes: np.ndarray,
+    count: np.ndarray,
+    blocks: int,
+) -> CompressedGroup:
+    del used
+    state_share, rate_share, fixed = classes.T
     arrays: dict[str, Any] = dict(  # noqa: C408
-        target=full[:, -1],
-        design=np.moveaxis(full[:, :-1].reshape(-1, blocks, features), 1, 0),
-        squares=squares,
-        count=np.array([len(part) for part in parts], target.dtype),
-        reference=reference,
-        group=group[0],
+        target=root[:, -1],
+        design=np.moveaxis(root[:, :-1].reshape(len(root), blocks, -1), 1, 0),
+        squares=squares.reshape(len(classes), -1),
+        count=count.astype(root.dtype),
+        reference=_reference(classes).astype(root.dtype),
+        group=group,
         state_share=state_share,
         rate_share=rate_share,
         fixed=fixed,
     )
-    return CompressedGroup(**arrays)
+    return jax.tree.map(jnp.asarray, CompressedGroup(**arrays))
 
 
 def whiten(

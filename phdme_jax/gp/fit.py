@@ -279,8 +279,8 @@ def fit(
     observations: Rows,
     start: Hyperparameters | Hyperprior,
     parameters: tuple[str, ...],
-    max_iterations: int = 150,
-    tolerance: float = 1e-2,
+    max_iterations: int = 1000,
+    tolerance: float = 1e-7,
 ) -> EnergyPosterior:
     """Learn hyperparameters, noise and dissipation by marginal likelihood, then condition.
 
@@ -294,7 +294,7 @@ def fit(
       start: logarithms from which the search starts, or a whole hyperprior.
       parameters: names of the dissipation parameters.
       max_iterations: at the most; each evaluates the likelihood and its gradient once.
-      tolerance: norm of the gradient (in units of the hyperprior's widths) that ends the search.
+      tolerance: decrease of the objective still to be expected that ends the search [nats].
     Returns:
       the posterior at the optimum.
     """

@@ -5,7 +5,7 @@ measured rate, or integrated in time against a difference of states. The operato
 as one block for theta = 0 and one per parameter.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -14,9 +14,11 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from phdme_jax.gp.basis import Basis, Box, feature_efforts
-from phdme_jax.numerics.quadrature import interval_weights
+from phdme_jax.gp.quadrature import find_time_scale, noisy_interval_rule
+from phdme_jax.numerics.quadrature import integral_of_tests, interval_rule
 
 Flow = Callable[[Array, dict[str, Array]], Array]
+Values = Array | np.ndarray
 
 
 class Observations(NamedTuple):
@@ -92,14 +94,108 @@ def derivative_rows(
     return _rows(target, design, group, jnp.zeros_like(target), jnp.ones_like(target))
 
 
+class IntervalTests(NamedTuple):
+    """Test functions in time on the intervals between frames; noise of the frames is uncorrelated between them.
+
+    Attributes:
+      change: weights of the differences of neighbouring frames, shape (test, interval).
+      integral: weights of the rates at the frames in the tested integrals, shape (test, time) [time].
+      state_share: variance of a tested change over that of the states' noise, shape (test,).
+      rate_share: variance of a tested integral over that of the rates' error, shape (test,) [time^2].
+    """
+
+    change: Float[Values, "test interval"]
+    integral: Float[Values, "test time"]
+    state_share: Float[Values, " test"]
+    rate_share: Float[Values, " test"]
+
+
+# steps that differ by less than this share of their mean are even
+_EVEN = 1e-6
+# an interval is not resolved where its rule misses this many times the variance that noise leaves a mean interval with
+_RESOLVED = 1.0
+
+
+def interval_tests(
+    times: Sequence[float] | Float[Values, " time"], states: Float[Values, "sample time *grid field"], count: int = 64
+) -> IntervalTests:
+    """Test functions in time for `integral_rows`; runs on the host.
+
+    Sines make the noise of neighbouring differences independent: test j on T - 1 intervals has the variance
+    2 - 2 cos(j pi / T), at any times. Summation by parts shows that this is the weak form with test function
+    sin(j pi t / T). Only the smoothest tests are kept: the noise of the states enters the operator through its
+    derivatives, so the rough ones carry mostly error in the variables, which biases the damping low.
+
+    The integral between even frames is that of a polynomial through the eight nearest, and its error that of one step.
+    Between uneven frames it is a Gaussian process's, with the time scale and the noise of the states: what it lets
+    through of the rates' error and what it misses add to the variance of each test. Intervals that it does not resolve
+    are left out, and the sines are those of each run of intervals between them.
+
+    Args:
+      times: observation times, increasing.
+      states: observed trajectories that share them.
+      count: number of test functions, at the most.
+    Returns:
+      the tests.
+    Raises:
+      ValueError: times not increasing, or the frames resolve no interval.
+    """
+    nodes, rule = np.asarray(times, float), interval_rule(times)
+    steps = np.diff(nodes)
+    step = np.mean(steps)
+    even = np.max(np.abs(steps - step)) <= _EVEN * step
+    runs, noise = [(0, len(steps))], 1.0
+    if not even:
+        scale = find_time_scale(nodes, _series(states))
+        rule, noise = noisy_interval_rule(nodes, scale), scale.noise
+        runs = _runs(rule.missed <= _RESOLVED * noise * np.median(steps) ** 2)
+        if not runs or noise >= 1.0:
+            raise ValueError(
+                "expected frames close enough to follow the motion between them, got no interval that the frames "
+                "around it resolve; give more frames, or times that are less uneven"
+            )
+    change, state_share = _sines(runs, len(steps), count)
+    integral = integral_of_tests(rule, change)
+    uneven_share = np.sum(integral**2, axis=1) + change**2 @ rule.missed / noise
+    rate_share = np.full_like(state_share, step**2) if even else uneven_share
+    return IntervalTests(change, integral, state_share, rate_share)
+
+
+def _series(states: Values) -> np.ndarray:
+    """Every place of every trajectory as a series about its mean, fields scaled alike, shape (time, series)."""
+    values = np.asarray(states, float)
+    values = values - np.mean(values, axis=1, keepdims=True)
+    size = np.sqrt(np.mean(values**2, axis=tuple(range(values.ndim - 1))))
+    values = values[..., size > 0] / size[size > 0]
+    return np.reshape(np.moveaxis(values, 1, 0), (values.shape[1], -1))
+
+
+def _runs(chosen: np.ndarray) -> list[tuple[int, int]]:
+    """Half-open ranges of neighbours that are all chosen."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], chosen.astype(int), [0]])))
+    return list(zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True))
+
+
+def _sines(runs: list[tuple[int, int]], num_intervals: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """The smoothest sines of all runs of intervals, shape (test, interval), and the variances of the noise in them."""
+    tests = [(start, stop, order) for start, stop in runs for order in range(1, 1 + min(count, stop - start))]
+    variances = np.array([2 - 2 * np.cos(np.pi * order / (stop - start + 1)) for start, stop, order in tests])
+    smoothest = np.argsort(variances, kind="stable")[:count]
+    rows = np.zeros((len(smoothest), num_intervals))
+    for row, test in zip(rows, smoothest, strict=True):
+        start, stop, order = tests[test]
+        total = stop - start + 1
+        row[start:stop] = np.sqrt(2 / total) * np.sin(np.pi * order * np.arange(1, total) / total)
+    return rows, variances[smoothest]
+
+
 def integral_rows(
     basis: Basis,
     box: Box,
     flow: Flow,
     parameters: tuple[str, ...],
     states: Float[Array, "time *grid field"],
-    times: tuple[float, ...],
-    time_tests: int = 64,
+    tests: IntervalTests,
     space_tests: int = 32,
     supplied: Float[Array, "time *grid field"] | None = None,
 ) -> Observations:
@@ -107,11 +203,7 @@ def integral_rows(
 
         x(t_{k+1}) - x(t_k) = int_{t_k}^{t_{k+1}} (J - R) grad h(x) + G u dt,
 
-    tested with orthonormal cosines over the grid and with the sines in time that make the noise of neighbouring
-    differences independent: time test j has variance sigma_state^2 (2 - 2 cos(j pi / T)) plus an error of the
-    integrated rate. Summation by parts shows that this is the weak form with test function sin(j pi t / T). Only the
-    smoothest tests are kept: the noise of the states enters the operator through its derivatives, so the rough ones
-    carry mostly error in the variables, which biases the damping low.
+    tested with orthonormal cosines over the grid and with `interval_tests` in time.
 
     Args:
       basis: sizes of the basis.
@@ -119,19 +211,14 @@ def integral_rows(
       flow: (efforts, parameters) -> rates of the structure.
       parameters: names of its dissipation parameters.
       states: observed states at all grid points.
-      times: observation times, increasing, static.
-      time_tests: number of test functions in time.
+      tests: test functions in time, at the times of the states.
       space_tests: number of test functions along each axis of the grid.
       supplied: rates G u at the observation times, None where nothing is put in.
     Returns:
       time test x space test x field rows, states' noise uncorrelated between rows.
     """
-    num_times, grid, num_fields = states.shape[0], states.shape[1:-1], states.shape[-1]
-    count = min(time_tests, num_times - 1)
-    index = np.arange(1, num_times)
-    rotation = np.sqrt(2 / num_times) * np.sin(np.pi * np.outer(index[:count], index) / num_times)
-    variance = 2 - 2 * np.cos(np.pi * index[:count] / num_times)
-    integral = jnp.asarray(rotation @ interval_weights(times), states.dtype)
+    grid, num_fields = states.shape[1:-1], states.shape[-1]
+    change, integral, state_share, rate_share = (jnp.asarray(leaf, states.dtype) for leaf in tests)
     cosines = jnp.asarray(grid_tests(grid, space_tests), states.dtype)
 
     def tested(values: Array) -> Array:
@@ -142,21 +229,33 @@ def integral_rows(
     def frame(state: Array) -> Array:
         return tested(_operator_blocks(flow, parameters, feature_efforts(basis, box, state)))
 
-    design = jnp.tensordot(integral, jax.lax.map(frame, states), axes=1)
+    design = _weighted_sum(integral, frame, states)
     design = jnp.reshape(jnp.moveaxis(design, 1, 0), (design.shape[1], -1, design.shape[-1]))
-    target = jnp.tensordot(jnp.asarray(rotation, states.dtype), tested(jnp.diff(states, axis=0)), axes=1)
+    target = jnp.tensordot(change, tested(jnp.diff(states, axis=0)), axes=1)
     if supplied is not None:
         target = target - jnp.tensordot(integral, tested(supplied), axes=1)
-    target = jnp.reshape(target, -1)
     rows_per_test = cosines.shape[0] * num_fields
-    step = (times[-1] - times[0]) / (num_times - 1)
-    return _rows(
-        target,
-        design,
-        jnp.tile(jnp.arange(num_fields), count * cosines.shape[0]),
-        jnp.repeat(jnp.asarray(variance, states.dtype), rows_per_test),
-        jnp.full_like(target, step**2),
-    )
+    group = jnp.tile(jnp.arange(num_fields), len(change) * cosines.shape[0])
+    shares = (jnp.repeat(share, rows_per_test) for share in (state_share, rate_share))
+    return _rows(jnp.reshape(target, -1), design, group, *shares)
+
+
+def _weighted_sum(weights: Array, function: Callable[[Array], Array], values: Array) -> Array:
+    """`weights @ [function(values[t])]` over time, a few frames at a time, so that memory does not grow with them."""
+    num_times = len(values)
+    blocks = -(-num_times // 32)
+    size = -(-num_times // blocks)
+    padding = [(0, blocks * size - num_times)]
+    values = jnp.pad(values, padding + [(0, 0)] * (values.ndim - 1), mode="edge")
+    weights = jnp.moveaxis(jnp.reshape(jnp.pad(weights, [(0, 0), *padding]), (-1, blocks, size)), 1, 0)
+
+    def add(total: Array, item: tuple[Array, Array]) -> tuple[Array, None]:
+        weight, part = item
+        return total + jnp.tensordot(weight, jax.lax.map(function, part), axes=1), None
+
+    shape = jax.eval_shape(function, values[0]).shape
+    start = jnp.zeros((weights.shape[1], *shape), values.dtype)
+    return jax.lax.scan(add, start, (weights, jnp.reshape(values, (blocks, size, *values.shape[1:]))))[0]
 
 
 class TimeTests(NamedTuple):

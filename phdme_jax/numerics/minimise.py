@@ -3,9 +3,10 @@
 On 20 marginal likelihoods of the string and of shallow water, `optimistix.BFGS` 0.1.0 compiles in 1.1 times the time,
 and given 2000 evaluations finds optima as good or better, but within the 150 of a fit it converges on 2 of them, this
 search on 12; the function divided by the norm of its first gradient mends that on the string, at 1.5 times the time to
-compile. This search is kept because it backs out of steps to gradients that are not finite, and because committed
-results rest on its path: where it ends at its budget, or there are several optima, the other moves the posterior's
-weights by up to 17 %.
+compile. This search is kept because it backs out of steps to gradients that are not finite, and because it ends by the
+decrease still to be expected: a norm of the gradient is not reached where rounding is steep, and is reached too early
+where the function is flat. Likelihoods of raw and of compressed rows, and of starts that differ by rounding, then end
+within 2e-4 of each other.
 """
 
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
+
+_QUIET = 4
 
 
 class _Search(NamedTuple):
@@ -25,14 +28,15 @@ class _Search(NamedTuple):
     direction: Array
     length: Array
     evaluations: Array
+    quiet: Array  # evaluations in turn that were not expected to lower the function by the tolerance
 
 
 def minimise(
     function: Callable[[Float[Array, "variable"]], Float[Array, ""]],
     start: Float[Array, "variable"],
     *,
-    max_evaluations: int = 100,
-    tolerance: float = 1e-2,
+    max_evaluations: int = 1000,
+    tolerance: float = 1e-7,
     longest_step: float = 2.0,
 ) -> tuple[Float[Array, "variable"], Float[Array, ""], Int[Array, ""]]:
     """Minimise by BFGS with a backtracking line search; every pass evaluates the function and its gradient once.
@@ -44,7 +48,8 @@ def minimise(
       function: to minimise; its variables should be scaled so that steps of order one are sensible.
       start: where the search starts.
       max_evaluations: evaluations at the most.
-      tolerance: norm of the gradient that ends the search.
+      tolerance: the decrease of the function still to be expected, half the slope along the next step, that ends the
+        search when four evaluations in turn say so.
       longest_step: bound on the norm of a step.
     Returns:
       the best point found, its value, and the number of evaluations.
@@ -54,7 +59,8 @@ def minimise(
     identity = jnp.eye(start.shape[0], dtype=start.dtype)
 
     def unfinished(search: _Search) -> Array:
-        going = jnp.isinf(search.value) | (jnp.linalg.norm(search.gradient) > tolerance)
+        # a metric that has not seen a flat direction yet learns it in one quiet step
+        going = jnp.isinf(search.value) | ((search.quiet < _QUIET) & jnp.any(search.gradient != 0))
         return going & (search.evaluations < max_evaluations) & (search.length > jnp.finfo(start.dtype).eps)
 
     def evaluate(search: _Search) -> _Search:
@@ -68,7 +74,9 @@ def minimise(
         factor = jnp.where(finite, _shrink(search, value, gradient @ step), 0.1)
         shorter = search._replace(length=search.length * factor)
         chosen = jax.tree.map(lambda new, old: jnp.where(better, new, old), ahead, shorter)
-        return chosen._replace(evaluations=search.evaluations + 1)
+        still = chosen.learned & (-0.5 * chosen.gradient @ chosen.direction <= tolerance)
+        quiet = jnp.where(still, search.quiet + 1, 0)
+        return chosen._replace(evaluations=search.evaluations + 1, quiet=quiet)
 
     def _advance(search: _Search, step: Array, value: Array, gradient: Array) -> _Search:
         change = gradient - search.gradient
@@ -85,12 +93,14 @@ def minimise(
         bound = jnp.where(learned, longest_step, 1.0)
         direction = direction * jnp.minimum(1.0, bound / jnp.where(size > 0, size, 1.0))
         return _Search(
-            search.point + step, value, gradient, metric, learned, direction, jnp.ones_like(value), search.evaluations
+            search.point + step, value, gradient, metric, learned, direction, jnp.ones_like(value), *search[-2:]
         )
 
     nothing = jnp.zeros_like(start)
     infinite, one = jnp.asarray(jnp.inf, start.dtype), jnp.ones((), start.dtype)
-    begin = _Search(start, infinite, nothing, identity, jnp.asarray(False), nothing, one, jnp.asarray(0))
+    begin = _Search(
+        start, infinite, nothing, identity, jnp.asarray(False), nothing, one, jnp.asarray(0), jnp.asarray(0)
+    )
     end = jax.lax.while_loop(unfinished, evaluate, begin)
     return end.point, end.value, end.evaluations
 

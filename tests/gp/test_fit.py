@@ -10,7 +10,7 @@ from scipy import stats
 
 from phdme_jax.gp.basis import Basis, Box, efforts, feature_efforts, make_box, prior_deviations
 from phdme_jax.gp.fit import condition, fit, initial_hyperparameters, kernel_of, negative_log_likelihood
-from phdme_jax.gp.observations import anchor_rows, concatenate, derivative_rows, integral_rows
+from phdme_jax.gp.observations import anchor_rows, concatenate, derivative_rows, integral_rows, interval_tests
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems import make_system
 from phdme_jax.systems.energy.base import parameter_values, vector_field
@@ -123,10 +123,11 @@ def test_fit_to_states_alone_recovers_them_too_and_knows_its_error(observed):
     noise = 2e-3
     measured = states + noise * jnp.asarray(np.random.default_rng(0).standard_normal(states.shape))
 
+    tests = interval_tests(TIMES, measured[None], 16)
+
     @jax.jit
     def learn():
-        tests = {"time_tests": 16, "space_tests": 10}
-        rows = integral_rows(basis, box, structure.flow, structure.parameters, measured, TIMES, **tests)
+        rows = integral_rows(basis, box, structure.flow, structure.parameters, measured, tests, 10)
         rows = concatenate([rows, anchor_rows(basis, box, 1)])
         return fit(basis, box, rows, initial_hyperparameters(basis, box, 1), structure.parameters)
 

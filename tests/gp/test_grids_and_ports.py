@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from phdme_jax.gp.basis import Basis, Box, Energy
-from phdme_jax.gp.observations import grid_tests, integral_rows
+from phdme_jax.gp.observations import grid_tests, integral_rows, interval_tests
 from phdme_jax.gp.sampling import roll_out
 from phdme_jax.numerics.reference import solve_reference
 from phdme_jax.systems import make_system
@@ -48,7 +48,8 @@ def test_rows_of_a_driven_oscillator_hold_for_its_energy_only_with_what_was_put_
     times = np.linspace(0.0, 12.0, 121)
     structure, path = driven_path(jnp.asarray(times))
     box, basis = Box(jnp.zeros(2), jnp.full(2, 3.0)), Basis(2, 6, 3)
-    build = partial(integral_rows, basis, box, structure.flow, structure.parameters, path, tuple(times.tolist()), 40, 1)
+    tests = interval_tests(times, path[None], 40)
+    build = partial(integral_rows, basis, box, structure.flow, structure.parameters, path, tests, 1)
     supplied = jax.vmap(partial(injected, structure))(force(jnp.asarray(times)))
     rows = build(supplied=supplied)
     assert rows.target.shape == (40 * 2,)
@@ -68,9 +69,8 @@ def test_rows_on_a_plane_hold_for_the_energy_of_small_waves():
     path, ok = solve_reference(field, state, jnp.asarray(times), values, rtol=1e-10, atol=1e-16)
     assert ok
     box, basis = Box(jnp.zeros(3), jnp.full(3, 1e-5)), Basis(3, 4, 2)
-    rows = jax.jit(
-        lambda x: integral_rows(basis, box, system.structure.flow, ("viscosity",), x, tuple(times.tolist()), 12, 5)
-    )(path)
+    tests = interval_tests(times, path[None], 12)
+    rows = jax.jit(lambda x: integral_rows(basis, box, system.structure.flow, ("viscosity",), x, tests, 5))(path)
     assert rows.target.shape == (12 * 25 * 3,)
     assert misfit(rows, jnp.array([1.7, 1.0, 1.0]), [0.01]) < 1e-5
     assert misfit(rows, jnp.array([1.7, 1.0, 1.0]), [0.0]) > 1e-3

@@ -15,18 +15,23 @@ from phdme_jax.gp.observations import (
     cosine_tests,
     derivative_rows,
     integral_rows,
+    interval_tests,
     select_sites,
 )
+from phdme_jax.gp.quadrature import find_time_scale
 from phdme_jax.systems import make_system
 from phdme_jax.systems.energy.base import zero_parameters
 
 BASIS = Basis(2, 6, 3)
 BOX = Box(jnp.zeros(2), jnp.array([1.0, 1.5]))
-TIMES = tuple(np.array([0.0, 0.1, 0.25, 0.3, 0.45, 0.6, 0.7, 0.75, 0.9, 1.0, 1.2, 1.3]))
+TIMES = np.linspace(0.0, 1.3, 12)
 
 
-def make_rows(structure, **options):
-    return jax.jit(partial(integral_rows, BASIS, BOX, structure.flow, structure.parameters, times=TIMES, **options))
+def make_rows(structure, time_tests, space_tests, times=TIMES):
+    """Rows of one trajectory, and of noise of the scale that uneven times need."""
+    noise = np.random.default_rng(1).standard_normal((3, len(times), 17, 2))
+    tests = interval_tests(times, np.sin(3 * times)[:, None, None] + 0.01 * noise, time_tests)
+    return jax.jit(lambda x: integral_rows(BASIS, BOX, structure.flow, structure.parameters, x, tests, space_tests))
 
 
 def combined(rows, parameters):
@@ -49,15 +54,15 @@ def test_derivative_rows_are_the_vector_field_at_the_sites(world):
 
 
 def test_integral_rows_are_exact_for_states_that_are_polynomials_in_time(world):
-    """With a quadratic energy the operator of a polynomial is one; the rule of eight nodes integrates it exactly."""
+    """With a quadratic energy the operator of a polynomial is one; the rule of eight even nodes is exact for it."""
     structure, parameters, stiffness = world.system.structure, world.parameters, jnp.array([0.7, 1.2])
     coefficients = 0.3 * np.random.default_rng(0).standard_normal((8, 17, 2))
-    powers = np.asarray(TIMES)[:, None] ** np.arange(8)
+    powers = TIMES[:, None] ** np.arange(8)
     states = jnp.asarray(np.einsum("tk,kgf->tgf", powers, coefficients))
     rows = make_rows(structure, time_tests=7, space_tests=9)(states)
     predicted = combined(rows, parameters)[:, BASIS.size :] @ stiffness
     forces = jax.jit(jax.vmap(lambda c: structure.flow(stiffness * c, parameters)))(jnp.asarray(coefficients))
-    primitives = np.asarray(TIMES)[:, None] ** np.arange(1, 9) / np.arange(1, 9)
+    primitives = TIMES[:, None] ** np.arange(1, 9) / np.arange(1, 9)
     work = np.einsum("tk,kgf->tgf", np.diff(primitives, axis=0), forces)
     order, index = np.arange(1, 8)[:, None], np.arange(1, 12)
     in_time = np.sqrt(2 / 12) * np.sin(np.pi * order * index / 12)
@@ -78,18 +83,68 @@ def test_integral_rows_hold_along_a_solution(world):
     assert float(jnp.max(jnp.abs(rows.target))) > 0.1
 
 
-def test_noise_of_the_integral_rows_is_uncorrelated_with_the_stated_variances(world):
-    make = make_rows(world.system.structure, time_tests=8, space_tests=9)
+UNEVEN = np.array([0.0, 0.1, 0.25, 0.2501, 0.3, 0.45, 0.6, 0.7, 0.75, 0.9, 1.2, 1.3])
+
+
+@pytest.mark.parametrize("times", [TIMES, UNEVEN])
+def test_noise_of_the_integral_rows_is_uncorrelated_with_the_stated_variances(world, times):
+    make = make_rows(world.system.structure, 8, 9, times)
     states = jnp.zeros((12, 17, 2))
     impulses = jnp.eye(states.size).reshape(-1, *states.shape)
     # targets are linear in the states
     slope = jax.jit(jax.vmap(lambda x: make(x).target))(impulses).T
     np.testing.assert_allclose(slope @ slope.T, jnp.diag(make(states).state_share), atol=1e-13)
-    step = (TIMES[-1] - TIMES[0]) / 11
-    np.testing.assert_allclose(make(states).rate_share, step**2)
+    if times is TIMES:
+        np.testing.assert_allclose(make(states).rate_share, (1.3 / 11) ** 2)
     # a row listens to the field of its noise group only
     listens = np.abs(np.asarray(slope).reshape(144, 12, 17, 2)).sum(axis=(1, 2)) > 0
     np.testing.assert_array_equal(listens, np.eye(2, dtype=bool)[np.asarray(make(states).group)])
+
+
+def waves(times, noise=0.01):
+    clock = 6.0 * times[:, None] + np.arange(40)
+    return np.cos(clock)[None, :, :, None] + noise * np.random.default_rng(0).standard_normal((1, len(times), 40, 1))
+
+
+def test_between_uneven_frames_the_share_of_the_rates_is_the_variance_of_what_the_rule_lets_through_and_misses():
+    """Tested integrals of a process with the scale of the states, sampled at noisy frames, against fine quadrature."""
+    times = np.sort(np.random.default_rng(3).uniform(0.0, 3.0, 30))
+    tests = interval_tests(times, waves(times), 12)
+    scale = find_time_scale(times, waves(times)[0, :, :, 0] / np.sqrt(0.5))
+    fine = np.linspace(0.0, 1.0, 41)
+    points = (times[:-1, None] + np.diff(times)[:, None] * fine).ravel()
+    measure = np.kron(np.diff(times), np.array([1, *([4, 2] * 19), 4, 1]) / 120)
+    own = (tests.change @ (np.eye(29).repeat(41, axis=1) * measure)).T
+
+    def kernel(a, b):
+        return np.exp(-0.5 * ((a[:, None] - b) / scale.length) ** 2)
+
+    cross = own.T @ kernel(points, times) @ tests.integral.T
+    missed = own.T @ kernel(points, points) @ own - cross - cross.T
+    missed = missed + tests.integral @ kernel(times, times) @ tests.integral.T
+    exact = np.diag(missed) / scale.noise + np.sum(tests.integral**2, axis=1)
+    assert np.all(tests.rate_share > 0.5 * exact) and np.all(tests.rate_share < 3 * exact)
+
+
+def test_weights_between_frames_that_nearly_coincide_stay_small():
+    times = np.linspace(0.0, 3.0, 40)
+    even = interval_tests(times, waves(times), 20)
+    times[20] = times[19] + 1e-3 * times[1]
+    close = interval_tests(times, waves(times), 20)
+    assert np.max(np.abs(close.integral)) < 2 * np.max(np.abs(even.integral))
+    assert np.max(close.rate_share) < 3 * np.max(even.rate_share)
+
+
+def test_intervals_that_no_frame_resolves_are_left_out():
+    times = np.linspace(0.0, 3.0, 40)
+    times[15:] += 2.0
+    tests = interval_tests(times, waves(times), 30)
+    np.testing.assert_array_equal(tests.change[:, 14], 0.0)
+    assert np.all(np.any(tests.change[:, [13, 15]], axis=0))
+    # no test spans the pause
+    assert not np.any(np.any(tests.change[:, :14], axis=1) & np.any(tests.change[:, 15:], axis=1))
+    with pytest.raises(ValueError, match="no interval that the frames around it resolve"):
+        interval_tests(np.array([0.0, 2.0, 5.0, 9.0, 14.0]), np.random.default_rng(0).standard_normal((9, 5, 3, 1)))
 
 
 def test_cosine_tests_are_orthonormal_and_the_smoothest_come_first():

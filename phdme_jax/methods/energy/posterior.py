@@ -6,16 +6,26 @@ Trajectories give rows, rows give the posterior.
 import time
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from itertools import chain
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from phdme_jax.files import RunFailed
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp.basis import Basis, Box, make_box
-from phdme_jax.gp.observations import Observations, anchor_rows, concatenate, integral_rows
-from phdme_jax.methods.base import Examples, Times
+from phdme_jax.gp.compression import CompressedObservations, compress
+from phdme_jax.gp.observations import (
+    IntervalTests,
+    Observations,
+    anchor_rows,
+    concatenate,
+    integral_rows,
+    interval_tests,
+)
+from phdme_jax.methods.base import Examples, Values
 from phdme_jax.systems.energy.base import Structure, injected
 
 
@@ -43,7 +53,7 @@ class PriorOptions:
     space_tests: int = 1
     centre: tuple[float, ...] = ()
     shapes: tuple[str, ...] = ()
-    iterations: int = 150
+    iterations: int = 1000
 
 
 def make_basis(structure: Structure, options: PriorOptions) -> Basis:
@@ -62,36 +72,63 @@ def fit_energy(
       options: sizes.
     Returns:
       the basis, the posterior, and the seconds that the fit ran, compilation apart.
+    Raises:
+      RunFailed: the frames do not resolve the motion.
     """
     basis, fields = make_basis(structure, options), jnp.asarray(examples.fields)
     centre = jnp.asarray(options.centre or (0.0,) * basis.num_fields, fields.dtype)
     box = make_box(fields, centre, options.margin)
-    tests = (options.time_tests, options.space_tests)
-    rows = _weak_rows(structure, basis, examples.times, tests, fields, jnp.asarray(examples.condition.inputs), box)
+    try:
+        tests = interval_tests(examples.times, examples.fields, options.time_tests)
+    except ValueError as error:
+        raise RunFailed(f"no energy can be learned from these frames: {error}") from error
+    rows = _compressed_rows(structure, basis, options.space_tests, box, tests, fields, examples.condition.inputs)
     return basis, *fit_rows(basis, box, rows, structure.parameters, iterations=options.iterations)
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+# numbers in the rows that are made at once
+_MOST = 2**22
+
+
+def _compressed_rows(
+    structure: Structure,
+    basis: Basis,
+    space_tests: int,
+    box: Box,
+    tests: IntervalTests,
+    states: Float[Array, "sample time *grid field"],
+    inputs: Float[Values, "sample time port"],
+) -> CompressedObservations:
+    """Rows of all trajectories and the anchor of the gauge, made a few trajectories at a time."""
+    count = len(states)
+    build = partial(_weak_rows, structure, basis, space_tests, box, tests)
+    one = sum(leaf.size for leaf in jax.eval_shape(build, states[:1], inputs[:1]))
+    size = max(size for size in range(1, count + 1) if count % size == 0 and (size == 1 or size * one <= _MOST))
+    parts = (build(states[start : start + size], inputs[start : start + size]) for start in range(0, count, size))
+    anchor = anchor_rows(basis, box, len(structure.parameters))
+    return compress(concatenate([*parts, anchor]) if size == count else chain(parts, [anchor]))
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2))
 def _weak_rows(
     structure: Structure,
     basis: Basis,
-    times: Times,
-    tests: tuple[int, int],
+    space_tests: int,
+    box: Box,
+    tests: IntervalTests,
     states: Float[Array, "sample time *grid field"],
     inputs: Float[Array, "sample time port"],
-    box: Box,
 ) -> Observations:
-    """Rows of all trajectories, and the anchor of the gauge."""
+    """Rows of trajectories."""
 
     def of_one(trajectory: Array, driven: Array) -> Observations:
         supplied = supplied_rates(structure, driven) if structure.ports else None
-        return integral_rows(basis, box, structure.flow, structure.parameters, trajectory, times, *tests, supplied)
+        return integral_rows(basis, box, structure.flow, structure.parameters, trajectory, tests, space_tests, supplied)
 
     stacked = jax.lax.map(lambda pair: of_one(*pair), (states, inputs))
     design = jnp.moveaxis(stacked.design, 0, 1)
     design = jnp.reshape(design, (design.shape[0], -1, design.shape[-1]))
-    rows = jax.tree.map(jnp.ravel, stacked)._replace(design=design)
-    return concatenate([rows, anchor_rows(basis, box, len(structure.parameters))])
+    return jax.tree.map(jnp.ravel, stacked)._replace(design=design)
 
 
 def fit_rows(
@@ -100,8 +137,8 @@ def fit_rows(
     rows: gp_fit.Rows,
     parameters: tuple[str, ...],
     start: gp_fit.Hyperparameters | gp_fit.Hyperprior | None = None,
-    iterations: int = 150,
-    tolerance: float = 1e-2,
+    iterations: int = 1000,
+    tolerance: float = 1e-7,
 ) -> tuple[gp_fit.EnergyPosterior, float]:
     """The posterior of rows; see `phdme_jax.gp.fit.fit`. What has the same shapes is compiled once.
 
@@ -112,7 +149,7 @@ def fit_rows(
       parameters: names of the dissipation parameters.
       start: logarithms from which the search starts, or a whole hyperprior; usual ones where None.
       iterations: of the search, at the most.
-      tolerance: norm of the gradient that ends the search.
+      tolerance: decrease of the objective still to be expected that ends the search [nats].
     Returns:
       the posterior, and the seconds that the fit ran, compilation apart.
     """

@@ -15,6 +15,7 @@ from phdme_jax.methods.energy.conditional import Fields
 from phdme_jax.methods.energy.dynamics import possible_state, resampled, true_dynamics
 from phdme_jax.methods.energy.generator import make_fit
 from phdme_jax.methods.energy.physics import dynamics_residual
+from phdme_jax.methods.energy.rollouts import trajectory_weights
 from phdme_jax.systems import make_system
 from phdme_jax.systems.energy.base import System, parameter_values, vector_field
 from phdme_jax.systems.energy.oscillators import oscillator_structure, spring_density
@@ -195,3 +196,12 @@ def test_companions_ride_along_and_starts_that_are_measured_with_an_error_are_dr
     first = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), asked)
     states = jax.vmap(partial(possible_state, first))(jax.random.split(jax.random.key(4), 50))
     assert len({tuple(np.round(row, 6)) for row in np.asarray(first.state - states)}) == 3
+
+
+def test_weights_of_trajectories_are_one_for_what_never_changes_and_zero_for_inputs():
+    times = tuple(np.linspace(0.0, 2.0, 11).tolist())
+    dynamics = true_dynamics(System(oscillator_structure(), spring_density), 2)
+    states = np.random.default_rng(0).standard_normal((3, 11, 4)).astype(np.float32)
+    weights = trajectory_weights(dynamics, (), states, times, companions=1, ports=1)
+    assert weights.shape == (3, 10, 4) and np.all(weights[..., :2] > 0)
+    np.testing.assert_array_equal(weights[..., 2:], np.broadcast_to([1.0, 0.0], (3, 10, 2)))

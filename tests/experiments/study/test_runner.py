@@ -1,0 +1,101 @@
+"""The loop on a toy: what is calibrated with what, what is not done again, what is trained anew."""
+
+import json
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments.study import runner
+from experiments.study.study import Bench, Context, Split, Study, Variant
+from phdme_jax.app.rows import Measurement, ResultsWriter
+from phdme_jax.forecasting.bands import spread
+from phdme_jax.methods.base import Examples, Fitted, Method, Model, Task, stage_key
+
+FITS: list[float] = []
+
+
+def fit(task, options, host, teacher, key):
+    """Forecasts are the condition plus noise of the size in the options, smaller where the condition is."""
+    FITS.append(options["training"]["size"])
+    size = options["training"]["size"]
+    model = Model(
+        prepare=lambda params, condition: condition,
+        draw=lambda params, prepared, latent, key: prepared + params * jnp.abs(prepared) * latent,
+        latent=lambda key: jax.random.normal(key, (2, 3)),
+        mean=lambda params, prepared: prepared,
+        times=(),
+    )
+    return Fitted(model, jnp.asarray(size), {"fit": 1.0})
+
+
+def make_bench(context, config, case, seed):
+    key = jax.random.key(seed)
+
+    def split(name, count):
+        drawn = jax.random.normal(stage_key(key, "samples", len(name)), (2, count, 2, 3))
+        return Split(np.asarray(drawn[0] + 0.1 * drawn[1]), np.asarray(drawn[0]))
+
+    train = Examples(np.zeros((5, 2, 3)), np.zeros((5, 2, 3)))
+    return Bench(
+        task=Task(None, lambda: train, lambda key, count: None, key, ()),
+        options=config.to_dict(),
+        splits={"calibration": split("calibration", 40), "test": split("test", 10)},
+        key=key,
+        sample_key=lambda split, method: stage_key(key, "samples", len(split)),
+        num_samples=config.sampling.num_samples,
+        scale=np.full(3, 20.0),
+        level=0.9,
+    )
+
+
+def width(answer):
+    return {"nmse": Measurement(float(answer.calibration.quantile))}
+
+
+@pytest.fixture
+def context(tmp_path, monkeypatch):
+    FITS.clear()
+    monkeypatch.setattr(runner, "METHODS", {"diffusion": Method("diffusion", "a toy", stream=1, fit=fit)})
+    groups = {"training": {"size": 0.5}, "sampling": {"num_samples": 4}}
+    study = Study("toy", "A toy", {"smoke": lambda: groups}, lambda *_: None, make_bench, (width,), (), ("nmse",))
+    results = ResultsWriter(tmp_path / "results.jsonl", "toy")
+    return Context(study, "smoke", tmp_path, ConfigDict(groups), (0,), ("diffusion",), None, results)
+
+
+def test_bands_are_calibrated_with_the_spread_and_a_hundredth_of_the_scale(context):
+    run = runner.SeedRun(context, "toy", 0)
+    answers = run.answers("diffusion")
+    calibration, test = answers["calibration"], answers["test"]
+    scores = np.abs(calibration.truth - calibration.forecasts.mean) / (spread(calibration.forecasts) + 0.2)
+    np.testing.assert_allclose(calibration.band_scores, scores.max(axis=(1, 2)), rtol=1e-5)
+    # the ceil(0.9 * 41)-th of forty scores
+    np.testing.assert_allclose(test.calibration.quantile, np.sort(scores.max(axis=(1, 2)))[36], rtol=1e-5)
+
+
+def test_variants_that_have_all_their_rows_are_not_repeated(context):
+    variants = [Variant("diffusion"), Variant("diffusion", (("training.size", 0.7),))]
+    context = replace(context, study=replace(context.study, variants=lambda config: variants))
+    runner.run_study(context.study, context)
+    assert FITS == [0.5, 0.7]
+    rows = [json.loads(line) for line in context.results.path.read_text().splitlines()]
+    assert [row.get("settings", {}) for row in rows if row["metric"] == "nmse"] == [{}, {"training.size": 0.7}]
+    runner.run_study(context.study, context)
+    assert FITS == [0.5, 0.7]
+
+
+def test_changes_that_no_training_reads_share_what_is_trained(context):
+    plain = runner.SeedRun(context, "toy", 0)
+    more, other = plain.changed([("sampling.num_samples", 8)]), plain.changed([("training.size", 0.7)])
+    method = runner.METHODS["diffusion"]
+    assert more.folder == plain.folder and more.host(method).digest == plain.host(method).digest
+    assert other.folder != plain.folder and other.host(method).digest != plain.host(method).digest
+
+
+def test_keys_of_stages_differ():
+    keys = [stage_key(jax.random.key(0), stage, index) for stage in ("starts", "rollouts", "costs") for index in (0,)]
+    keys += [stage_key(jax.random.key(0), stage, index) for stage in ("method", "generated") for index in range(20)]
+    assert len({jax.random.key_data(key).tobytes() for key in keys}) == len(keys)
