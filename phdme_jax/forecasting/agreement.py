@@ -6,8 +6,9 @@ import numpy as np
 
 from phdme_jax.files import InputError
 from phdme_jax.forecasting.files import Trajectories
+from phdme_jax.gp.observations import frame_rule
 from phdme_jax.methods.energy.initial_states import smoothest_part
-from phdme_jax.numerics.quadrature import interval_weights
+from phdme_jax.numerics.quadrature import integrate
 from phdme_jax.systems.energy.base import Structure, line_parity, zero_parameters
 
 LARGEST_UNIT = 1e30
@@ -59,7 +60,10 @@ def check_ends(where: str, structure: Structure, state: np.ndarray, scale: np.nd
 
 def check_motion(where: str, structure: Structure, trajectories: Trajectories) -> tuple[np.ndarray, float]:
     """What `rest_stiffness` finds; refuses trajectories that do not move as the structure says."""
-    stiffness, explained = rest_stiffness(structure, trajectories.state, trajectories.time)
+    try:
+        stiffness, explained = rest_stiffness(structure, trajectories.state, trajectories.time)
+    except ValueError as error:
+        raise InputError(f"{where}: {error}") from error
     if not (stiffness > 0).all():
         found = ", ".join(f"{field} {value:.3g}" for field, value in zip(structure.fields, stiffness, strict=True))
         raise InputError(
@@ -88,13 +92,14 @@ def rest_stiffness(
     count, smooth = state.shape[-1], smoothest_part(structure, state, modes)
     parameters = zero_parameters(structure, jnp.float64)
     apply = jax.vmap(jax.vmap(lambda efforts: structure.flow(efforts, parameters)))
-    weights = interval_weights(tuple((time - time[0]).tolist()))
-    change = np.diff(smooth, axis=1)
+    rule, resolved, _ = frame_rule(time - time[0], smooth)
+    integrals = jax.vmap(lambda rates: integrate(rule, rates)[resolved])
+    change = np.diff(smooth, axis=1)[:, resolved]
     scale = np.maximum(np.sqrt(np.mean(change**2, axis=(0, 1, 2))), np.finfo(float).tiny)
     columns = []
     for field in range(count):
-        rates = np.asarray(apply(jnp.asarray(smooth * (np.arange(count) == field))))
-        columns.append(np.einsum("kt,stgf->skgf", weights, rates) / scale)
+        rates = apply(jnp.asarray(smooth * (np.arange(count) == field)))
+        columns.append(np.asarray(integrals(rates)) / scale)
     design = np.stack([column.ravel() for column in columns], axis=-1)
     # columns of very different size (units of the user) would spoil the rank decision
     size = np.maximum(np.linalg.norm(design, axis=0), np.finfo(float).tiny)

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from phdme_jax.gp.basis import Basis, Box, feature_efforts
 from phdme_jax.gp.quadrature import find_time_scale, noisy_interval_rule
-from phdme_jax.numerics.quadrature import integral_of_tests, interval_rule
+from phdme_jax.numerics.quadrature import IntervalRule, integral_of_tests, interval_rule
 
 Flow = Callable[[Array, dict[str, Array]], Array]
 Values = Array | np.ndarray
@@ -140,25 +140,43 @@ def interval_tests(
     Raises:
       ValueError: times not increasing, or the frames resolve no interval.
     """
+    rule, resolved, noise = frame_rule(times, states)
+    change, state_share = _sines(_runs(resolved), len(resolved), count)
+    integral = integral_of_tests(rule, change)
+    if noise is None:
+        rate_share = np.full_like(state_share, np.mean(np.diff(times)) ** 2)
+    else:
+        rate_share = np.sum(integral**2, axis=1) + change**2 @ rule.missed / noise
+    return IntervalTests(change, integral, state_share, rate_share)
+
+
+def frame_rule(
+    times: Sequence[float] | Float[Values, " time"], states: Float[Values, "sample time *grid field"]
+) -> tuple[IntervalRule, Bool[np.ndarray, " interval"], float | None]:
+    """How to integrate between observed frames: by a polynomial where they are even, by a process where they are not.
+
+    Args:
+      times: observation times, increasing.
+      states: observed trajectories that share them.
+    Returns:
+      the rule, which intervals the frames resolve, and the variance of the noise over that of the states, None where
+      times are even.
+    Raises:
+      ValueError: times not increasing, or the frames resolve no interval.
+    """
     nodes, rule = np.asarray(times, float), interval_rule(times)
     steps = np.diff(nodes)
-    step = np.mean(steps)
-    even = np.max(np.abs(steps - step)) <= _EVEN * step
-    runs, noise = [(0, len(steps))], 1.0
-    if not even:
-        scale = find_time_scale(nodes, _series(states))
-        rule, noise = noisy_interval_rule(nodes, scale), scale.noise
-        runs = _runs(rule.missed <= _RESOLVED * noise * np.median(steps) ** 2)
-        if not runs or noise >= 1.0:
-            raise ValueError(
-                "expected frames close enough to follow the motion between them, got no interval that the frames "
-                "around it resolve; give more frames, or times that are less uneven"
-            )
-    change, state_share = _sines(runs, len(steps), count)
-    integral = integral_of_tests(rule, change)
-    uneven_share = np.sum(integral**2, axis=1) + change**2 @ rule.missed / noise
-    rate_share = np.full_like(state_share, step**2) if even else uneven_share
-    return IntervalTests(change, integral, state_share, rate_share)
+    if np.max(np.abs(steps - np.mean(steps))) <= _EVEN * np.mean(steps):
+        return rule, np.ones(len(steps), bool), None
+    scale = find_time_scale(nodes, _series(states))
+    rule = noisy_interval_rule(nodes, scale)
+    resolved = rule.missed <= _RESOLVED * scale.noise * np.median(steps) ** 2
+    if scale.noise >= 1.0 or not resolved.any():
+        raise ValueError(
+            "expected frames close enough to follow the motion between them, got no interval that the frames around "
+            "it resolve; give more frames, or times that are less uneven"
+        )
+    return rule, resolved, scale.noise
 
 
 def _series(states: Values) -> np.ndarray:

@@ -5,7 +5,13 @@ import numpy as np
 import pytest
 
 from phdme_jax.numerics.grid import Grid
-from phdme_jax.numerics.quadrature import cumulative_integral, interval_weights, trapezoid_weights
+from phdme_jax.numerics.quadrature import (
+    cumulative_integral,
+    integrate,
+    interval_rule,
+    interval_weights,
+    trapezoid_weights,
+)
 
 
 def uneven_times(count=15, seed=0):
@@ -22,6 +28,14 @@ def test_interval_weights_are_exact_on_polynomials_at_uneven_times(num_nodes):
         np.testing.assert_allclose(weights @ t**degree, np.diff(primitive), rtol=1e-10)
     beyond = weights @ t**num_nodes - np.diff(t ** (num_nodes + 1) / (num_nodes + 1))
     assert np.max(np.abs(beyond)) > 1e-9
+
+
+def test_long_recordings_are_integrated_as_short_ones_are():
+    times = np.linspace(0.0, 3.0, 700)
+    values = jnp.asarray(np.stack([np.cos(times), times], axis=1))
+    found = integrate(interval_rule(times), values)
+    np.testing.assert_allclose(found, np.stack([np.diff(np.sin(times)), np.diff(times**2) / 2], axis=1), atol=1e-13)
+    np.testing.assert_allclose(found[:100], integrate(interval_rule(times[:101]), values[:101]), atol=1e-13)
 
 
 def test_interval_weights_with_two_nodes_are_the_trapezoid_rule():

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from phdme_jax.gp.basis import Basis, Energy, efforts, feature_efforts
 from phdme_jax.gp.fit import EnergyPosterior
-from phdme_jax.numerics.quadrature import interval_weights
+from phdme_jax.numerics.quadrature import integrate, interval_rule
 
 Flow = Callable[[Array, dict[str, Array]], Array]
 
@@ -34,8 +34,7 @@ def dynamics_residual(
       residual, shape (time - 1, *grid, field), in units of the rate.
     """
     durations = jnp.asarray(np.diff(times), trajectory.dtype)
-    weights = jnp.asarray(interval_weights(times), trajectory.dtype)
-    integral = jnp.tensordot(weights, jax.vmap(rate)(trajectory), axes=1)
+    integral = integrate(interval_rule(times), jax.vmap(rate)(trajectory))
     return (jnp.diff(trajectory, axis=0) - integral) / jnp.reshape(durations, (-1,) + (1,) * (trajectory.ndim - 1))
 
 
@@ -64,13 +63,13 @@ def residual_variance(
     Returns:
       variance, shape (time - 1, *grid, field), squared units of the rate.
     """
-    durations = jnp.asarray(np.diff(times), trajectory.dtype)
-    weights = jnp.asarray(interval_weights(times), trajectory.dtype) / durations[:, None]
+    durations = np.diff(times)
+    rule = interval_rule(times)
+    rule = rule._replace(weights=rule.weights / durations[:, None])
     apply = jax.vmap(flow, in_axes=(-1, None), out_axes=-1)
 
     def frame(state: Array) -> Array:
         features = feature_efforts(basis, posterior.mean.box, state)[..., : basis.size]
         return apply(features @ posterior.factor, posterior.parameters)
 
-    spread = jnp.tensordot(weights, jax.lax.map(frame, trajectory), axes=1)
-    return jnp.sum(spread**2, axis=-1)
+    return jnp.sum(integrate(rule, jax.lax.map(frame, trajectory)) ** 2, axis=-1)
