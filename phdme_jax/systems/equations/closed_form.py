@@ -1,12 +1,11 @@
 """Small problems whose answers are known: points on the unit circle, and Poisson's equation on a line."""
 
-from functools import lru_cache
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from phdme_jax.numerics.arrays import cached_arrays
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.numerics.stencils import mirror_second_derivative
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
@@ -46,7 +45,7 @@ def make_circle() -> Equations:
     )
 
 
-@lru_cache
+@cached_arrays
 def sine_matrix(num_points: int) -> np.ndarray:
     """Sines of k = 1 ... points - 2 half waves at the points of [0, 1], shape (points, wave)."""
     return np.sin(np.pi * np.outer(np.linspace(0.0, 1.0, num_points), np.arange(1, num_points - 1)))

@@ -10,7 +10,7 @@ Source: Bastek, Sun, Kochmann (2024), arXiv 2403.14404, section 4.1; Zhu and Zab
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from phdme_jax.numerics import block_tridiagonal
+from phdme_jax.numerics.arrays import cached_arrays
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.numerics.stencils import closed_matrix
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
@@ -27,7 +28,7 @@ RATE = 10.0
 REACH = 3  # nodes that the one-sided second difference reaches to
 
 
-@lru_cache
+@cached_arrays
 def karhunen_loeve(num_points: int, length: float, num_modes: int) -> np.ndarray:
     """Leading modes of the covariance exp(-|x - x'| / length) on a square grid, each times its standard deviation.
 
