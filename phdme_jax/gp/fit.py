@@ -263,10 +263,11 @@ def sample_hyperparameters(
         return negative_log_likelihood(basis, box, observations, _at(prior, unflatten(u)))
 
     values, axes = jnp.linalg.eigh(jax.hessian(misfit)(best))
-    spread = axes * jax.lax.rsqrt(1.0 + jnp.maximum(values, 0.0))
+    # the symmetric root: draws must not depend on the signs of axes, which rounding decides
+    spread = (axes * jax.lax.rsqrt(1.0 + jnp.maximum(values, 0.0))) @ axes.T
     noise_key, choice_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (64 * count, best.size), best.dtype)
-    candidates = best + 1.5 * noise @ spread.T
+    candidates = best + 1.5 * noise @ spread
     logits = jnp.sum(noise**2 - candidates**2, axis=-1) / 2 - jax.lax.map(misfit, candidates, batch_size=count)
     logits = jnp.where(jnp.isfinite(logits), logits, -jnp.inf)
     chosen = jax.random.categorical(choice_key, logits, shape=(count,))
