@@ -44,7 +44,8 @@ class EnergyPosterior(NamedTuple):
 
     Attributes:
       mean: posterior mean, itself an energy.
-      factor: F with weight covariance F F^T, shape (weight, weight).
+      factor: F with weight covariance F F^T, upper triangular, its diagonal not negative: there is one such root, so
+        that a key draws the same energy on every machine, shape (weight, weight).
       parameters: learned dissipation parameters by name.
       hyperparameters: the logarithms found.
       objective: negative log marginal likelihood at the end, the hyperprior left out.
@@ -166,7 +167,8 @@ def condition(
     stacked = jnp.concatenate([scaled, jnp.eye(size, dtype=scaled.dtype)])
     orthogonal, root = jnp.linalg.qr(stacked)
     weights = jax.scipy.linalg.solve_triangular(root, orthogonal[: residual.shape[0]].T @ residual)
-    factor = deviations[:, None] * jax.scipy.linalg.solve_triangular(root, jnp.eye(size, dtype=root.dtype))
+    signs = jnp.diag(jnp.where(jnp.diagonal(root) < 0, -1, 1).astype(root.dtype))  # those of a QR are rounding's affair
+    factor = deviations[:, None] * jax.scipy.linalg.solve_triangular(root, signs)
     mean = Energy(box, jnp.exp(hyperparameters.stiffness), deviations * weights)
     ok = jnp.all(jnp.isfinite(factor)) & jnp.all(jnp.isfinite(mean.weights))
     return EnergyPosterior(
