@@ -41,6 +41,7 @@ from phdme_jax.methods.energy.rollouts import (
 from phdme_jax.methods.energy.training import Lesson, Material, train_generator, with_amplitude
 from phdme_jax.numerics.arrays import static_times
 from phdme_jax.numerics.batching import batched, in_chunks
+from phdme_jax.numerics.bound import Bound
 
 
 @dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Recipe:
 
 def make_fit(centre: str = "propagator", data: str = "rollouts", physics: bool = True) -> Fit:
     """The fit of one recipe, see `Recipe`."""
-    return partial(fit_generator, Recipe(centre, data, physics))
+    return Bound(fit_generator, Recipe(centre, data, physics))
 
 
 def fit_generator(
