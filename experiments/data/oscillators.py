@@ -10,7 +10,7 @@ Source: Schmidt and Lipson (2009), Science 324, 81-85; its supporting material, 
 data folder.
 """
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import observations as gp_rows
 from phdme_jax.methods.base import Examples, Start, Task, Times
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.systems.energy.base import System
 from phdme_jax.systems.energy.oscillators import chain_structure, elongation_matrix, oscillator_structure
 
@@ -169,7 +170,7 @@ def system_of(masses: tuple[float, ...]) -> System:
     """One mass on a spring, or a chain of masses, of unknown energy; the same record for the same masses."""
     if len(masses) == 1:
         return System(oscillator_structure("oscillator", units=("1", "1")))
-    measured = (partial(positions, degrees=len(masses)), partial(elongations, degrees=len(masses)))
+    measured = (Bound(positions, degrees=len(masses)), Bound(elongations, degrees=len(masses)))
     return System(chain_structure("double_oscillator", masses), coordinates=measured)
 
 
