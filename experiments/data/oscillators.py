@@ -10,7 +10,7 @@ Source: Schmidt and Lipson (2009), Science 324, 81-85; its supporting material, 
 data folder.
 """
 
-from functools import lru_cache, partial
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +28,7 @@ from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import observations as gp_rows
 from phdme_jax.methods.base import Examples, Start, Task, Times
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.systems.energy.base import System
 from phdme_jax.systems.energy.oscillators import chain_structure, elongation_matrix, oscillator_structure
 
@@ -93,22 +94,52 @@ def _differences(positions: np.ndarray) -> np.ndarray:
     return np.stack(pairs, axis=-1)
 
 
-def load(data_dir: Path, name: str) -> Recording:
-    """Read a recording: columns trial, time, positions, velocities.
+def read_table(path: Path, columns: int) -> np.ndarray:
+    """The rows of one trial, evenly spaced in time, as a file of trial, time, positions and velocities holds them.
 
+    Args:
+      path: the file; lines that begin with % are no rows.
+      columns: how many numbers a row has.
+    Returns:
+      the table.
     Raises:
-      InputError: the file is missing or not such a table.
+      InputError: the file is missing, cut short or no such table, or its rows are not those of one even recording.
     """
-    path = data_dir / "schmidt_lipson" / FILES[name]
     try:
-        table = np.loadtxt(path, comments="%", ndmin=2)
+        text = path.read_text("utf-8-sig")
+        table = np.loadtxt(text.splitlines(), comments="%", ndmin=2)
     except OSError:
         raise InputError(f"{path}: there is no such file; expected the recording below --data_dir") from None
     except ValueError as error:
         raise InputError(f"{path}: is not a table of numbers ({error}); expected columns trial, time, x, v") from None
-    degrees = DEGREES[name]
-    if table.shape[1] != 2 + 2 * degrees or len(table) < 60 or not np.isfinite(table).all():
+    if table.shape[1] != columns or len(table) < 60 or not np.isfinite(table).all():
         raise InputError(f"{path}: has shape {table.shape}; expected 60 finite rows or more of trial, time, x, v")
+    *rows, last = [line for line in text.splitlines() if line.strip() and not line.startswith("%")]
+    if not text.endswith(("\n", "\r")) and len(last) < min(map(len, rows)):
+        raise InputError(f"{path}: its last row {last.strip()[-20:]!r} is cut short; try a fresh copy of the file")
+    trials = np.unique(table[:, 0])
+    if len(trials) > 1:
+        raise InputError(f"{path}: holds the trials {trials.tolist()}; expected one, keep the rows of one of them")
+    steps = np.diff(table[:, 1])
+    step = float(np.median(steps))
+    wrong = np.flatnonzero(np.abs(steps - step) > 0.5 * abs(step))
+    if step <= 0 or wrong.size:
+        row = int(wrong[0]) if wrong.size else 0
+        raise InputError(
+            f"{path}: time goes from {table[row, 1]:g} to {table[row + 1, 1]:g} after row {row + 1}, and by {step:g} "
+            f"usually; expected rows at even, increasing times, {wrong.size} steps are others, cut the table there"
+        )
+    return table
+
+
+def load(data_dir: Path, name: str) -> Recording:
+    """Read a recording: columns trial, time, positions, velocities.
+
+    Raises:
+      InputError: see `read_table`.
+    """
+    degrees = DEGREES[name]
+    table = read_table(data_dir / "schmidt_lipson" / FILES[name], 2 + 2 * degrees)
     split, time = len(table) // 2, table[:, 1] - table[0, 1]
     # frames are counted at a steady rate; the file rounds their times to milliseconds
     time = np.linspace(0.0, time[-1], len(time))
@@ -139,7 +170,7 @@ def system_of(masses: tuple[float, ...]) -> System:
     """One mass on a spring, or a chain of masses, of unknown energy; the same record for the same masses."""
     if len(masses) == 1:
         return System(oscillator_structure("oscillator", units=("1", "1")))
-    measured = (partial(positions, degrees=len(masses)), partial(elongations, degrees=len(masses)))
+    measured = (Bound(positions, degrees=len(masses)), Bound(elongations, degrees=len(masses)))
     return System(chain_structure("double_oscillator", masses), coordinates=measured)
 
 

@@ -94,6 +94,8 @@ def distance_scores(
         measures["energy_distance"] = _ENERGY_DISTANCE_OF_PAIRS
     if not equations.grid.points:
         del measures["spectrum_error"]
+    if count < 2:
+        del measures["energy_distance"]
     for name in equations.fields:
         pair = (without_padding(equations, part.fields[:count], name) for part in (generated, reference))
         left, right = (jnp.asarray(part) for part in pair)

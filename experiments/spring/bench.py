@@ -4,7 +4,7 @@ Start states carry the error with which they are measured: a method is told the 
 possible true ones. Frames are evenly spaced; forecasts at the images' times are interpolated by cubic splines.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
 from scipy.interpolate import CubicSpline
 
-from experiments.spring.prior import fit_spring, spring_problem
+from experiments.spring.prior import SpringOptions, fit_spring, learned_images, spring_problem
 from experiments.spring.recording import (
     Clock,
     SpringRecording,
@@ -107,10 +107,17 @@ def check_spring(context: Context) -> None:
             f"expected forecast.start_frame among the starts {first} to {last} by {step}, got "
             f"{config.forecast.start_frame}; change --config.starts"
         )
-    count = load_world(context, config).windows["calibration"].starts.size
+    world = load_world(context, config)
+    learned_images(world.train, spring_options(config))
+    count = world.windows["calibration"].starts.size
     least = minimum_calibration_size(config.level)
     if count < least:
         raise ValueError(f"expected {least} calibration windows for level {config.level}, got {count}; add starts")
+
+
+def spring_options(config: ConfigDict) -> SpringOptions:
+    """What `fit_spring` reads, of two groups of the configuration."""
+    return SpringOptions(**config.prior, draws=config.forecast.draws, substeps=config.forecast.substeps)
 
 
 def draw_states(
@@ -216,7 +223,7 @@ def spring_bench(context: Context, config: ConfigDict, case: str, seed: int) -> 
         return Examples(train.states[None], start, tuple(train.time.tolist()))
 
     options = config.to_dict()
-    options["prior"] |= {"draws": forecast.draws, "substeps": forecast.substeps}
+    options["prior"] = asdict(spring_options(config))
     options["rollouts"] = {"count": generator.rollouts}
     options["generator"] = {"num_frames": generator.num_frames, "duration": duration, "substeps": generator.substeps}
     problem = spring_problem(train.grid.size)

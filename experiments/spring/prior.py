@@ -130,6 +130,26 @@ def window_tests(
     return TimeTests(*(jnp.asarray(step * part) for part in (rest**4, slope, curvature)))
 
 
+def learned_images(
+    recording: SpringRecording, options: SpringOptions
+) -> tuple[Float[np.ndarray, " time"], Float[np.ndarray, "time mode"]]:
+    """Times and amplitudes of the stretch of a recording that is learned from.
+
+    Raises:
+      ValueError: fewer than ten images in the stretch, or no room for a window.
+    """
+    first, last, half_width = options.first_frame, options.last_frame, options.half_width
+    since = recording.frame - recording.release
+    chosen = (since >= first) & (since < last)
+    times = recording.time[chosen]
+    if times.size < 10 or times[-1] - times[0] <= 2 * half_width:
+        raise ValueError(
+            f"expected ten images or more and room for a window of {2 * half_width:.3f} s in frames {first} to "
+            f"{last} after the release, got {times.size} images, try a longer stretch"
+        )
+    return times, recording.amplitude[chosen, : recording.modes]
+
+
 def spring_rows(basis: Basis, recording: SpringRecording, options: SpringOptions) -> tuple[Box, Observations]:
     """Weak-form rows of a stretch of a recording, and the box its strains need.
 
@@ -143,17 +163,10 @@ def spring_rows(basis: Basis, recording: SpringRecording, options: SpringOptions
     Returns:
       the box, with the recording's rest strain as preload, and the rows.
     Raises:
-      ValueError: fewer than ten images in the stretch, or no room for a window.
+      ValueError: see `learned_images`.
     """
-    first, last, half_width = options.first_frame, options.last_frame, options.half_width
-    since = recording.frame - recording.release
-    chosen = (since >= first) & (since < last)
-    times, amplitude = recording.time[chosen], recording.amplitude[chosen, : recording.modes]
-    if times.size < 10 or times[-1] - times[0] <= 2 * half_width:
-        raise ValueError(
-            f"expected ten images or more and room for a window of {2 * half_width:.3f} s in frames {first} to "
-            f"{last} after the release, got {times.size} images, try a longer stretch"
-        )
+    times, amplitude = learned_images(recording, options)
+    half_width = options.half_width
     fine = np.arange(times[0], times[-1], 1.0 / SAMPLING_RATE)
     curve = CubicSpline(times, amplitude)
     moving = modal_states(recording.grid, curve(fine), curve(fine, 1))

@@ -36,7 +36,7 @@ def read_tracking(path: Path) -> Points:
     if not Path(path).is_file():
         raise ValueError(f"{path}: expected a tracking file, got nothing there, try another --data_dir")
     frames: list[list[tuple[int, int]]] = []
-    for number, raw in enumerate(Path(path).read_text(errors="replace").splitlines(), start=1):
+    for number, raw in enumerate(Path(path).read_text("utf-8-sig", errors="replace").splitlines(), start=1):
         line = raw.strip()
         header = re.fullmatch(r"Frame (\d+):", line)
         point = re.fullmatch(r"\[\s*(-?\d+)\s*,\s*(-?\d+)\s*\]", line)

@@ -71,12 +71,18 @@ def make_windows(recording: SpringRecording, starts: tuple[int, int, int], frame
     Returns:
       the windows.
     Raises:
-      ValueError: a window leaves the recording.
+      ValueError: a window leaves the recording, or its start has too few images up to it.
     """
     first, last, step = starts
     offsets = np.arange(first, last + 1, step)
     found = [forecast_window(recording, int(offset), frames) for offset in offsets]
     begin = np.array([start for start, _ in found])
+    early = offsets[begin + 1 < START_IMAGES].tolist()
+    if early:
+        raise ValueError(
+            f"expected {START_IMAGES} images of {recording.name} up to each start, got fewer at {early} frames after "
+            "the release, try later starts"
+        )
     scored = begin[:, None] + 1 + np.arange(min(images.stop - images.start for _, images in found))
     all_images = np.concatenate([begin[:, None], scored], axis=1)
     return Windows(offsets, begin, recording.time[all_images], recording.displacement[scored][..., None])
@@ -99,13 +105,9 @@ def start_states(
       amplitude: of all images.
     Returns:
       the states.
-    Raises:
-      ValueError: fewer than six images up to a start.
     """
     states = []
     for begin in windows.begin.tolist():
-        if begin + 1 < START_IMAGES:
-            raise ValueError(f"expected {START_IMAGES} images up to the start, got {begin + 1}, try a later start")
         images = slice(begin + 1 - START_IMAGES, begin + 1)
         powers = (recording.time[images] - recording.time[begin])[:, None] ** np.arange(START_DEGREE + 1)
         fit = np.linalg.pinv(powers)[:2] @ amplitude[..., images, : recording.modes]

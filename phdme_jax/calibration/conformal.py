@@ -11,23 +11,26 @@ drawn from another distribution.
 
 import math
 from fractions import Fraction
+from typing import SupportsFloat
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 # Fractions with denominators up to this bound stay 1e-10 apart from simple decimals, so that 0.1 + 0.2 is read as 3/10.
 _LARGEST_DENOMINATOR = 10**9
 
 
-def _exact_level(level: float) -> Fraction:
-    """Return the level as the simple fraction that was meant, free of the rounding of binary floats."""
-    exact = Fraction(float(level)).limit_denominator(_LARGEST_DENOMINATOR) if math.isfinite(level) else Fraction(0)
+def _exact_level(level: SupportsFloat) -> Fraction:
+    """Return the level as the simple fraction that was meant, free of the rounding of binary floats of any width."""
+    shortest = str(np.asarray(level)[()])  # of the decimals that round to it
+    exact = Fraction(shortest).limit_denominator(_LARGEST_DENOMINATOR) if math.isfinite(level) else Fraction(0)
     if not 0 < exact < 1:
         raise ValueError(f"expected a level strictly between 0 and 1, got {level}; try 0.9 for a 90 % band.")
     return exact
 
 
-def minimum_calibration_size(level: float) -> int:
+def minimum_calibration_size(level: SupportsFloat) -> int:
     """Return the least number of calibration trajectories that supports a level.
 
         n_min = ⌈level/(1 − level)⌉
@@ -46,7 +49,7 @@ def minimum_calibration_size(level: float) -> int:
     return math.ceil(exact / (1 - exact))
 
 
-def conformal_rank(num_calibration: int, level: float) -> int:
+def conformal_rank(num_calibration: int, level: SupportsFloat) -> int:
     """Rank (from one) of the calibration score that is the conformal quantile.
 
         k = ⌈(n+1)·level⌉
@@ -75,7 +78,7 @@ def conformal_rank(num_calibration: int, level: float) -> int:
     )
 
 
-def conformal_quantile(scores: Float[Array, " calibration"], level: float) -> Float[Array, ""]:
+def conformal_quantile(scores: Float[Array, " calibration"], level: SupportsFloat) -> Float[Array, ""]:
     """Finite-sample conformal quantile of the calibration scores.
 
         q = s_(k),    k = ⌈(n+1)·level⌉

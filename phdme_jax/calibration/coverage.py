@@ -6,7 +6,7 @@ a correct 90 % band is seen to cover anything from 74 % to 100 %. Quote the inte
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, SupportsFloat
 
 import jax.numpy as jnp
 import numpy as np
@@ -70,7 +70,7 @@ def coverage(covered: Bool[Array, " test"]) -> Float[Array, ""]:
     return jnp.mean(covered, dtype=float)
 
 
-def expected_coverage(num_calibration: int, level: float) -> float:
+def expected_coverage(num_calibration: int, level: SupportsFloat) -> float:
     """Exact coverage of the conformal band, on average over calibration sets.
 
         k/(n+1),    k = ⌈(n+1)·level⌉
@@ -87,7 +87,7 @@ def expected_coverage(num_calibration: int, level: float) -> float:
 
 
 def coverage_interval(
-    num_calibration: int, num_test: int | None, level: float, confidence: float = 0.95
+    num_calibration: int, num_test: int | None, level: SupportsFloat, confidence: float = 0.95
 ) -> CoverageInterval:
     """Interval within which the coverage of a correctly calibrated band falls by chance.
 

@@ -8,12 +8,7 @@ forecast is not finite, so that a failed forecast counts as a miss instead of po
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-
-def _require_same_shape(**arrays: Array) -> None:
-    """Refuse silent broadcasting between arrays that must have one shape."""
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"expected one shape for {', '.join(shapes)}, got {shapes}; vmap over trajectories.")
+from phdme_jax.numerics.arrays import ratio, require_same_shape, root
 
 
 def band_scale(
@@ -62,11 +57,9 @@ def band_score(
       ValueError: the shapes differ.
     Source: Lei et al. (2018), section 5.2, with the maximum over the trajectory in place of a scalar response.
     """
-    _require_same_shape(truth=truth, mean=mean, scale=scale)
-    error = jnp.abs(truth - mean)
-    exact = error == 0
-    ratio = jnp.where(exact, 0, error / jnp.where(exact, 1, scale))
-    return jnp.max(jnp.where(jnp.isnan(ratio), jnp.inf, ratio))
+    require_same_shape(truth=truth, mean=mean, scale=scale)
+    error = ratio(jnp.abs(truth - mean), scale)
+    return jnp.max(jnp.where(jnp.isnan(error), jnp.inf, error))
 
 
 def band(
@@ -91,7 +84,7 @@ def band(
     Raises:
       ValueError: the shapes differ.
     """
-    _require_same_shape(mean=mean, scale=scale)
+    require_same_shape(mean=mean, scale=scale)
     unbounded = jnp.isinf(quantile)
     half_width = quantile * scale
     lower = jnp.where(unbounded, -jnp.inf, mean - half_width)
@@ -121,7 +114,7 @@ def ball_score(
     Raises:
       ValueError: the shapes differ.
     """
-    _require_same_shape(truth=truth, mean=mean)
+    require_same_shape(truth=truth, mean=mean)
     error = truth - mean if field_scale is None else (truth - mean) / field_scale
-    score = jnp.sqrt(jnp.mean(error**2))
+    score = root(jnp.mean(error**2))
     return jnp.where(jnp.isnan(score), jnp.inf, score)

@@ -13,6 +13,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from phdme_jax.numerics.arrays import require_steps
+
 Velocity = Callable[[Array, Array], Array]
 """Maps (point, t) to the velocity there."""
 
@@ -65,7 +67,10 @@ def follow_flow(
       first: the velocity at the start, where it is known already.
     Returns:
       the example at t = 1.
+    Raises:
+      ValueError: no step.
     """
+    require_steps(num_steps)
     start = jnp.asarray(time, point.dtype)
     step = (1.0 - start) / num_steps
     found = velocity(point, start) if first is None else first
@@ -92,8 +97,11 @@ def sample_flow(
       restart_until: steps that begin before this time go straight to the end and back with fresh noise.
     Returns:
       the example.
+    Raises:
+      ValueError: no step.
     Source: Baldan, Liu, Guardone, Thuerey (2025), arXiv 2506.08604 (stochastic sampling).
     """
+    require_steps(num_steps)
 
     def step(point: Array, index: Array) -> tuple[Array, None]:
         here, there = index / num_steps, (index + 1) / num_steps

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from phdme_jax.diffusion.networks import Condition, Linear, Modulation, Network, NoiseEmbedding, from_module
+from phdme_jax.numerics.bound import Bound
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,7 +60,7 @@ def make_mlp(**sizes: Any) -> Network:
       the network; its `apply` raises ValueError for a trajectory of another shape.
     """
     config = MlpConfig(**sizes)
-    return from_module(lambda param_dtype: _Mlp(config, param_dtype))
+    return from_module(Bound(_Mlp, config))
 
 
 class _Mlp(nn.Module):

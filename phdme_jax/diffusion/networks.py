@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from phdme_jax.numerics.bound import Bound
+
 
 class Condition(NamedTuple):
     """What is known of the trajectory to be generated, normalised units; what is not known stays None.
@@ -52,27 +54,32 @@ def from_module(make_module: Callable[[Any], nn.Module]) -> Network:
     Returns:
       the network; its `init` may be jitted and mapped over keys.
     """
+    return Network(*(Bound(function, make_module) for function in (_init, _encode, _apply)))
 
-    def whole(module: nn.Module, noisy: Array, noise_level: Array, condition: Condition) -> Array:
-        return module(noisy, noise_level, module.encode(condition))
 
-    def init(key: PRNGKeyArray, noisy: Array, condition: Condition) -> Any:
-        module = make_module(noisy.dtype)
-        level = jnp.zeros((), noisy.dtype)
-        shapes = jax.eval_shape(lambda: module.init(key, noisy, level, condition, method=whole)["params"])
-        return jax.jit(lambda key: draw_params(shapes, key))(key)
+MakeModule = Callable[[Any], Any]
 
-    def encode(params: Any, condition: Condition) -> Any:
-        dtype = jax.tree.leaves(params)[0].dtype
-        return make_module(dtype).apply({"params": params}, condition, method="encode")
 
-    def apply(params: Any, noisy: Array, noise_level: Array, features: Any) -> Array:
-        features = jax.tree.map(lambda leaf: leaf.astype(noisy.dtype), features)
-        noise_level = jnp.asarray(noise_level, noisy.dtype)
-        answer = make_module(noisy.dtype).apply({"params": params}, noisy, noise_level, features)
-        return jnp.asarray(answer, noisy.dtype)
+def _whole(module: Any, noisy: Array, noise_level: Array, condition: Condition) -> Array:
+    return module(noisy, noise_level, module.encode(condition))
 
-    return Network(init=init, encode=encode, apply=apply)
+
+def _init(make_module: MakeModule, key: PRNGKeyArray, noisy: Array, condition: Condition) -> Any:
+    module, level = make_module(noisy.dtype), jnp.zeros((), noisy.dtype)
+    shapes = jax.eval_shape(lambda: module.init(key, noisy, level, condition, method=_whole)["params"])
+    return jax.jit(lambda key: draw_params(shapes, key))(key)
+
+
+def _encode(make_module: MakeModule, params: Any, condition: Condition) -> Any:
+    dtype = jax.tree.leaves(params)[0].dtype
+    return make_module(dtype).apply({"params": params}, condition, method="encode")
+
+
+def _apply(make_module: MakeModule, params: Any, noisy: Array, noise_level: Array, features: Any) -> Array:
+    features = jax.tree.map(lambda leaf: leaf.astype(noisy.dtype), features)
+    noise_level = jnp.asarray(noise_level, noisy.dtype)
+    answer = make_module(noisy.dtype).apply({"params": params}, noisy, noise_level, features)
+    return jnp.asarray(answer, noisy.dtype)
 
 
 def frames_as_channels(network: Network) -> Network:
@@ -86,26 +93,32 @@ def frames_as_channels(network: Network) -> Network:
     Returns:
       a network of trajectories (time, *grid, field); the condition's rollout and scale are laid out alike.
     """
+    return Network(*(Bound(function, network) for function in (_init_flat, _encode_flat, _apply_flat)))
 
-    def fold(trajectory: Array) -> Array:
-        flat = jnp.moveaxis(trajectory, 0, -2)
-        return flat.reshape(*flat.shape[:-2], -1)
 
-    def folded(condition: Condition) -> Condition:
-        rollout, scale = condition.rollout, condition.rollout_scale
-        if rollout is not None and scale is not None:
-            scale = fold(jnp.broadcast_to(scale, rollout.shape))
-        return Condition(condition.initial, None if rollout is None else fold(rollout), scale)
+def _fold(trajectory: Array) -> Array:
+    flat = jnp.moveaxis(trajectory, 0, -2)
+    return flat.reshape(*flat.shape[:-2], -1)
 
-    def apply(params: Any, noisy: Array, noise_level: Array, features: Any) -> Array:
-        flat = network.apply(params, fold(noisy), noise_level, features)
-        return jnp.moveaxis(flat.reshape(*noisy.shape[1:-1], noisy.shape[0], noisy.shape[-1]), -2, 0)
 
-    return Network(
-        init=lambda key, noisy, condition: network.init(key, fold(noisy), folded(condition)),
-        encode=lambda params, condition: network.encode(params, folded(condition)),
-        apply=apply,
-    )
+def _folded(condition: Condition) -> Condition:
+    rollout, scale = condition.rollout, condition.rollout_scale
+    if rollout is not None and scale is not None:
+        scale = _fold(jnp.broadcast_to(scale, rollout.shape))
+    return Condition(condition.initial, None if rollout is None else _fold(rollout), scale)
+
+
+def _init_flat(network: Network, key: PRNGKeyArray, noisy: Array, condition: Condition) -> Any:
+    return network.init(key, _fold(noisy), _folded(condition))
+
+
+def _encode_flat(network: Network, params: Any, condition: Condition) -> Any:
+    return network.encode(params, _folded(condition))
+
+
+def _apply_flat(network: Network, params: Any, noisy: Array, noise_level: Array, features: Any) -> Array:
+    flat = network.apply(params, _fold(noisy), noise_level, features)
+    return jnp.moveaxis(flat.reshape(*noisy.shape[1:-1], noisy.shape[0], noisy.shape[-1]), -2, 0)
 
 
 def draw_params(shapes: Any, key: PRNGKeyArray) -> Any:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from phdme_jax.diffusion.networks import Condition, Network
 from phdme_jax.diffusion.schedule import Schedule
+from phdme_jax.numerics.bound import Bound
 
 Denoise = Callable[[Array, Array], Array]
 """Maps (noisy, t) to x0_hat; the closure that losses, samplers and guidance work with."""
@@ -89,16 +90,19 @@ def precondition(network: Network, schedule: Schedule, mode: str = "x0", data_st
     """
 
     coefficients(schedule, jnp.zeros(()), mode, data_std)  # refuses what cannot be
-
-    def apply(params: Any, noisy: Array, t: Array, features: Any) -> Array:
-        t = jnp.asarray(t, noisy.dtype)
-        alpha, _ = schedule.alpha_sigma(t)
-        c_skip, c_out, c_in, c_noise = coefficients(schedule, t, mode, data_std)
-        # Scalars first: at high noise alpha is tiny, and c_in / alpha is of order one.
-        predicted = network.apply(params, (c_in / alpha) * noisy, c_noise, features)
-        return (c_skip / alpha) * noisy + c_out * predicted
-
+    apply = Bound(_denoise, network.apply, schedule, mode, data_std)
     return Network(init=network.init, encode=network.encode, apply=apply)
+
+
+def _denoise(
+    apply: Any, schedule: Schedule, mode: str, data_std: float, params: Any, noisy: Array, t: Array, features: Any
+) -> Array:
+    t = jnp.asarray(t, noisy.dtype)
+    alpha, _ = schedule.alpha_sigma(t)
+    c_skip, c_out, c_in, c_noise = coefficients(schedule, t, mode, data_std)
+    # Scalars first: at high noise alpha is tiny, and c_in / alpha is of order one.
+    predicted = apply(params, (c_in / alpha) * noisy, c_noise, features)
+    return (c_skip / alpha) * noisy + c_out * predicted
 
 
 def bind(denoiser: Network, params: Any, condition: Condition) -> Denoise:

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 
 from phdme_jax.diffusion.preconditioning import Denoise
 from phdme_jax.diffusion.schedule import Schedule, sampling_times
+from phdme_jax.numerics.arrays import require_steps
 
 SAMPLERS = ("ddpm", "ddim", "heun", "dpm")
 
@@ -35,10 +36,14 @@ class SamplerTable(NamedTuple):
 def num_function_evaluations(sampler: str, num_steps: int) -> int:
     """Calls of the denoiser for one sample: 2 num_steps - 1 for "heun", num_steps for the others.
 
+    Raises:
+      ValueError: unknown sampler, no step.
+
     >>> num_function_evaluations("heun", 20)
     39
     """
     _check_sampler(sampler)
+    require_steps(num_steps)
     return 2 * num_steps - 1 if sampler == "heun" else num_steps
 
 

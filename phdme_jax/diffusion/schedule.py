@@ -17,6 +17,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from phdme_jax.numerics.arrays import require_steps
+
 SPACINGS = ("time", "log_snr", "karras")
 DISTRIBUTIONS = ("uniform", "log_normal")
 
@@ -181,12 +183,12 @@ class LinearSchedule(Schedule):
         start = self._start()
         s = start + t * (1.0 - start)
         integral = s * (self.beta_min + 0.5 * (self.beta_max - self.beta_min) * s)
-        return -jnp.log(jnp.expm1(integral))
+        return -integral - jnp.log(-jnp.expm1(-integral))
 
     def time_from_log_snr(self, log_snr: Float[Array, "*level"]) -> Float[Array, "*level"]:
         """Diffusion time with that log signal-to-noise ratio."""
         start = self._start()
-        integral = jax.nn.softplus(-log_snr)
+        integral = jnp.minimum(jax.nn.softplus(-log_snr), 0.5 * (self.beta_min + self.beta_max))  # at the end, s = 1
         slope = self.beta_max - self.beta_min
         # The root of the quadratic written without cancellation.
         s = 2.0 * integral / (self.beta_min + jnp.sqrt(self.beta_min**2 + 2.0 * slope * integral))
@@ -255,8 +257,7 @@ def sampling_times(
     Raises:
       ValueError: fewer than one step, or an unknown spacing.
     """
-    if num_steps < 1:
-        raise ValueError(f"expected at least one step, got {num_steps}")
+    require_steps(num_steps)
     if spacing not in SPACINGS:
         raise ValueError(f"expected a spacing among {SPACINGS}, got {spacing!r}")
     times = jnp.linspace(1.0, 0.0, num_steps, dtype=dtype)

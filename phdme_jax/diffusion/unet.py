@@ -18,6 +18,7 @@ from phdme_jax.diffusion.networks import (
     frames_as_channels,
     from_module,
 )
+from phdme_jax.numerics.bound import Bound
 
 PADDINGS = {"zero": "constant", "circular": "wrap", "reflect": "reflect", "edge": "edge"}
 
@@ -97,7 +98,7 @@ def make_unet(**sizes: Any) -> Network:
     Source: Ho et al. (2020), appendix B (architecture); modulation as in Dhariwal and Nichol (2021), section 3.1.
     """
     config = UNetConfig(**sizes)
-    network = from_module(lambda param_dtype: _UNet(config, param_dtype))
+    network = from_module(Bound(_UNet, config))
     return frames_as_channels(network) if config.flat_time else network
 
 

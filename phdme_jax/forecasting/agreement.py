@@ -1,8 +1,12 @@
-"""Whether measurements agree with a structure: they move, their ends are still, and the fields drive one another."""
+"""Whether measurements agree with a structure: they move, their ends are still, the fields drive one another.
+
+And whether each of them is one of its own.
+"""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from phdme_jax.files import InputError
 from phdme_jax.forecasting.files import Trajectories
@@ -13,6 +17,7 @@ from phdme_jax.systems.energy.base import Structure, line_parity, zero_parameter
 
 LARGEST_UNIT = 1e30
 ENDS_SILENT, ENDS_REFUSED = 0.05, 0.25
+COPY_TOLERANCE, NUM_PROJECTIONS = 1e-3, 32
 
 
 def check_scale(where: str, structure: Structure, trajectories: Trajectories) -> np.ndarray:
@@ -107,3 +112,44 @@ def rest_stiffness(
     solution = np.linalg.lstsq(design / size, wanted)[0]
     missed = wanted - design / size @ solution
     return solution / size, float(1 - missed @ missed / (wanted @ wanted))
+
+
+def project(state: Float[np.ndarray, "sample time grid field"]) -> Float[np.ndarray, "sample projection"]:
+    """A few random projections of each trajectory, about as far apart as the trajectories, and, last, its size.
+
+    Args:
+      state: in units of each field's scale.
+    Returns:
+      projections on fixed directions, and the size of those of the trajectory less its mean.
+    """
+    random = np.random.default_rng(0)
+    directions = [random.standard_normal((NUM_PROJECTIONS, length)) for length in state.shape[1:]]
+    moving = state - state.mean(axis=(1, 2), keepdims=True)
+    whole, changing = (np.einsum("stgf,kt,kg,kf->sk", part, *directions, optimize=True) for part in (state, moving))
+    return np.concatenate([whole, np.linalg.norm(changing, axis=1, keepdims=True)], axis=1)
+
+
+def check_copies(where: str, found: np.ndarray, trained: np.ndarray | None = None) -> None:
+    """Refuses trajectories that repeat others: they are no evidence of their own.
+
+    Args:
+      where: what they are called in messages.
+      found: their projections, see `project`.
+      trained: projections of those that none may repeat; None for the earlier ones of their own set.
+    Raises:
+      InputError: which of them repeat which.
+    """
+    pairs = []
+    for index, row in enumerate(found):
+        others = found[:index] if trained is None else trained
+        apart = np.linalg.norm(others[:, :-1] - row[:-1], axis=1)
+        pairs += [f"{index} repeats {first}" for first in np.flatnonzero(apart <= COPY_TOLERANCE * row[-1])[:1]]
+    if pairs:
+        whose, wanted = "", "of their own"
+        if trained is not None:
+            whose, wanted = " of the data the prior learns from", "that trained nothing"
+        more = f" and {len(pairs) - 10} more" if len(pairs) > 10 else ""
+        raise InputError(
+            f"{where}: to a thousandth of its size trajectory {', '.join(pairs[:10])}{more}{whose}; expected "
+            f"trajectories {wanted}, leave copies out"
+        )

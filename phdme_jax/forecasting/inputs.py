@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from phdme_jax.files import InputError
-from phdme_jax.forecasting.agreement import check_ends, check_motion, check_scale
+from phdme_jax.forecasting.agreement import check_copies, check_ends, check_motion, check_scale, project
 from phdme_jax.forecasting.files import GRID_TOLERANCE, FileLayout, Trajectories, TrajectorySource, read_trajectories
 from phdme_jax.forecasting.options import check_options
 from phdme_jax.forecasting.structures import INTERNAL_LENGTH, Units, known_structure, stencil_order
@@ -32,7 +32,8 @@ class Observed:
       grid: points.
       scale: root mean square of each field.
       excursion: largest absolute value of each field.
-      digests: of the trajectories, so that none of them calibrates.
+      digests: of the trajectories, which tell one set of data from another.
+      projections: of the trajectories, so that none of them calibrates, see `project`.
     """
 
     time: Float[np.ndarray, " time"]
@@ -40,6 +41,7 @@ class Observed:
     scale: Float[np.ndarray, " field"]
     excursion: Float[np.ndarray, " field"]
     digests: tuple[str, ...]
+    projections: Float[np.ndarray, "sample projection"]
 
     @property
     def even_times(self) -> bool:
@@ -105,6 +107,8 @@ def read_inputs(source: TrajectorySource, name: str, options: Options) -> FitInp
         )
     excursion = np.abs(trajectories.state).max(axis=(0, 1, 2))
     scale = np.sqrt(np.mean(trajectories.state**2, axis=(0, 1, 2)))
+    projections = project(trajectories.state / scale)
+    check_copies(where, projections)
     options = _as_they_run(options, order, time.size)
     return FitInputs(
         name=name,
@@ -112,7 +116,7 @@ def read_inputs(source: TrajectorySource, name: str, options: Options) -> FitInp
         units=known.units(stiffness, excursion, float(grid[-1] - grid[0]), float(time[0])),
         structure=internal_structure(name, grid.size, options["structure"]),
         trajectories=trajectories,
-        observed=Observed(time, grid, scale, excursion, _digests(trajectories)),
+        observed=Observed(time, grid, scale, excursion, _digests(trajectories), projections),
         notes=tuple(notes),
     )
 
@@ -183,10 +187,9 @@ def read_calibration(
         )
     notes = check_ends(where, structure, found.state, observed.scale)
     found = _constrained(structure, found)
-    if set(_digests(found)) & set(observed.digests):
-        raise InputError(
-            f"{where}: holds a trajectory of the data the prior learns from; expected trajectories that trained nothing"
-        )
+    projections = project(found.state / observed.scale)
+    check_copies(where, projections, observed.projections)
+    check_copies(where, projections)
     return found, tuple(notes)
 
 

@@ -44,7 +44,8 @@ class EnergyPosterior(NamedTuple):
 
     Attributes:
       mean: posterior mean, itself an energy.
-      factor: F with weight covariance F F^T, shape (weight, weight).
+      factor: F with weight covariance F F^T, upper triangular, its diagonal not negative: there is one such root, so
+        that a key draws the same energy on every machine, shape (weight, weight).
       parameters: learned dissipation parameters by name.
       hyperparameters: the logarithms found.
       objective: negative log marginal likelihood at the end, the hyperprior left out.
@@ -166,7 +167,8 @@ def condition(
     stacked = jnp.concatenate([scaled, jnp.eye(size, dtype=scaled.dtype)])
     orthogonal, root = jnp.linalg.qr(stacked)
     weights = jax.scipy.linalg.solve_triangular(root, orthogonal[: residual.shape[0]].T @ residual)
-    factor = deviations[:, None] * jax.scipy.linalg.solve_triangular(root, jnp.eye(size, dtype=root.dtype))
+    signs = jnp.diag(jnp.where(jnp.diagonal(root) < 0, -1, 1).astype(root.dtype))  # those of a QR are rounding's affair
+    factor = deviations[:, None] * jax.scipy.linalg.solve_triangular(root, signs)
     mean = Energy(box, jnp.exp(hyperparameters.stiffness), deviations * weights)
     ok = jnp.all(jnp.isfinite(factor)) & jnp.all(jnp.isfinite(mean.weights))
     return EnergyPosterior(
@@ -263,10 +265,11 @@ def sample_hyperparameters(
         return negative_log_likelihood(basis, box, observations, _at(prior, unflatten(u)))
 
     values, axes = jnp.linalg.eigh(jax.hessian(misfit)(best))
-    spread = axes * jax.lax.rsqrt(1.0 + jnp.maximum(values, 0.0))
+    # the symmetric root: draws must not depend on the signs of axes, which rounding decides
+    spread = (axes * jax.lax.rsqrt(1.0 + jnp.maximum(values, 0.0))) @ axes.T
     noise_key, choice_key = jax.random.split(key)
     noise = jax.random.normal(noise_key, (64 * count, best.size), best.dtype)
-    candidates = best + 1.5 * noise @ spread.T
+    candidates = best + 1.5 * noise @ spread
     logits = jnp.sum(noise**2 - candidates**2, axis=-1) / 2 - jax.lax.map(misfit, candidates, batch_size=count)
     logits = jnp.where(jnp.isfinite(logits), logits, -jnp.inf)
     chosen = jax.random.categorical(choice_key, logits, shape=(count,))

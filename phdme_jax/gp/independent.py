@@ -18,6 +18,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from phdme_jax.gp.kernels import squared_exponential
+from phdme_jax.numerics.arrays import Instants, one_type, static_times
 from phdme_jax.numerics.minimise import minimise
 from phdme_jax.numerics.stepping import rk4_step, rollout
 
@@ -111,7 +112,7 @@ def published_sites(num_frames: int, num_points: int, columns: int = 20, count: 
 
 
 def local_polynomial_rates(
-    states: Float[Array, "frame grid field"], times: tuple[float, ...], window: int = 7, degree: int = 4
+    states: Float[Array, "frame grid field"], times: Instants, window: int = 7, degree: int = 4
 ) -> tuple[Float[Array, "frame grid field"], Float[Array, "frame grid field"]]:
     """Smoothed states and their rates: least-squares polynomials in time through the nearest frames.
 
@@ -129,7 +130,7 @@ def local_polynomial_rates(
       ValueError: window too small for the degree, or fewer frames than degree + 1.
     Source: Savitzky and Golay (1964), Anal. Chem. 36, 1627-1639.
     """
-    nodes = np.asarray(times, dtype=float)
+    nodes = np.asarray(static_times(times))
     count = min(window, nodes.size)
     if not 0 < degree < count:
         raise ValueError(f"expected a degree between 1 and {count - 1} for {count} frames a window, got {degree}")
@@ -247,8 +248,10 @@ def roll_out_independent(
       times: output times, the first one included.
       substeps: Runge-Kutta steps between output times.
     Returns:
-      states at the output times, and whether all are finite.
+      states at the output times, of the type that holds all that is given, and whether all are finite.
     """
+    ok = fitted.ok
+    fitted, parameters, state, times = one_type(fitted, parameters, state, times)
     step = partial(rk4_step, lambda x: flow(independent_efforts(fitted, x), parameters))
     trajectory = rollout(lambda x, dt: (step(x, dt), dt), state, times, substeps)
-    return trajectory, jnp.all(jnp.isfinite(trajectory)) & fitted.ok
+    return trajectory, jnp.all(jnp.isfinite(trajectory)) & ok

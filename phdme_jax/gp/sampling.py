@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts
 from phdme_jax.gp.fit import EnergyPosterior
+from phdme_jax.numerics.arrays import one_type
 from phdme_jax.numerics.interpolation import interpolate
 from phdme_jax.numerics.stepping import forced_relaxation_rk4_step, rollout
 
@@ -76,8 +77,9 @@ def roll_out(
       substeps: steps between output times.
       supplied: rates G u at the output times, interpolated between them; None where nothing is put in.
     Returns:
-      trajectory, energy and the `ok` mask.
+      trajectory, energy and the `ok` mask, of the type that holds all that is given.
     """
+    weights, energy, parameters, state, times, supplied = one_type(weights, energy, parameters, state, times, supplied)
 
     # inside the loop the fields come first, so that the compiler's innermost loop runs over the grid, and sums over the
     # grid are dot products: fused into them, the energy would not be vectorised

@@ -16,6 +16,7 @@ import jax
 from jaxtyping import Array, Float, Key, PyTree
 
 from phdme_jax.files import InputError
+from phdme_jax.numerics.arrays import static_times
 
 Times = tuple[float, ...]
 Values = Any  # arrays of JAX or of NumPy, on their way to a device
@@ -117,6 +118,10 @@ class Task:
     times: Times = ()
     companions: int = 0
     energy: Callable[[Options, Array, bool], Any] | None = None
+
+    def __post_init__(self) -> None:
+        """Takes times that are an array or a list."""
+        object.__setattr__(self, "times", static_times(self.times))
 
 
 @dataclass(frozen=True)

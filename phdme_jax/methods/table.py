@@ -1,7 +1,5 @@
 """The table of methods, for systems with an energy and for known equations alike: one line a method."""
 
-from functools import partial
-
 from phdme_jax.methods.base import Method
 from phdme_jax.methods.baselines import independent
 from phdme_jax.methods.baselines.field_networks import fit_fourier, fit_hamiltonian, fit_neural
@@ -14,6 +12,7 @@ from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
 from phdme_jax.methods.equations.gradient_input import fit_gradient_input
 from phdme_jax.methods.sampling.corrected import fit_corrected
 from phdme_jax.methods.sampling.resolved import fit_resolved
+from phdme_jax.numerics.bound import Bound
 
 PHDME, PIDM, PBFM = "arXiv 2601.21234", "arXiv 2403.14404", "arXiv 2506.08604"
 GP_DPHS = "arXiv 2406.11809"
@@ -54,9 +53,9 @@ _ALL = (
     # known equations
     Method("pidm_me", "the residual of the denoiser's mean in the loss", 1, fit_informed, PIDM, None, EQUATIONS),
     Method("pidm_se", "the residual of a sample in the loss", 2,
-           partial(fit_informed, estimation="sample"), PIDM, None, EQUATIONS),
+           Bound(fit_informed, estimation="sample"), PIDM, None, EQUATIONS),
     Method("pidm_map", "the solution predicted from the other fields, its residual in the loss", 6,
-           partial(fit_informed, hides_solution=True), "", None, MAP),
+           Bound(fit_informed, hides_solution=True), "", None, MAP),
     Method("pg_diffusion", "the gradient of the residual told to the network", 3,
            fit_gradient_input, PG, None, EQUATIONS),
     Method("cocogen", "diffusion, corrected down the residual while and after sampling", 0,

@@ -1,13 +1,13 @@
 """Integrals over sampled grids and sampled times."""
 
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 from numpy.polynomial import legendre
+
+from phdme_jax.numerics.arrays import Instants, cached_arrays, static_times
 
 
 def trapezoid_weights(num_points: int, spacing: float) -> np.ndarray:
@@ -42,7 +42,7 @@ def nearest_nodes(num_times: int, num_nodes: int) -> Int[np.ndarray, "interval n
     return starts[:, None] + np.arange(count)
 
 
-def interval_rule(times: Sequence[float] | Float[Array | np.ndarray, " time"], num_nodes: int = 8) -> IntervalRule:
+def interval_rule(times: Instants, num_nodes: int = 8) -> IntervalRule:
     """The rule that is exact for polynomials of degree num_nodes - 1 through the samples nearest to each interval.
 
         int_{t_k}^{t_{k+1}} f dt = sum_l W_kl f(t_l)
@@ -90,9 +90,13 @@ def integrate(rule: IntervalRule, values: Float[Array, "time ..."]) -> Float[Arr
     return total
 
 
-@lru_cache
-def interval_weights(times: tuple[float, ...], num_nodes: int = 8) -> Float[np.ndarray, "interval time"]:
-    """`interval_rule` as a matrix, shape (time - 1, time) [time]."""
+def interval_weights(times: Instants, num_nodes: int = 8) -> Float[np.ndarray, "interval time"]:
+    """`interval_rule` as a matrix, shape (time - 1, time) [time], read-only."""
+    return _interval_weights(static_times(times), num_nodes)
+
+
+@cached_arrays
+def _interval_weights(times: tuple[float, ...], num_nodes: int) -> np.ndarray:
     return integral_of_tests(interval_rule(times, num_nodes), np.eye(len(times) - 1))
 
 
@@ -106,6 +110,6 @@ def cumulative_integral(values: Float[Array, "points ..."], spacing: float) -> F
       running integral, same shape, zero at the first point.
     """
     n = values.shape[0]
-    weights = interval_weights(tuple(float(x) for x in np.arange(n)), 6) * spacing
+    weights = interval_weights(np.arange(n), 6) * spacing
     running = np.concatenate([np.zeros((1, n)), np.cumsum(weights, axis=0)])
     return jnp.tensordot(jnp.asarray(running, values.dtype), values, axes=1)

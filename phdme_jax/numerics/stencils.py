@@ -6,11 +6,11 @@ Two closures at the ends of an interval are offered. `sbp_derivative` is the cla
 weights H the odd and the even derivative are each other's negative adjoint, to any order.
 """
 
-from functools import lru_cache
-
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
+
+from phdme_jax.numerics.arrays import cached_arrays
 
 FIRST_STENCILS = {
     2: (1 / 2,),
@@ -44,7 +44,7 @@ def _check(order: int, table: dict, num_points: int) -> None:
         raise ValueError(f"expected at least {least} points for order {order}, got {num_points}; try a lower order")
 
 
-@lru_cache
+@cached_arrays
 def sbp_matrix(num_points: int, spacing: float, order: int) -> np.ndarray:
     """Dense summation-by-parts first derivative D, shape (points, points) [1/length]."""
     _check(order, SBP_CLOSURES, num_points)
@@ -153,7 +153,7 @@ def mirror_second_derivative(
     return total / spacing**2
 
 
-@lru_cache
+@cached_arrays
 def closed_matrix(num_points: int, spacing: float, derivative: int) -> np.ndarray:
     """First or second derivative of second order at all points, one-sided at the ends, as a dense matrix.
 

@@ -8,7 +8,10 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, PyTree
+
+from phdme_jax.numerics.arrays import one_type, require_steps
 
 Field = Float[Array, "*state"]
 Scalar = Float[Array, ""]
@@ -137,8 +140,17 @@ def rollout(
       times: increasing output times, the first one included.
       substeps: steps between neighbouring output times.
     Returns:
-      states at the output times, the initial one first, each leaf with a leading axis of time.
+      states at the output times, the initial one first, each leaf with a leading axis of time, of the type that holds
+      state and times; not a number after a time that traced times decrease to.
+    Raises:
+      ValueError: no step, or times that do not increase.
     """
+    require_steps(substeps, "substeps")
+    state, times = one_type(state, times)
+    if not isinstance(times, jax.core.Tracer) and np.any(np.diff(times) <= 0):
+        raise ValueError(f"expected increasing times, got {np.asarray(times).tolist()}; sort them, drop duplicates")
+    intervals = jnp.diff(times)
+    intervals = jnp.where(intervals > 0, intervals, jnp.nan)
 
     def substep(index: Array, carry: tuple[PyTree, Scalar]) -> tuple[PyTree, Scalar]:
         current, remaining = carry
@@ -150,5 +162,5 @@ def rollout(
         new, left = jax.lax.fori_loop(0, substeps, substep, (current, interval + overdue))
         return (new, left), new
 
-    (_, _), later = jax.lax.scan(frame, (state, jnp.zeros_like(times[0])), jnp.diff(times))
+    (_, _), later = jax.lax.scan(frame, (state, jnp.zeros_like(times[0])), intervals)
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest], axis=0), state, later)

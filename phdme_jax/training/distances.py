@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PRNGKeyArray
 
+from phdme_jax.numerics.arrays import ratio, root
+
 
 def sliced_wasserstein(
     left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"], key: PRNGKeyArray, num_slices: int = 256
@@ -19,17 +21,16 @@ def sliced_wasserstein(
       key: of the random directions.
       num_slices: directions.
     Returns:
-      the distance.
+      the distance; infinity where the right set's fields are all the same and the left's are not.
     Raises:
       ValueError: sets of different shapes.
     Source: Bonneel et al. (2015), J. Math. Imaging Vis. 51, eq. 8.
     """
-    left, right = _flat(left, right)
-    scale = jnp.sqrt(jnp.mean(jnp.var(right, axis=0)))
+    left, right, deviation = _standard(left, right)
     directions = jax.random.normal(key, (left.shape[1], num_slices), left.dtype)
     directions = directions / jnp.linalg.norm(directions, axis=0)
     one, other = (jnp.sort(part @ directions, axis=0) for part in (left, right))
-    return jnp.sqrt(jnp.mean((one - other) ** 2)) / scale
+    return ratio(root(jnp.mean((one - other) ** 2)), deviation)
 
 
 def wasserstein_of_values(left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"]) -> Float[Array, ""]:
@@ -57,24 +58,27 @@ def energy_distance(
       paired: whether fields at the same place in both sets are answers to the same task, hence nearer to each other
         than two of the distribution: their distances are left out, as those of a field from itself are.
     Returns:
-      D^2, in units of the deviation.
+      D^2, in units of the deviation; infinity where the right set's fields are all the same and the left's are not.
     Raises:
-      ValueError: sets of different shapes.
+      ValueError: sets of different shapes, or of one field.
     Source: Szekely and Rizzo (2013), J. Stat. Plan. Inference 143, eq. 1.
     """
-    left, right = _flat(left, right)
-    scale = jnp.sqrt(jnp.mean(jnp.var(right, axis=0)))
     count = left.shape[0]
+    if count < 2:
+        raise ValueError(f"expected at least two fields in a set, got {count}; one has no distance from another")
+    left, right, deviation = _standard(left, right)
 
     def mean_distance(one: Array, other: Array) -> Array:
         squares = jnp.sum(one**2, 1)[:, None] + jnp.sum(other**2, 1) - 2.0 * one @ other.T
-        return jnp.sum(jnp.sqrt(jnp.maximum(squares, 0.0) / one.shape[1]))
+        if one is other:  # rounding apart
+            squares = jnp.where(jnp.eye(count, dtype=bool), 0.0, squares)
+        return jnp.sum(root(squares / one.shape[1]))
 
     off = count * (count - 1)
-    pairs = jnp.sum(jnp.sqrt(jnp.mean((left - right) ** 2, axis=1))) if paired else 0.0
+    pairs = jnp.sum(root(jnp.mean((left - right) ** 2, axis=1))) if paired else 0.0
     within = (mean_distance(left, left) + mean_distance(right, right)) / off
     between = (mean_distance(left, right) - pairs) / (off if paired else count**2)
-    return (2.0 * between - within) / scale
+    return ratio(2.0 * between - within, deviation)
 
 
 def radial_spectrum(fields: Float[Array, "sample *grid"]) -> Float[Array, " wave"]:
@@ -101,12 +105,14 @@ def radial_spectrum(fields: Float[Array, "sample *grid"]) -> Float[Array, " wave
 def spectrum_error(left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"]) -> Float[Array, ""]:
     """Mean absolute difference of the logarithms (base 10) of two radial spectra, over wave numbers that carry power.
 
-    Wave numbers with less than a millionth of the right set's largest power are left out.
+    Wave numbers with less than a millionth of the right set's largest power are left out. Infinity where power is on
+    one side alone.
     """
-    one, other = radial_spectrum(left), radial_spectrum(right)
-    kept = other > 1e-6 * jnp.max(other)
+    unit = _largest(right)
+    one, other = radial_spectrum(left / unit), radial_spectrum(right / unit)
+    kept = (other >= 1e-6 * jnp.max(other)) & (one != other)
     apart = jnp.abs(jnp.log10(jnp.where(kept, one, 1.0)) - jnp.log10(jnp.where(kept, other, 1.0)))
-    return jnp.sum(apart) / jnp.sum(kept)
+    return jnp.sum(apart) / jnp.sum(other >= 1e-6 * jnp.max(other))
 
 
 def _flat(left: Array, right: Array) -> tuple[Array, Array]:
@@ -114,3 +120,22 @@ def _flat(left: Array, right: Array) -> tuple[Array, Array]:
         raise ValueError(f"expected sets of the same shape, got {left.shape} and {right.shape}; take as many of each")
     count = left.shape[0]
     return left.reshape(count, -1), right.reshape(count, -1)
+
+
+def _standard(left: Array, right: Array) -> tuple[Array, Array, Array]:
+    """Both sets, flat, about the mean of the right one and in a unit of its own, and the right one's deviation in it.
+
+    Squares of values far from zero, or of very small ones, would be rounding alone.
+    """
+    left, right = _flat(left, right)
+    centre = jnp.mean(right, axis=0)
+    left, right = left - centre, right - centre
+    unit = _largest(right)
+    left, right = left / unit, right / unit
+    return left, right, root(jnp.mean(jnp.var(right, axis=0)))
+
+
+def _largest(values: Array) -> Array:
+    """Largest absolute value, one where all are zero."""
+    largest = jnp.max(jnp.abs(values))
+    return jnp.where(largest > 0, largest, 1)

@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from phdme_jax.numerics.arrays import ratio, require_same_shape, root
+
 
 class SpreadSkill(NamedTuple):
     """Ensemble variance and squared error of the ensemble mean, whose expectations agree for a reliable ensemble.
@@ -21,13 +23,6 @@ class SpreadSkill(NamedTuple):
 
     variance: Float[Array, ""]
     squared_error: Float[Array, ""]
-
-
-def _require_same_shape(**arrays: Array) -> None:
-    """Refuse silent broadcasting between arrays that must have one shape."""
-    shapes = {name: array.shape for name, array in arrays.items()}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"expected one shape for {', '.join(shapes)}, got {shapes}; vmap over trajectories.")
 
 
 def _deviations(truth: Array, samples: Array, field_scale: Array | None, least: int) -> Array:
@@ -45,11 +40,6 @@ def _deviations(truth: Array, samples: Array, field_scale: Array | None, least: 
     return deviations if field_scale is None else deviations / field_scale
 
 
-def _ratio(numerator: Array, denominator: Array) -> Array:
-    """Divide non-negative numbers with 0/0 = 0, as nothing to explain and nothing missed is no error."""
-    return jnp.where(numerator == 0, 0, numerator / jnp.where(numerator == 0, 1, denominator))
-
-
 def mse_per_field(
     truth: Float[Array, "time *grid field"], forecast: Float[Array, "time *grid field"]
 ) -> Float[Array, " field"]:
@@ -65,7 +55,7 @@ def mse_per_field(
     Raises:
       ValueError: the shapes differ.
     """
-    _require_same_shape(truth=truth, forecast=forecast)
+    require_same_shape(truth=truth, forecast=forecast)
     return jnp.mean((truth - forecast) ** 2, axis=range(truth.ndim - 1))
 
 
@@ -118,7 +108,7 @@ def nmse_per_field(
     Raises:
       ValueError: the shapes differ.
     """
-    return _ratio(mse_per_field(truth, forecast), variance)
+    return ratio(mse_per_field(truth, forecast), variance)
 
 
 def nmse(
@@ -200,7 +190,7 @@ def energy_score(
     n = samples.shape[0]
 
     def norms(vectors: Array) -> Array:
-        return jnp.sqrt(jnp.mean(vectors**2, axis=range(1, vectors.ndim)))
+        return root(jnp.mean(vectors**2, axis=range(1, vectors.ndim)))
 
     # One row of the distance matrix at a time: all of it would hold n² trajectories.
     double_sum = jnp.sum(jax.lax.map(lambda sample: jnp.sum(norms(deviations - sample)), deviations))
@@ -250,7 +240,7 @@ def spread_skill_ratio(
       ratio, dimensionless scalar.
     Source: Fortin et al. (2014).
     """
-    return jnp.sqrt(_ratio(jnp.mean(variance), jnp.mean(squared_error)))
+    return jnp.sqrt(ratio(jnp.mean(variance), jnp.mean(squared_error)))
 
 
 def energy_drift(energy: Float[Array, " time"], scale: Float[Array, ""] | float | None = None) -> Float[Array, ""]:
@@ -268,7 +258,7 @@ def energy_drift(energy: Float[Array, " time"], scale: Float[Array, ""] | float 
       drift, dimensionless scalar.
     """
     reference = jnp.abs(energy[0]) if scale is None else scale
-    return _ratio(jnp.max(jnp.abs(energy - energy[0])), jnp.asarray(reference, energy.dtype))
+    return ratio(jnp.max(jnp.abs(energy - energy[0])), jnp.asarray(reference, energy.dtype))
 
 
 def energy_increase(energy: Float[Array, " time"]) -> Float[Array, ""]:
@@ -306,6 +296,6 @@ def band_width(
     Raises:
       ValueError: the shapes differ.
     """
-    _require_same_shape(lower=lower, upper=upper)
+    require_same_shape(lower=lower, upper=upper)
     width = upper - lower
     return jnp.mean(width if field_scale is None else width / field_scale)

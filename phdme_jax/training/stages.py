@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
 from jaxtyping import Array, Key, PyTree
 
 from phdme_jax.files import load_arrays, save_arrays
@@ -91,7 +92,8 @@ class Trainer:
             workdir=None if self.folder is None else self.folder / stage,
             watch=self.watch,
         )
-        return state.ema_params, report.seconds_per_step * steps
+        averaged = jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), state.ema_params, state.params)
+        return averaged, report.seconds_per_step * steps
 
     def keep(self, name: str, make: Callable[[], Mapping[str, Any]]) -> Mapping[str, Any]:
         """Arrays of a name, made where they are not kept yet."""

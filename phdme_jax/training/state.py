@@ -1,6 +1,6 @@
 """The train state and the optimiser that goes with it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,8 @@ class TrainState(NamedTuple):
     """All that a training run carries from one step to the next (a pytree of arrays).
 
     `step` counts the updates applied so far (int32); `params` and `ema_params` are parameters and their exponential
-    moving average, leaf by leaf of the same shape and dtype; `opt_state` is optax's.
+    moving average, leaf by leaf of the same shape, the average of single precision at least: in half precision a decay
+    of 0.999 rounds to one; `opt_state` is optax's.
     """
 
     step: Int[Array, ""]
@@ -35,7 +36,7 @@ def init_train_state(params: PyTree, optimizer: optax.GradientTransformation) ->
       the state before the first update.
     """
     owned = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
-    average = jax.tree.map(lambda leaf: jnp.array(leaf, copy=True), params)
+    average = jax.tree.map(lambda leaf: jnp.array(leaf, _wide(leaf), copy=True), params)
     return TrainState(jnp.zeros((), jnp.int32), owned, optimizer.init(owned), average)
 
 
@@ -126,14 +127,20 @@ def update_average(average: PyTree, params: PyTree, step: Int[Array, ""], decay:
       decay: limit of the decay for a long run; 0 makes the average the newest parameters.
 
     Returns:
-      the new average, in the dtype of each leaf.
+      the new average, of single precision at least.
 
     Source: the warm-up is that of TensorFlow's ExponentialMovingAverage (num_updates).
     """
 
     def mix(old: Float[Array, "..."], new: Float[Array, "..."]) -> Float[Array, "..."]:
+        old, new = (jnp.asarray(leaf, _wide(old)) for leaf in (old, new))
         count = step.astype(old.dtype)
         kept = jnp.minimum(decay, (1 + count) / (10 + count)).astype(old.dtype)
         return old * kept + new * (1 - kept)
 
     return jax.tree.map(mix, average, params)
+
+
+def _wide(leaf: Array) -> Any:
+    """The type of a leaf, or single precision where that is less."""
+    return leaf.dtype if leaf.dtype.itemsize >= 4 else jnp.float32

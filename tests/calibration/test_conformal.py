@@ -149,3 +149,9 @@ def test_quantile_is_one_of_the_scores_in_their_own_precision(dtype):
     assert quantile.dtype == dtype
     assert int(jnp.sum(scores <= quantile)) == 44  # ⌈51·0.85⌉ = ⌈43.35⌉
     assert float(quantile) == float(conformal_quantile(scores[::-1], 0.85))
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float16, np.float64, float, lambda x: jnp.asarray(x, jnp.float32)])
+def test_a_level_is_the_one_that_was_meant_whatever_its_type(kind):
+    for level, rank in ((0.6, 6), (0.7, 7), (0.8, 8), (0.9, 9)):
+        assert conformal_rank(9, kind(level)) == rank

@@ -113,3 +113,8 @@ def test_shapes_that_would_broadcast_are_refused():
             band(mean, scale[0], 1.0)
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_a_perfect_forecast_is_at_the_bottom_of_the_ball_score():
+    truth = jnp.ones((5, 3, 2))
+    np.testing.assert_array_equal(jax.grad(lambda mean: ball_score(truth, mean))(truth), 0.0)

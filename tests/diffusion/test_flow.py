@@ -59,3 +59,16 @@ def test_euler_converges_at_first_order():
     exact = follow_flow(gaussian_velocity, jnp.array([0.7, 0.1]), 0.1, 4096)
     errors = [jnp.abs(follow_flow(gaussian_velocity, jnp.array([0.7, 0.1]), 0.1, n) - exact).max() for n in (16, 32)]
     assert abs(np.log2(errors[0] / errors[1]) - 1) < 0.2
+
+
+@pytest.mark.parametrize(
+    "go",
+    [
+        lambda: sample_flow(gaussian_velocity, jnp.ones(2), jax.random.key(0), 0),
+        lambda: follow_flow(gaussian_velocity, jnp.ones(2), 0.0, 0),
+        lambda: follow_flow(gaussian_velocity, jnp.ones(2), 0.0, -1, jnp.ones(2)),
+    ],
+)
+def test_no_step_is_refused(go):
+    with pytest.raises(ValueError, match="num_steps >= 1"):
+        go()

@@ -232,3 +232,5 @@ def test_mistakes_are_refused(options):
         samplers.sample(lambda noisy, t: noisy, CosineSchedule(), jnp.ones(3), KEY, **options)
     with pytest.raises(ValueError, match="expected"):
         samplers.num_function_evaluations("euler", 3)
+    with pytest.raises(ValueError, match="num_steps >= 1"):
+        samplers.num_function_evaluations("heun", 0)

@@ -145,3 +145,18 @@ def test_schedules_are_static_records():
     jitted = jax.jit(amplitude, static_argnums=0)
     jitted(CosineSchedule(), jnp.array(0.3)), jitted(CosineSchedule(), jnp.array(0.4))
     assert len(traces) == 1
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("schedule", ALL)
+def test_the_ends_are_reached_from_infinitely_much_and_from_no_noise(schedule, dtype):
+    ends = schedule.time_from_log_snr(jnp.array([jnp.inf, -jnp.inf], dtype))
+    np.testing.assert_allclose(ends, [0.0, 1.0], atol=1e-6)
+    np.testing.assert_allclose(schedule.time_from_noise_ratio(jnp.array([0.0, jnp.inf], dtype)), [0.0, 1.0], atol=1e-6)
+    drawn = schedules.time_from_uniform(schedule, jnp.array([0.0, 1.0], dtype), "log_normal")
+    np.testing.assert_allclose(drawn, [0.0, 1.0], atol=1e-6)
+
+
+def test_linear_with_a_steep_rate_has_a_log_snr_at_its_end_in_single_precision():
+    schedule = LinearSchedule(0.1, 400.0)
+    np.testing.assert_allclose(schedule.log_snr(jnp.ones((), jnp.float32)), -200.05, rtol=1e-6)

@@ -19,7 +19,7 @@ from phdme_jax.forecasting import bands
 from phdme_jax.forecasting.conformalize import score_floor
 from phdme_jax.forecasting.fit import fit_energy, make_task
 from phdme_jax.forecasting.forecast import half_width
-from phdme_jax.forecasting.forecaster import Forecaster, forecasts_from
+from phdme_jax.forecasting.forecaster import Forecaster, Setup, forecasts_from
 from phdme_jax.forecasting.inputs import read_inputs
 from phdme_jax.forecasting.structure_check import StructureCheck
 from phdme_jax.methods.energy.initial_states import smoothest_part
@@ -71,6 +71,19 @@ def test_what_is_recorded_is_what_ran(fitted, folder):
     assert ran["network"]["propagator"]["radius"] == max(6, int(np.ceil(reach)) + 2)
     assert ran["prior"]["substeps"] >= 4 and fitted.energy.model.dynamics.substeps == ran["prior"]["substeps"]
     assert "least_radius" not in ran["network"]["propagator"] and "least_substeps" not in ran["prior"]
+
+
+def test_starts_of_rollouts_are_the_same_in_any_units_of_time_and_length():
+    def starts(unit):
+        data = waves(2, 0)
+        changed = {"time": data["time"] * unit, "grid": data["grid"] * unit}
+        inputs = read_inputs(data | changed, "vibrating_string", tiny_options())
+        setup = Setup(inputs.name, "phdme_rollout", 0, inputs.options, inputs.units)
+        return make_task(inputs, setup).starts(jax.random.key(0), 20).state * inputs.units.scale
+
+    expected = starts(1.0)
+    for unit in (1e-9, 1e9):
+        np.testing.assert_allclose(starts(unit) / expected.std((0, 1)), expected / expected.std((0, 1)), atol=1e-6)
 
 
 def test_stages_that_the_frames_cannot_hold_are_merged_before_they_are_recorded():

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from phdme_jax import InputError, Trajectories, fit, make_options
-from phdme_jax.forecasting.agreement import rest_stiffness
+from phdme_jax.forecasting.agreement import check_copies, project, rest_stiffness
 from phdme_jax.forecasting.inputs import read_calibration, read_inputs
 from phdme_jax.forecasting.offers import chosen_method, offered_methods
 from phdme_jax.forecasting.structures import known_structure
@@ -108,6 +108,45 @@ def test_bad_calibration_files_are_refused(changes, words, files):
     path = files / change(files, "bad.npz", "calibration.npz", **changes)
     with pytest.raises(InputError, match=words):
         read_calibration(path, known_structure("vibrating_string").layout, inputs.structure, inputs.observed)
+
+
+def copied(state, index=3, of=1, change=0.0):
+    state[index] = state[of] * (1 + change)
+    return state
+
+
+@pytest.mark.parametrize("change_", [0.0, 1e-4], ids=["bit for bit", "nearly"])
+def test_what_is_told_twice_is_refused_with_its_place(change_, files):
+    """Within the data, within the calibration set, and across both; data that are only alike are taken."""
+    arrays, calibration = waves(6, 0), waves(12, 2)
+    inputs, layout = read(arrays), known_structure("vibrating_string").layout
+
+    def calibrate(state):
+        read_calibration({**calibration, "state": state}, layout, inputs.structure, inputs.observed)
+
+    calibrate(calibration["state"])
+    with pytest.raises(
+        InputError, match=r"^trajectories: .* trajectory 3 repeats 1; expected trajectories of their own"
+    ):
+        read({**arrays, "state": copied(arrays["state"].copy(), change=change_)})
+    with pytest.raises(InputError, match=r"trajectory 7 repeats 2, 11 repeats 2; expected trajectories of their own"):
+        calibrate(copied(copied(calibration["state"].copy(), 7, 2), 11, 7, change_))
+    across = calibration["state"].copy()
+    across[5] = arrays["state"][4] * (1 + change_)
+    with pytest.raises(
+        InputError, match=r"trajectory 5 repeats 4 of the data the prior learns from; .* trained nothing"
+    ):
+        calibrate(across)
+    read({**arrays, "state": copied(arrays["state"].copy(), change=0.02)})
+
+
+def test_small_motions_about_a_large_constant_are_no_copies():
+    """Recordings that share a stretch fifty times their motion are as different as their motions are."""
+    state = waves(4, 0)["state"] / waves(4, 0)["state"].std(axis=(0, 1, 2))
+    projections = project(0.02 * state + np.array([0.0, 1.0]))
+    check_copies("here", projections)
+    with pytest.raises(InputError, match="2 repeats 0"):
+        check_copies("here", projections[[0, 1, 0]])
 
 
 def test_ends_that_move_a_little_are_set_to_zero_and_told(files):

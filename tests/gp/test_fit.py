@@ -54,6 +54,9 @@ def test_posterior_is_that_of_the_joint_normal(world, dense):
     np.testing.assert_allclose(posterior.mean.weights, root * (gain @ (rows.target - mean)), atol=1e-7)
     covariance = np.eye(SMALL.size) - gain @ design
     np.testing.assert_allclose(posterior.factor @ posterior.factor.T, covariance * np.outer(root, root), atol=1e-8)
+    # the one upper triangular root with a positive diagonal
+    lower = np.linalg.cholesky((covariance * np.outer(root, root))[::-1, ::-1])
+    np.testing.assert_allclose(posterior.factor, lower[::-1, ::-1], atol=1e-8)
     assert posterior.ok
     for name, value in world.parameters.items():
         np.testing.assert_allclose(posterior.parameters[name], value)

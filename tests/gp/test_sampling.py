@@ -104,3 +104,15 @@ def test_dtype_follows(world, posterior):
     run = partial(sample_rollout, BASIS, world.system.structure.flow)
     result = jax.eval_shape(run, weights, single._replace(parameters=values), state, times, jax.random.key(0))
     assert result.trajectory.dtype == result.energy.dtype == jnp.float32
+
+
+def test_states_and_times_of_single_precision_are_rolled_out_in_that_of_the_posterior(world, posterior):
+    structure, weights = world.system.structure, jnp.asarray(world.system.structure.weights())
+
+    def run(state, times):
+        arguments = BASIS, structure.flow, weights, posterior, state, times
+        return jax.jit(lambda key: sample_rollout(*arguments, key, 2))(jax.random.key(0))
+
+    narrow = run(world.states[0].astype(jnp.float32), TIMES[:3].astype(jnp.float32))
+    assert narrow.ok and narrow.trajectory.dtype == narrow.energy.dtype == jnp.float64
+    np.testing.assert_allclose(narrow.trajectory, run(world.states[0], TIMES[:3]).trajectory, atol=1e-6)

@@ -102,9 +102,6 @@ def test_relaxation_at_rest_stays_at_rest_in_both_precisions():
 
 
 def test_rollout_meets_uneven_output_times():
-    def clock(x, dt):
-        return x + dt, dt
-
     times = jnp.array([0.5, 0.7, 1.9, 2.0])
     np.testing.assert_allclose(stepping.rollout(clock, times[0], times, 3), times, rtol=1e-15)
 
@@ -130,3 +127,29 @@ def test_rollout_is_differentiable_and_batches():
     _, tangent = jax.jvp(final, (START,), (direction,))
     slope = (final(START + 1e-5 * direction) - final(START - 1e-5 * direction)) / 2e-5
     np.testing.assert_allclose(tangent, slope, rtol=1e-6)
+
+
+def clock(x, dt):
+    return x + dt, dt
+
+
+def test_rollout_refuses_no_step_and_times_that_do_not_increase():
+    with pytest.raises(ValueError, match="substeps >= 1, got 0"):
+        stepping.rollout(clock, jnp.zeros(1), TIMES, 0)
+    for times in ([0.0, 2.0, 1.0], [0.0, 1.0, 1.0]):
+        with pytest.raises(ValueError, match="increasing times"):
+            stepping.rollout(clock, jnp.zeros(1), jnp.array(times), 2)
+    # traced times cannot be refused: nothing after the fall is a number
+    late = jax.jit(lambda times: stepping.rollout(clock, jnp.asarray(0.0), times, 2))(jnp.array([0.0, 2.0, 1.0, 3.0]))
+    np.testing.assert_array_equal(jnp.isnan(late), [False, False, True, True])
+
+
+@pytest.mark.parametrize("state_dtype", [jnp.float32, jnp.int32, jnp.float64])
+@pytest.mark.parametrize("time_dtype", [jnp.float32, jnp.float64])
+def test_rollout_joins_the_types_of_state_and_times(state_dtype, time_dtype):
+    times = jnp.array([0.0, 0.5, 2.0], time_dtype)
+    path = stepping.rollout(clock, jnp.asarray(3, state_dtype), times, 3)
+    with jax.numpy_dtype_promotion("standard"):
+        expected = jnp.result_type(state_dtype, time_dtype)
+    assert path.dtype == expected
+    np.testing.assert_allclose(path, 3 + times, rtol=1e-6)

@@ -88,3 +88,48 @@ def test_spectrum_error_of_ten_times_the_power_is_one():
 def test_sets_of_different_sizes_are_refused():
     with pytest.raises(ValueError, match="same shape"):
         distances.energy_distance(normal(5, 2, 0), normal(6, 2, 0))
+
+
+def test_a_constant_added_and_another_unit_change_nothing_in_single_precision():
+    left, right = (np.asarray(normal(64, 50, seed, 0.5 * seed), np.float32) for seed in (0, 1))
+    key = jax.random.key(0)
+    measures = {
+        "energy": distances.energy_distance,
+        "sliced": lambda one, other: distances.sliced_wasserstein(one, other, key),
+        "spectrum": distances.spectrum_error,
+    }
+    for name, measure in measures.items():
+        expected = measure(jnp.asarray(left), jnp.asarray(right))
+        found = measure(*(jnp.asarray(part * np.float32(1e-20)) for part in (left, right)))
+        np.testing.assert_allclose(found, expected, rtol=1e-4, err_msg=name)
+        if name != "spectrum":
+            found = measure(*(jnp.asarray(part + np.float32(1e4)) for part in (left, right)))
+            np.testing.assert_allclose(found, expected, rtol=2e-3, err_msg=name)
+
+
+def test_fields_that_are_all_the_same_are_at_no_distance_from_themselves_and_infinitely_far_from_others():
+    same, other, key = jnp.ones((8, 5)), normal(8, 5, 0), jax.random.key(0)
+    for value in (0.0, 3.0):
+        constant = value * same
+        assert distances.energy_distance(constant, constant) == 0.0
+        assert distances.sliced_wasserstein(constant, constant, key) == 0.0
+        assert distances.spectrum_error(constant, constant) == 0.0
+        assert distances.energy_distance(other, constant) == jnp.inf
+        assert distances.sliced_wasserstein(other, constant, key) == jnp.inf
+    assert distances.spectrum_error(other, 0.0 * same) == jnp.inf
+
+
+def test_the_energy_distance_of_one_field_is_refused():
+    with pytest.raises(ValueError, match="at least two"):
+        distances.energy_distance(normal(1, 5, 0), normal(1, 5, 1))
+
+
+def test_distances_have_the_slope_of_their_differences_and_none_where_sets_coincide():
+    left, right = normal(6, 4, 0), normal(6, 4, 1, 0.5)
+    key, step = jax.random.key(0), 1e-6 * normal(6, 4, 2)
+    for paired in (False, True):
+        measure = lambda x: distances.energy_distance(x, right, paired)  # noqa: E731
+        slope = jnp.sum(jax.grad(measure)(left) * step)
+        np.testing.assert_allclose(slope, (measure(left + step) - measure(left - step)) / 2, rtol=1e-5)
+    for measure in (distances.energy_distance, lambda x, y: distances.sliced_wasserstein(x, y, key)):
+        assert jnp.all(jnp.isfinite(jax.grad(measure)(right, right)))

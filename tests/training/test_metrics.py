@@ -302,3 +302,13 @@ def test_shapes_that_would_broadcast_are_refused():
             band_width(truth, samples[0, 0])
     finally:
         jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def test_the_energy_score_has_a_slope_where_samples_and_truth_coincide():
+    truth, samples = _ensemble(0, 4)
+    direction = _normal(1, *samples.shape)
+    slope = jnp.sum(jax.grad(lambda x: energy_score(truth, x))(samples) * direction)
+    ahead, behind = (energy_score(truth, samples + sign * 1e-6 * direction) for sign in (1, -1))
+    np.testing.assert_allclose(slope, (ahead - behind) / 2e-6, rtol=1e-6)
+    perfect = jnp.broadcast_to(truth, samples.shape)
+    np.testing.assert_array_equal(jax.grad(lambda x: energy_score(truth, x))(perfect), 0.0)

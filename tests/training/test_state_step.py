@@ -371,3 +371,13 @@ def test_two_losses_of_one_example_are_merged_and_one_is_not():
     expected = conflict_free(*gradients)["w"]
     np.testing.assert_allclose(params["w"] - new.params["w"], expected, rtol=1e-6)
     np.testing.assert_allclose(metrics["loss"], np.mean([4.0, 5.0]) + 9.0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_the_average_of_parameters_in_half_precision_follows_them(dtype):
+    """A decay of 0.999 is one in bfloat16, and 70,000 steps are infinite in float16."""
+    state = init_train_state({"w": jnp.zeros(1, dtype)}, optax.sgd(0.1))
+    assert state.params["w"].dtype == dtype and state.ema_params["w"].dtype == jnp.float32
+    step = jax.jit(lambda average, k: update_average(average, {"w": jnp.ones(1, dtype)}, k, 0.999))
+    average = jax.lax.fori_loop(70_000, 71_000, lambda k, average: step(average, k), state.ema_params)
+    np.testing.assert_allclose(average["w"], 1 - 0.999**1000, rtol=1e-4)

@@ -39,7 +39,9 @@ from phdme_jax.methods.energy.rollouts import (
     with_inputs,
 )
 from phdme_jax.methods.energy.training import Lesson, Material, train_generator, with_amplitude
+from phdme_jax.numerics.arrays import static_times
 from phdme_jax.numerics.batching import batched, in_chunks
+from phdme_jax.numerics.bound import Bound
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class Recipe:
 
 def make_fit(centre: str = "propagator", data: str = "rollouts", physics: bool = True) -> Fit:
     """The fit of one recipe, see `Recipe`."""
-    return partial(fit_generator, Recipe(centre, data, physics))
+    return Bound(fit_generator, Recipe(centre, data, physics))
 
 
 def fit_generator(
@@ -140,7 +142,7 @@ def _roll(design: Design, task: Task, options: Options, energy: PyTree) -> Rollo
 
 def _observed(design: Design, examples: Examples) -> np.ndarray:
     """Observed trajectories with their inputs."""
-    if examples.times != design.times:
+    if static_times(examples.times) != design.times:
         raise InputError(
             f"expected observed trajectories at the {len(design.times)} times of the generator, got "
             f"{len(examples.times)} other ones; observe at the times of the forecast, or try training.real_fraction=0"

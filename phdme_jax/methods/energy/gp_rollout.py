@@ -5,7 +5,7 @@ Source: Tan et al. (2024), arXiv 2406.11809 (distributed port-Hamiltonian system
 """
 
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +16,7 @@ from phdme_jax.gp.fit import EnergyPosterior
 from phdme_jax.methods.base import Dynamics, Fitted, Host, Model, Options, Start, Task, Times
 from phdme_jax.methods.energy.dynamics import learned_dynamics, possible_state, rollout_model
 from phdme_jax.methods.energy.posterior import PriorOptions, fit_energy
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.systems.energy.base import Structure
 
 
@@ -82,4 +83,4 @@ def _model(dynamics: Dynamics, structure: Structure, basis: Basis, times: Times,
     return replace(rollout_model(dynamics, times, moving), latent=latent, draw=draw)
 
 
-fit_quadratic = partial(fit, quadratic=True)
+fit_quadratic = Bound(fit, quadratic=True)

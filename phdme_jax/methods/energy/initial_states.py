@@ -62,7 +62,9 @@ def draw_initial_states(
 
     A holds the amplitudes of the F frames in the leading sines (fields that vanish at the ends) and cosines (the
     others), all fields together, so that what moves together in the data does so in the draws. The shrinkage s lets
-    every mode also move alone. A share of the draws is observed frames themselves, smoothed and scaled by u.
+    every mode also move alone. A share of the draws is observed frames themselves, smoothed and scaled by u. The root
+    of the covariance is the symmetric one, in units of each field's largest amplitude: there is one such root, so that
+    draws are the same on every machine and in any units of a field.
 
     Args:
       structure: parities and boundary values.
@@ -79,11 +81,12 @@ def draw_initial_states(
     by_field = [frames[..., field] @ np.linalg.pinv(matrix).T for field, matrix in enumerate(matrices)]
     amplitudes = np.concatenate(by_field, axis=-1)
     draw_key, pick_key, choice_key, size_key = jax.random.split(key, 4)
-    together = amplitudes.T @ amplitudes / len(frames)
+    units = np.concatenate([np.full(part.shape[1], np.abs(part).max() or 1) for part in by_field])
+    together = (amplitudes / units).T @ (amplitudes / units) / len(frames)
     alone = np.diag(np.diag(together))
-    variance, directions = np.linalg.eigh((1 - mixture.shrinkage) * together + mixture.shrinkage * alone)
-    root = directions * np.sqrt(np.maximum(variance, 0))
-    drawn = np.asarray(jax.random.normal(draw_key, (count, len(root)), jnp.float64)) @ root.T
+    variance, axes = np.linalg.eigh((1 - mixture.shrinkage) * together + mixture.shrinkage * alone)
+    root = (axes * np.sqrt(np.maximum(variance, 0))) @ axes.T
+    drawn = np.asarray(jax.random.normal(draw_key, (count, len(root)), jnp.float64)) @ root * units
     picked = amplitudes[np.asarray(jax.random.randint(pick_key, (count,), 0, len(frames)))]
     is_frame = np.asarray(jax.random.uniform(choice_key, (count, 1), jnp.float64)) < mixture.frame_share
     size = np.asarray(jax.random.uniform(size_key, (count, 1), jnp.float64, *mixture.amplitude))

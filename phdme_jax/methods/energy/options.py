@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -42,13 +41,8 @@ class NetworkOptions:
         return Propagator(parity, **{**self.propagator, **(self.observed_propagator if observed else {})})
 
     def make_denoiser(self) -> Network:
-        """The denoiser; the same record for the same sizes."""
-        return _denoiser(tuple(sorted(self.unet.items())), self.prediction)
-
-
-@lru_cache
-def _denoiser(sizes: tuple[tuple[str, Any], ...], prediction: str) -> Network:
-    return precondition(make_unet(**dict(sizes)), SCHEDULE, prediction)
+        """The denoiser."""
+        return precondition(make_unet(**self.unet), SCHEDULE, self.prediction)
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,14 @@ from jaxtyping import Array, Float
 
 from phdme_jax.gp.basis import Basis, Energy, efforts, feature_efforts
 from phdme_jax.gp.fit import EnergyPosterior
+from phdme_jax.numerics.arrays import Instants
 from phdme_jax.numerics.quadrature import integrate, interval_rule
 
 Flow = Callable[[Array, dict[str, Array]], Array]
 
 
 def dynamics_residual(
-    rate: Callable[[Array], Array], trajectory: Float[Array, "time *grid field"], times: tuple[float, ...]
+    rate: Callable[[Array], Array], trajectory: Float[Array, "time *grid field"], times: Instants
 ) -> Float[Array, "interval *grid field"]:
     """Mean rate over each interval between frames, minus what the dynamics say it is.
 
@@ -48,7 +49,7 @@ def residual_variance(
     flow: Flow,
     posterior: EnergyPosterior,
     trajectory: Float[Array, "time *grid field"],
-    times: tuple[float, ...],
+    times: Instants,
 ) -> Float[Array, "interval *grid field"]:
     """Posterior variance of the residual, all cross-covariances between stencil points and frames included.
 

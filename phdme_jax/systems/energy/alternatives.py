@@ -6,17 +6,18 @@ from dataclasses import replace
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.systems.energy.base import Parameters, Structure, zero_parameters
 
 
 def without_dissipation(structure: Structure) -> Structure:
     """The structure with R = 0."""
+    return replace(structure, flow=Bound(_conservative, structure), parameters=())
 
-    def flow(efforts: Array, parameters: Parameters) -> Array:
-        del parameters
-        return structure.flow(efforts, zero_parameters(structure, efforts.dtype))
 
-    return replace(structure, flow=flow, parameters=())
+def _conservative(structure: Structure, efforts: Array, parameters: Parameters) -> Array:
+    del parameters
+    return structure.flow(efforts, zero_parameters(structure, efforts.dtype))
 
 
 def with_dissipation(structure: Structure, field: int) -> Structure:
@@ -31,12 +32,14 @@ def with_dissipation(structure: Structure, field: int) -> Structure:
       ValueError: there is no such field.
     """
     name = f"{_field(structure, field)}_dissipation"
+    return replace(
+        structure, flow=Bound(_dissipating, structure, field, name), parameters=(*structure.parameters, name)
+    )
 
-    def flow(efforts: Array, parameters: Parameters) -> Array:
-        own = {key: parameters[key] for key in structure.parameters}
-        return structure.flow(efforts, own).at[..., field].add(-parameters[name] * efforts[..., field])
 
-    return replace(structure, flow=flow, parameters=(*structure.parameters, name))
+def _dissipating(structure: Structure, field: int, name: str, efforts: Array, parameters: Parameters) -> Array:
+    own = {key: parameters[key] for key in structure.parameters}
+    return structure.flow(efforts, own).at[..., field].add(-parameters[name] * efforts[..., field])
 
 
 def with_opposite_sign(structure: Structure, field: int | None = None) -> Structure:
@@ -52,15 +55,15 @@ def with_opposite_sign(structure: Structure, field: int | None = None) -> Struct
     Raises:
       ValueError: there is no such field.
     """
-    rows = slice(None) if field is None else slice(field, field + 1)
     if field is not None:
         _field(structure, field)
+    return replace(structure, flow=Bound(_opposing, structure, field))
 
-    def flow(efforts: Array, parameters: Parameters) -> Array:
-        conservative = structure.flow(efforts, zero_parameters(structure, efforts.dtype))
-        return structure.flow(efforts, parameters).at[..., rows].add(-2.0 * conservative[..., rows])
 
-    return replace(structure, flow=flow)
+def _opposing(structure: Structure, field: int | None, efforts: Array, parameters: Parameters) -> Array:
+    rows = slice(None) if field is None else slice(field, field + 1)
+    conservative = structure.flow(efforts, zero_parameters(structure, efforts.dtype))
+    return structure.flow(efforts, parameters).at[..., rows].add(-2.0 * conservative[..., rows])
 
 
 def _field(structure: Structure, field: int) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 from jax.typing import DTypeLike
 from jaxtyping import Array, Float
 
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 
 Parameters = Mapping[str, Float[Array, ""]]
@@ -236,23 +237,32 @@ def with_inputs(structure: Structure) -> Structure:
     """
     if not structure.ports or structure.grid.points:
         raise ValueError(f"expected a structure with ports and without a grid, got {structure.name!r}")
-    moving = len(structure.fields)
-
-    def flow(efforts: Array, parameters: Parameters) -> Array:
-        rates = structure.flow(efforts[:moving], parameters) + injected(structure, efforts[moving:])
-        return jnp.concatenate([rates, jnp.zeros_like(efforts[moving:])])
-
     return replace(
         structure,
         fields=(*structure.fields, *structure.ports),
         units=(*structure.units, *("1",) * len(structure.ports)),
-        flow=flow,
-        constrain=lambda state: jnp.concatenate([structure.constrain(state[:moving]), state[moving:]]),
-        boundary=lambda state: structure.boundary(state[:moving]),
+        flow=Bound(_driven_flow, structure),
+        constrain=Bound(_driven_constrain, structure),
+        boundary=Bound(_driven_boundary, structure),
         parity=(*structure.parity, *((),) * len(structure.ports)),
         ports=(),
         inject=None,
     )
+
+
+def _driven_flow(structure: Structure, efforts: Array, parameters: Parameters) -> Array:
+    moving = len(structure.fields)
+    rates = structure.flow(efforts[:moving], parameters) + injected(structure, efforts[moving:])
+    return jnp.concatenate([rates, jnp.zeros_like(efforts[moving:])])
+
+
+def _driven_constrain(structure: Structure, state: Array) -> Array:
+    moving = len(structure.fields)
+    return jnp.concatenate([structure.constrain(state[:moving]), state[moving:]])
+
+
+def _driven_boundary(structure: Structure, state: Array) -> Array:
+    return structure.boundary(state[: len(structure.fields)])
 
 
 def dissipated_power(

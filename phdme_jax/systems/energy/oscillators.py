@@ -12,18 +12,28 @@ Source: Beckers, Seidman, Perdikaris, Pappas (2022), arXiv 2305.09017, section 4
 (2019), arXiv 1906.01563, section 3 (mass and spring).
 """
 
-from collections.abc import Callable
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.systems.energy.base import Parameters, Structure, System
 
 VISCOUS = "viscous_damping"
+
+
+def _free(state: Array) -> Array:
+    return state
+
+
+def _none(state: Array) -> Array:
+    return state[:0]
+
+
+def _on_momenta(inputs: Array) -> Array:
+    return jnp.concatenate([jnp.zeros_like(inputs), inputs])
 
 
 def _flow(efforts: Array, parameters: Parameters, *, damping: tuple[str, ...]) -> Array:
@@ -63,13 +73,13 @@ def oscillator_structure(
         fields=(*each("position"), *each("momentum")),
         units=(units[0],) * degrees + (units[1],) * degrees,
         parameters=damping,
-        flow=partial(_flow, damping=damping),
-        constrain=lambda state: state,
-        weights=lambda: np.ones(()),
-        boundary=lambda state: state[:0],
+        flow=Bound(_flow, damping=damping),
+        constrain=_free,
+        weights=Bound(np.ones, ()),
+        boundary=_none,
         parity=((),) * (2 * degrees),
         ports=each("force") if driven else (),
-        inject=(lambda inputs: jnp.concatenate([jnp.zeros_like(inputs), inputs])) if driven else None,
+        inject=_on_momenta if driven else None,
     )
 
 
@@ -106,10 +116,10 @@ def chain_structure(name: str, masses: tuple[float | Array, ...]) -> Structure:
         fields=(*springs, *velocities),
         units=("1",) * (2 * len(masses) + 1),
         parameters=damping,
-        flow=partial(_chain_flow, masses=masses, damping=damping),
-        constrain=lambda state: state,
-        weights=lambda: np.ones(()),
-        boundary=lambda state: state[:0],
+        flow=Bound(_chain_flow, masses=masses, damping=damping),
+        constrain=_free,
+        weights=Bound(np.ones, ()),
+        boundary=_none,
         parity=((),) * (2 * len(masses) + 1),
     )
 
@@ -126,14 +136,15 @@ def pendulum_density(state: Float[Array, "field"]) -> Float[Array, ""]:
     return 0.5 * position**2 + 2.0 * jnp.cos(position) + 0.5 * momentum**2 - 1.0
 
 
-def _annulus(low: float, high: float) -> Callable[[Array], Array]:
-    def draw(key: Array) -> Array:
-        radius_key, angle_key = jax.random.split(key)
-        radius = jax.random.uniform(radius_key, (), minval=low, maxval=high)
-        angle = jax.random.uniform(angle_key, (), maxval=2 * np.pi)
-        return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
+def _draw_annulus(low: float, high: float, key: Array) -> Array:
+    radius_key, angle_key = jax.random.split(key)
+    radius = jax.random.uniform(radius_key, (), minval=low, maxval=high)
+    angle = jax.random.uniform(angle_key, (), maxval=2 * np.pi)
+    return radius * jnp.stack([jnp.cos(angle), jnp.sin(angle)])
 
-    return draw
+
+def _annuli(near: tuple[float, float], wide: tuple[float, float]) -> tuple[tuple[str, Bound], ...]:
+    return ("annulus", Bound(_draw_annulus, *near)), ("wide", Bound(_draw_annulus, *wide))
 
 
 def make_mass_spring(damping: float = 0.0, stiffness: float = 1.0, mass: float = 1.0) -> System:
@@ -149,9 +160,9 @@ def make_mass_spring(damping: float = 0.0, stiffness: float = 1.0, mass: float =
     structure = oscillator_structure("mass_spring", damped=damping > 0)
     return System(
         structure=structure,
-        density=lambda state: spring_density(state, stiffness, mass),
+        density=Bound(spring_density, stiffness=stiffness, mass=mass),
         values=tuple((name, damping) for name in structure.parameters),
-        initial_states=(("annulus", _annulus(0.2, 1.0)), ("wide", _annulus(1.0, 1.5))),
+        initial_states=_annuli((0.2, 1.0), (1.0, 1.5)),
     )
 
 
@@ -167,5 +178,5 @@ def make_driven_pendulum(damping: float = 0.1) -> System:
         structure=oscillator_structure("driven_pendulum", driven=True, units=("1", "1")),
         density=pendulum_density,
         values=((VISCOUS, damping),),
-        initial_states=(("annulus", _annulus(2.0, 5.0)), ("wide", _annulus(5.0, 7.0))),
+        initial_states=_annuli((2.0, 5.0), (5.0, 7.0)),
     )

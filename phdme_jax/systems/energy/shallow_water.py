@@ -21,6 +21,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from phdme_jax.numerics import quadrature, stencils
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.systems.energy.base import Parameters, Structure, System
 
@@ -75,6 +76,21 @@ def _weak_flow(efforts: Array, parameters: Parameters, *, spacing: tuple[float, 
     return jnp.stack([depth_rate, -slope(head) + parameters[VISCOSITY] * bending], axis=-1)
 
 
+def _trapezoid(grid: Grid) -> np.ndarray:
+    lines = [quadrature.trapezoid_weights(n, h) for n, h in zip(grid.points, grid.spacing, strict=True)]
+    return lines[0] if len(lines) == 1 else np.multiply.outer(*lines)
+
+
+def _within_walls(state: Array) -> Array:
+    walls = [_walls_at_rest(state[..., 1 + axis], axis) for axis in range(state.ndim - 1)]
+    return jnp.stack([state[..., 0], *walls], axis=-1)
+
+
+def _at_walls(state: Array) -> Array:
+    ends = [jnp.moveaxis(state[..., 1 + axis], axis, 0)[jnp.array([0, -1])] for axis in range(state.ndim - 1)]
+    return jnp.concatenate([jnp.ravel(end) for end in ends])
+
+
 def shallow_water_structure(
     num_points: tuple[int, ...] = (64,),
     lengths: tuple[float, ...] = (1.0,),
@@ -100,22 +116,10 @@ def shallow_water_structure(
     if closure not in ("mirror", "sbp") or (closure == "sbp" and dimension > 1):
         raise ValueError(f"expected closure 'mirror', or 'sbp' in one dimension, got {closure!r} in {dimension}")
     grid = Grid(tuple(num_points), tuple(lengths))
-    flow = partial(_mirror_flow if closure == "mirror" else _weak_flow, spacing=grid.spacing, order=order)
-
-    def weights() -> np.ndarray:
-        if closure == "sbp":
-            return stencils.sbp_weights(num_points[0], grid.spacing[0], order)
-        lines = [quadrature.trapezoid_weights(n, h) for n, h in zip(grid.points, grid.spacing, strict=True)]
-        return lines[0] if dimension == 1 else np.multiply.outer(*lines)
-
-    def constrain(state: Array) -> Array:
-        walls = [_walls_at_rest(state[..., 1 + axis], axis) for axis in range(dimension)]
-        return jnp.stack([state[..., 0], *walls], axis=-1)
-
-    def boundary(state: Array) -> Array:
-        ends = [jnp.moveaxis(state[..., 1 + axis], axis, 0)[jnp.array([0, -1])] for axis in range(dimension)]
-        return jnp.concatenate([jnp.ravel(end) for end in ends])
-
+    flow = Bound(_mirror_flow if closure == "mirror" else _weak_flow, spacing=grid.spacing, order=order)
+    weights = Bound(_trapezoid, grid)
+    if closure == "sbp":
+        weights = Bound(stencils.sbp_weights, num_points[0], grid.spacing[0], order)
     axes = range(dimension)
     return Structure(
         name=f"shallow_water_{dimension}d",
@@ -124,9 +128,9 @@ def shallow_water_structure(
         units=("m",) + ("m/s",) * dimension,
         parameters=(VISCOSITY,),
         flow=flow,
-        constrain=constrain,
+        constrain=_within_walls,
         weights=weights,
-        boundary=boundary,
+        boundary=_at_walls,
         parity=tuple(tuple(1 - 2 * (field == axis) for axis in axes) for field in (-1, *axes)),
     )
 
@@ -218,9 +222,9 @@ def make_shallow_water(
     families = (("bump", _draw_bump), ("random_smooth", _draw_smooth))
     return System(
         structure=operators,
-        density=partial(water_density, gravity=gravity, depth=depth),
+        density=Bound(water_density, gravity=gravity, depth=depth),
         values=((VISCOSITY, viscosity),),
-        initial_states=tuple((name, partial(draw, grid=operators.grid)) for name, draw in families),
-        invariants=(("mass", partial(_mass, operators, depth)),),
+        initial_states=tuple((name, Bound(draw, grid=operators.grid)) for name, draw in families),
+        invariants=(("mass", Bound(_mass, operators, depth)),),
         inversion=(1, -1.0) if dimension == 1 else None,
     )

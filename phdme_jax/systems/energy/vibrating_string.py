@@ -8,7 +8,6 @@ Source: Tan et al. (2024), arXiv 2406.11809, equation 15 (viscous); the stress l
 the code published with it.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -17,6 +16,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from phdme_jax.numerics import quadrature, stencils
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.systems.energy.base import Parameters, Structure, System
 
@@ -41,6 +41,14 @@ def linear_density(state: Float[Array, "field"], stiffness: float = 0.5) -> Floa
 
 def _interior(field: Array) -> Array:
     return field.at[jnp.array([0, -1])].set(0.0)
+
+
+def _fixed_ends(state: Array) -> Array:
+    return state.at[jnp.array([0, -1]), 0].set(0.0)
+
+
+def _ends(state: Array) -> Array:
+    return state[jnp.array([0, -1]), 0]
 
 
 def _flow(
@@ -93,19 +101,19 @@ def string_structure(
     grid = Grid((num_points,), (length,))
     spacing = grid.spacing[0]
     if closure == "mirror":
-        weights = partial(quadrature.trapezoid_weights, num_points, spacing)
+        weights = Bound(quadrature.trapezoid_weights, num_points, spacing)
     else:
-        weights = partial(stencils.sbp_weights, num_points, spacing, order)
+        weights = Bound(stencils.sbp_weights, num_points, spacing, order)
     return Structure(
         name=name,
         grid=grid,
         fields=("momentum", "strain"),
         units=("m/s", "1"),
         parameters=damping,
-        flow=partial(_flow, spacing=spacing, order=order, closure=closure, damping=damping),
-        constrain=lambda state: state.at[jnp.array([0, -1]), 0].set(0.0),
+        flow=Bound(_flow, spacing=spacing, order=order, closure=closure, damping=damping),
+        constrain=_fixed_ends,
         weights=weights,
-        boundary=lambda state: state[jnp.array([0, -1]), 0],
+        boundary=_ends,
         parity=((-1,), (1,)),
     )
 
@@ -147,7 +155,8 @@ def modes_state(
     return jnp.stack([momentum, jnp.cos(phase) @ (wavenumbers * deflections)], axis=-1)
 
 
-def _draw_sine(key: Array, coordinates: Array, length: float) -> Array:
+def _draw_sine(key: Array, grid: Grid) -> Array:
+    coordinates, length = jnp.asarray(grid.coordinates()), grid.lengths[0]
     mode_key, amplitude_key = jax.random.split(key)
     mode = jax.random.randint(mode_key, (), 1, 4)
     strain = jax.random.uniform(amplitude_key, (), coordinates.dtype, 0.2, 0.6)
@@ -156,7 +165,8 @@ def _draw_sine(key: Array, coordinates: Array, length: float) -> Array:
     return modes_state(coordinates, deflections, jnp.zeros_like(deflections), length)
 
 
-def _draw_pulse(key: Array, coordinates: Array, length: float) -> Array:
+def _draw_pulse(key: Array, grid: Grid) -> Array:
+    coordinates, length = jnp.asarray(grid.coordinates()), grid.lengths[0]
     sign_key, amplitude_key, centre_key, width_key = jax.random.split(key, 4)
     width = jax.random.uniform(width_key, (), coordinates.dtype, 0.08, 0.11) * length
     strain = jax.random.uniform(amplitude_key, (), coordinates.dtype, 0.2, 0.6)
@@ -166,7 +176,8 @@ def _draw_pulse(key: Array, coordinates: Array, length: float) -> Array:
     return pulse_state(coordinates, sign * strain * width / (2 / np.e) ** 0.5, centre, width)
 
 
-def _draw_smooth(key: Array, coordinates: Array, length: float, num_modes: int = 5) -> Array:
+def _draw_smooth(key: Array, grid: Grid, num_modes: int = 5) -> Array:
+    coordinates, length = jnp.asarray(grid.coordinates()), grid.lengths[0]
     deflection_key, velocity_key, size_key = jax.random.split(key, 3)
     mode = jnp.arange(1, num_modes + 1, dtype=coordinates.dtype)
     wavenumbers = mode * (np.pi / length)
@@ -200,19 +211,11 @@ def make_string(
     if stress not in densities:
         raise ValueError(f"expected a stress law among {sorted(densities)}, got {stress!r}")
     operators = string_structure(damping=tuple(dissipation), **structure)  # type: ignore[arg-type]
-    length = operators.grid.lengths[0]
-
-    def family(draw: Callable[[Array, Array, float], Array]) -> Callable[[Array], Array]:
-        return lambda key: draw(key, jnp.asarray(operators.grid.coordinates()), length)
-
+    families = (("sine", _draw_sine), ("pulse", _draw_pulse), ("random_smooth", _draw_smooth))
     return System(
         structure=operators,
         density=densities[stress],
         values=tuple((name, damping) for name in operators.parameters),
-        initial_states=(
-            ("sine", family(_draw_sine)),
-            ("pulse", family(_draw_pulse)),
-            ("random_smooth", family(_draw_smooth)),
-        ),
+        initial_states=tuple((name, Bound(draw, grid=operators.grid)) for name, draw in families),
         inversion=(0, 1.0),
     )

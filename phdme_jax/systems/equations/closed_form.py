@@ -1,12 +1,12 @@
 """Small problems whose answers are known: points on the unit circle, and Poisson's equation on a line."""
 
-from functools import lru_cache
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from phdme_jax.numerics.arrays import cached_arrays
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.numerics.stencils import mirror_second_derivative
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
@@ -46,7 +46,7 @@ def make_circle() -> Equations:
     )
 
 
-@lru_cache
+@cached_arrays
 def sine_matrix(num_points: int) -> np.ndarray:
     """Sines of k = 1 ... points - 2 half waves at the points of [0, 1], shape (points, wave)."""
     return np.sin(np.pi * np.outer(np.linspace(0.0, 1.0, num_points), np.arange(1, num_points - 1)))
@@ -86,31 +86,32 @@ def make_poisson(num_points: int = 64, num_waves: int = 8, order: int = 8) -> Eq
     """
     if not 1 <= num_waves <= num_points - 2:
         raise ValueError(f"expected between 1 and {num_points - 2} sines on {num_points} points, got {num_waves}")
-    grid = Grid((num_points,), (1.0,))
-
-    def residual(fields: Array, condition: Array) -> Residuals:
-        del condition
-        solution, source = fields[:, 0], fields[:, 1]
-        balance = -mirror_second_derivative(solution, grid.spacing[0], order, -1) - source
-        ends = jnp.zeros_like(solution).at[jnp.array([0, -1])].set(solution[jnp.array([0, -1])])
-        inside = jnp.ones_like(balance).at[jnp.array([0, -1])].set(0.0)
-        return {"balance": inside * balance, "ends": ends}
-
-    def resolve(fields: Array, condition: Array) -> Array:
-        del condition
-        return jnp.stack([poisson_solution(fields[:, 1]), fields[:, 1]], axis=-1)
-
-    def draw(key: Array) -> Sample:
-        sines = jnp.asarray(sine_matrix(num_points)[:, :num_waves])
-        source = sines @ jax.random.normal(key, (num_waves,), sines.dtype)
-        return unconditional(jnp.stack([poisson_solution(source), source], axis=-1))
-
     return Equations(
         name="poisson_1d",
-        grid=grid,
+        grid=Grid((num_points,), (1.0,)),
         fields=("solution", "source"),
         units=("1", "1"),
-        residual=residual,
-        draw=draw,
-        resolve=resolve,
+        residual=Bound(_poisson_residual, order),
+        draw=Bound(_draw_poisson, num_points, num_waves),
+        resolve=_resolve_poisson,
     )
+
+
+def _poisson_residual(order: int, fields: Array, condition: Array) -> Residuals:
+    del condition
+    solution, source = fields[:, 0], fields[:, 1]
+    balance = -mirror_second_derivative(solution, 1.0 / (len(solution) - 1), order, -1) - source
+    ends = jnp.zeros_like(solution).at[jnp.array([0, -1])].set(solution[jnp.array([0, -1])])
+    inside = jnp.ones_like(balance).at[jnp.array([0, -1])].set(0.0)
+    return {"balance": inside * balance, "ends": ends}
+
+
+def _resolve_poisson(fields: Array, condition: Array) -> Array:
+    del condition
+    return jnp.stack([poisson_solution(fields[:, 1]), fields[:, 1]], axis=-1)
+
+
+def _draw_poisson(num_points: int, num_waves: int, key: Array) -> Sample:
+    sines = jnp.asarray(sine_matrix(num_points)[:, :num_waves])
+    source = sines @ jax.random.normal(key, (num_waves,), sines.dtype)
+    return unconditional(jnp.stack([poisson_solution(source), source], axis=-1))

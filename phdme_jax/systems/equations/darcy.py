@@ -10,7 +10,8 @@ Source: Bastek, Sun, Kochmann (2024), arXiv 2403.14404, section 4.1; Zhu and Zab
 """
 
 from collections.abc import Callable
-from functools import lru_cache, partial
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from phdme_jax.numerics import block_tridiagonal
+from phdme_jax.numerics.arrays import cached_arrays
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.numerics.stencils import closed_matrix
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
@@ -27,12 +30,13 @@ RATE = 10.0
 REACH = 3  # nodes that the one-sided second difference reaches to
 
 
-@lru_cache
+@cached_arrays
 def karhunen_loeve(num_points: int, length: float, num_modes: int) -> np.ndarray:
     """Leading modes of the covariance exp(-|x - x'| / length) on a square grid, each times its standard deviation.
 
     The covariance is even about both middles of the square, so that its eigenvectors are found among the functions of
-    each parity, four problems of a quarter of the size.
+    each parity, problems of a quarter of the size; those odd along x alone are those odd along y alone, transposed. The
+    first of a mode's largest entries is positive, so that the modes are the same on every machine.
 
     Args:
       num_points: nodes along each side of the unit square, ends included.
@@ -51,18 +55,23 @@ def karhunen_loeve(num_points: int, length: float, num_modes: int) -> np.ndarray
     half = np.eye(num_points)[: (num_points + 1) // 2]
     bases = [half + half[:, ::-1], (half - half[:, ::-1])[: num_points // 2]]
     bases = [basis / np.linalg.norm(basis, axis=1, keepdims=True) for basis in bases]
-    values, modes = [], []
-    for rows in bases:
-        for columns in bases:
-            small = np.einsum("ai,ijkl->ajkl", rows, covariance, optimize=True)
-            small = np.einsum("bj,ajkl,ck,dl->abcd", columns, small, rows, columns, optimize=True)
-            size = rows.shape[0] * columns.shape[0]
-            value, vector = np.linalg.eigh(small.reshape(size, size))
-            vector = vector.reshape(rows.shape[0], columns.shape[0], size)[..., -num_modes:]
-            values.append(value[-num_modes:])
-            modes.append(np.einsum("ai,bj,abm->ijm", rows, columns, vector, optimize=True))
+    values: list[np.ndarray] = []
+    modes: list[np.ndarray] = []
+    for rows, columns in ((bases[0], bases[0]), (bases[0], bases[1]), (bases[1], bases[1])):
+        small = np.einsum("ai,ijkl->ajkl", rows, covariance, optimize=True)
+        small = np.einsum("bj,ajkl,ck,dl->abcd", columns, small, rows, columns, optimize=True)
+        size = rows.shape[0] * columns.shape[0]
+        value, vector = np.linalg.eigh(small.reshape(size, size))
+        value, vector = value[::-1][:num_modes], vector[:, ::-1][:, :num_modes]
+        large = np.abs(vector) > (1 - 1e-6) * np.abs(vector).max(axis=0)
+        vector = vector * np.sign(vector[np.argmax(large, axis=0), np.arange(len(value))])
+        vector = vector.reshape(rows.shape[0], columns.shape[0], -1)
+        mode = np.einsum("ai,bj,abm->ijm", rows, columns, vector, optimize=True)
+        values, modes = [*values, value], [*modes, mode]
+        if rows is not columns:
+            values, modes = [*values, value], [*modes, mode.transpose(1, 0, 2)]
     value, mode = np.concatenate(values), np.concatenate(modes, axis=-1)
-    order = np.argsort(-value)[:num_modes]
+    order = np.argsort(-value, kind="stable")[:num_modes]
     return mode[..., order] * np.sqrt(value[order])
 
 
@@ -298,25 +307,36 @@ def solve_nodal(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) 
 Solver = Callable[[Array, Array], Array]
 
 
+def _with_pressure(solver: Solver, permeability: Array) -> Array:
+    source = jnp.asarray(corner_source(len(permeability)), permeability.dtype)
+    return jnp.stack([solver(permeability, source), permeability], axis=-1)
+
+
+def _draw(solver: Solver, key: Array, **options: Any) -> Sample:
+    return unconditional(_with_pressure(solver, _draw_permeability(key, **options)))
+
+
+def _resolve(solver: Solver, fields: Array, condition: Array) -> Array:
+    del condition
+    return _with_pressure(solver, fields[..., 1])
+
+
+def _residual(residual: Callable[[Array, np.ndarray], Residuals], fields: Array, condition: Array) -> Residuals:
+    del condition
+    return residual(fields, corner_source(len(fields)))
+
+
 def _make(name: str, residual: Callable[[Array, np.ndarray], Residuals], solver: Solver, options: dict) -> Equations:
     num_points = options["num_points"]
-    source = corner_source(num_points)
-
-    def with_pressure(permeability: Array) -> Array:
-        pressure = solver(permeability, jnp.asarray(source, permeability.dtype))
-        return jnp.stack([pressure, permeability], axis=-1)
-
-    def draw(key: Array) -> Sample:
-        return unconditional(with_pressure(_draw_permeability(key, **options)))
-
+    corner_source(num_points)  # refuses too few points
     return Equations(
         name=name,
         grid=Grid((num_points, num_points), (1.0, 1.0)),
         fields=("pressure", "permeability"),
         units=("1", "1"),
-        residual=lambda fields, condition: residual(fields, source),
-        draw=draw,
-        resolve=lambda fields, condition: with_pressure(fields[..., 1]),
+        residual=Bound(_residual, residual),
+        draw=Bound(_draw, solver, **options),
+        resolve=Bound(_resolve, solver),
     )
 
 

@@ -6,7 +6,7 @@ Plane stress, unit thickness. Arrays over nodes have axes (x, y), one more entry
 Source: Hughes (2000), The Finite Element Method, sections 2.7 and 3.2 (four-node quadrilateral, 2 x 2 Gauss points).
 """
 
-from functools import lru_cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from phdme_jax.numerics import block_tridiagonal
+from phdme_jax.numerics.arrays import cached_arrays
 
 POISSON_RATIO = 0.3
 CORNERS = ((0, 0), (1, 0), (1, 1), (0, 1))
@@ -21,7 +22,7 @@ CORNERS = ((0, 0), (1, 0), (1, 1), (0, 1))
 _exact = partial(jnp.matmul, precision="highest")
 
 
-@lru_cache
+@cached_arrays
 def constitutive_matrix(poisson_ratio: float = POISSON_RATIO) -> np.ndarray:
     """Stress (xx, yy, xy) of a strain (xx, yy, twice xy) in plane stress at unit stiffness, shape (3, 3)."""
     nu = poisson_ratio
@@ -39,7 +40,7 @@ def strain_matrix(at: tuple[float, float]) -> np.ndarray:
     return matrix
 
 
-@lru_cache
+@cached_arrays
 def element_stiffness(poisson_ratio: float = POISSON_RATIO) -> np.ndarray:
     """Stiffness K_0 of a unit square of unit stiffness, shape (8, 8): corners in the order of `CORNERS`, x before y."""
     points = 0.5 + np.array([-0.5, 0.5]) / np.sqrt(3.0)
@@ -122,7 +123,7 @@ def von_mises(
     return stiffness * jnp.sqrt(jnp.maximum(xx**2 + yy**2 - xx * yy + 3.0 * xy**2, 1e-30))
 
 
-@lru_cache
+@cached_arrays
 def _row_patterns(num_squares: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What each square of a row adds to the blocks of its two rows of nodes: own, own of the next, next by own.
 

@@ -9,7 +9,6 @@ Source: Bendsoe and Sigmund (2003), Topology Optimization, sections 1.2 and 1.3.
 (2023), arXiv 2208.09591; equations as in Bastek, Sun, Kochmann (2024), arXiv 2403.14404, section 4.2.
 """
 
-from functools import partial
 from itertools import combinations
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.systems.equations import elasticity
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample
@@ -266,6 +266,15 @@ def log_compliance(fields: Float[Array, "x y 3"], condition: Float[Array, "x y 9
     return jnp.where(usable, jnp.log(jnp.where(usable, compliance, 1.0)), 0.0)
 
 
+def _excess_volume(fields: Array, condition: Array) -> Array:
+    return jnp.mean(fields[:-1, :-1, 2]) - condition[0, 0, 0]
+
+
+def _compliance(fields: Array, condition: Array) -> Array:
+    del condition
+    return elasticity.compliance(fields[..., :2], linear_stiffness(fields[:-1, :-1, 2]))
+
+
 def make_topology(num_squares: int = 64, num_iterations: int = 60, unseen_supports: bool = False) -> Equations:
     """Stiffest bodies of given volume, support and load.
 
@@ -281,13 +290,6 @@ def make_topology(num_squares: int = 64, num_iterations: int = 60, unseen_suppor
     if num_squares % 2:
         raise ValueError(f"expected an even number of squares, got {num_squares}; try {num_squares + 1}")
 
-    def volume(fields: Array, condition: Array) -> Array:
-        return jnp.mean(fields[:-1, :-1, 2]) - condition[0, 0, 0]
-
-    def objective(fields: Array, condition: Array) -> Array:
-        del condition
-        return elasticity.compliance(fields[..., :2], linear_stiffness(fields[:-1, :-1, 2]))
-
     return Equations(
         name="topology",
         grid=Grid((num_squares + 1,) * 2, (float(num_squares),) * 2),
@@ -296,10 +298,10 @@ def make_topology(num_squares: int = 64, num_iterations: int = 60, unseen_suppor
         conditions=CONDITIONS,
         cell_fields=("density",),
         residual=topology_residual,
-        draw=partial(draw_topology, num_squares=num_squares, num_iterations=num_iterations, unseen=unseen_supports),
+        draw=Bound(draw_topology, num_squares=num_squares, num_iterations=num_iterations, unseen=unseen_supports),
         resolve=_resolve,
         num_solution=2,
-        inequality=volume,
-        objective=objective,
+        inequality=_excess_volume,
+        objective=_compliance,
         solved_objective=log_compliance,
     )

@@ -124,6 +124,60 @@ def test_a_file_that_is_no_recording_is_refused_before_anything_is_written(tmp_p
     assert "real_linear_h_1.txt" in capsys.readouterr().err and not workdir.exists()
 
 
+def two_trials(table):
+    half = len(table) // 2
+    table[half:, 0] += 1
+    table[half:, 1] -= table[half, 1]
+    return table
+
+
+def backwards(table):
+    table[200:, 1] = table[200:, 1][::-1]
+    return table
+
+
+def at_rest_in_time(table):
+    table[:, 1] = 3.0
+    return table
+
+
+def one_row_twice(table):
+    return np.insert(table, 150, table[150], axis=0)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (two_trials, r"holds the trials \[0.0, 1.0\]"),
+        (lambda table: np.delete(table, slice(100, 103), axis=0), "from 3.3 to 3.43333 after row 100, .* 1 steps are"),
+        (lambda table: np.delete(table, [50, 300], axis=0), "after row 50, .* 2 steps are others"),
+        (one_row_twice, "from 5 to 5 after row 151"),
+        (backwards, "after row 200"),
+        (lambda table: table[::-1], "from 13.3 to 13.2667 after row 1, and by -0.0333"),
+        (at_rest_in_time, "from 3 to 3 after row 1, and by 0 usually"),
+    ],
+)
+def test_rows_that_are_not_one_even_recording_are_refused_with_their_place(data_dir, tmp_path, change, words):
+    table = change(np.loadtxt(data_dir / "schmidt_lipson" / oscillators.FILES["oscillator"], comments="%"))
+    np.savetxt(tmp_path / "table.txt", table)
+    with pytest.raises(InputError, match=words):
+        oscillators.read_table(tmp_path / "table.txt", 4)
+
+
+def test_a_cut_file_is_refused_and_one_of_another_system_read(data_dir, tmp_path):
+    source = (data_dir / "schmidt_lipson" / oscillators.FILES["oscillator"]).read_bytes()
+    expected = oscillators.load(data_dir, "oscillator")
+    path = tmp_path / "schmidt_lipson" / oscillators.FILES["oscillator"]
+    path.parent.mkdir()
+    path.write_bytes(b"\xef\xbb\xbf" + source.replace(b"\n", b"\r\n"))
+    np.testing.assert_array_equal(oscillators.load(tmp_path, "oscillator").states, expected.states)
+    path.write_bytes(source.rstrip())  # no end of the last line is no cut
+    np.testing.assert_array_equal(oscillators.load(tmp_path, "oscillator").states, expected.states)
+    path.write_bytes(b"\n".join(source.split(b"\n")[:250])[:-4])  # inside the last number
+    with pytest.raises(InputError, match="is cut short"):
+        oscillators.load(tmp_path, "oscillator")
+
+
 def test_a_recording_of_another_oscillator_or_none_is_refused(data_dir, tmp_path):
     (tmp_path / "schmidt_lipson").mkdir()
     text = (data_dir / "schmidt_lipson" / oscillators.FILES["oscillator"]).read_text()

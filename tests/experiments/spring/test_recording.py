@@ -88,6 +88,13 @@ def test_reader_refuses_a_damaged_file(tmp_path, synthetic, damage, words):
         read_tracking(tmp_path / "bad.txt")
 
 
+def test_reader_reads_a_byte_order_mark_and_lines_of_another_system(tmp_path, synthetic):
+    folder, frames, *_ = synthetic
+    text = (folder / "spring" / "made.txt").read_text()
+    (tmp_path / "marked.txt").write_bytes(b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
+    assert all(np.array_equal(a, b) for a, b in zip(read_tracking(tmp_path / "marked.txt"), frames, strict=True))
+
+
 def test_missing_file_and_wrong_arguments_are_named(tmp_path):
     with pytest.raises(ValueError, match="got nothing there, try another --data_dir"):
         spring.load_spring(tmp_path, "rightdown")
@@ -192,9 +199,9 @@ def test_windows_and_short_recordings_are_refused(synthetic):
     folder, frames, *_, recording = synthetic
     with pytest.raises(ValueError, match="expected a window within"):
         forecast_window(recording, 26, 900)
-    with pytest.raises(ValueError, match="try a later start"):
-        early = make_windows(recording, (26, 26, 1), 180)._replace(begin=np.array([2]))
-        start_states(recording, early, recording.amplitude)
+    # images are counted from the one that frame 9 after the release first shows
+    with pytest.raises(ValueError, match=r"expected 6 images of made .* fewer at \[10, 14\] frames .* later starts"):
+        make_windows(recording, (10, 26, 4), 180)
     with pytest.raises(ValueError, match="try a smaller frames_after_release"):
         spring.load_spring(folder, "made", frames_after_release=FRAMES)
     with pytest.raises(ValueError, match="released, got none"):

@@ -114,6 +114,8 @@ def test_windows_hold_what_forecast_window_scores(recording):
         (["--data_dir", str(DATA), "--config.data.test=nothing"], "nothing.txt"),
         (["--data_dir", str(DATA), "--config.forecast.start_frame=27"], "among the starts"),
         (["--data_dir", str(DATA), "--config.calibration=[20,60,20]"], "calibration windows for level 0.9"),
+        (["--data_dir", str(DATA), "--config.calibration=[8,190,10]"], "expected 6 images of rightdown up to each"),
+        (["--data_dir", str(DATA), "--config.prior.last_frame=30"], "try a longer stretch"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_leaves_nothing(tmp_path, capsys, monkeypatch, options, words):

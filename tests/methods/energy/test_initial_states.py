@@ -28,6 +28,26 @@ def test_initial_states_have_the_covariance_of_the_frames():
     assert (alone[:, [0, -1], 0] == 0).all()
 
 
+def test_initial_states_are_the_same_in_any_units_and_whatever_the_signs_of_axes(monkeypatch):
+    structure, frames = string_structure(POINTS, 10.0, 4), waves(2, 5)["state"]
+    frames = frames / np.abs(frames).max((0, 1, 2))
+
+    def drawn(units):
+        return draw_initial_states(structure, frames * units, 20, FrameMixture(modes=6), jax.random.key(0)) / units
+
+    expected = drawn(np.ones(2))
+    for units in ([1e9, 1e-9], [1e-9, 1e-9], [1.0, 3.7e5]):
+        np.testing.assert_allclose(drawn(np.array(units)), expected, atol=1e-7)
+    eigh = np.linalg.eigh
+
+    def other_signs(matrix):
+        values, axes = eigh(matrix)
+        return values, axes * (-1.0) ** np.arange(len(values))
+
+    monkeypatch.setattr(np.linalg, "eigh", other_signs)
+    np.testing.assert_allclose(drawn(np.ones(2)), expected, atol=1e-12)
+
+
 def test_initial_states_may_be_scaled_frames():
     structure = string_structure(POINTS, 10.0, 4)
     frames = waves(2, 5)["state"]

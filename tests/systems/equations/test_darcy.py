@@ -26,6 +26,17 @@ def test_modes_are_those_of_the_whole_covariance(num_points):
     np.testing.assert_allclose((few**2).sum(axis=0), np.linalg.eigvalsh(covariance)[::-1][:5], rtol=1e-10)
 
 
+def test_modes_are_the_same_whatever_the_signs_of_eigenvectors(monkeypatch):
+    expected, eigh = darcy.karhunen_loeve(16, 0.1, 40), np.linalg.eigh
+
+    def other_machine(matrix):
+        values, vectors = eigh(matrix * (1 + 1e-14 * np.random.default_rng(0).standard_normal(matrix.shape)))
+        return values, vectors * (-1.0) ** np.arange(len(values))
+
+    monkeypatch.setattr(np.linalg, "eigh", other_machine)
+    np.testing.assert_allclose(darcy.karhunen_loeve.__wrapped__(16, 0.1, 40), expected, atol=1e-9)
+
+
 @pytest.mark.parametrize("num_points", [12, 24])
 def test_least_squares_pressure_equals_the_dense_one(num_points):
     coefficient, source = permeability(num_points), jnp.asarray(darcy.corner_source(num_points))
