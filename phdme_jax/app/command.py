@@ -5,6 +5,7 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from phdme_jax.files import InputError, RunFailed
@@ -78,12 +79,36 @@ def split_overrides(rest: Sequence[str]) -> dict[str, str]:
     return overrides
 
 
-def whole_number(least: int) -> Any:
-    """A type of argparse: whole numbers from `least` up."""
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """A type of argparse: whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        whole = text.isascii() and text.isdigit()
+        if not whole or int(text[:20]) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text[:40]!r}")
+        if len(text) > 20 or int(text) > most:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at most {most}, got {text[:40]!r}")
         return int(text)
 
     return parse
+
+
+def path(text: str) -> Path:
+    """A type of argparse: a path, `~` expanded."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''; is a variable of the shell empty?")
+    try:
+        found = Path(text).expanduser()
+        found.exists()
+    except (OSError, RuntimeError) as error:  # a name that is too long, a folder without permission, an unknown home
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise argparse.ArgumentTypeError(f"expected a path, got {text[:80]!r} ({reason})") from None
+    return found
+
+
+def folder(text: str) -> Path:
+    """A type of argparse: a path at which a folder is, or nothing yet."""
+    found = path(text)
+    if found.exists() and not found.is_dir():
+        raise argparse.ArgumentTypeError(f"{found}: is a file; expected a folder, choose another one")
+    return found

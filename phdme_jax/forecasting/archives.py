@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, input_file
 
 LARGEST_ARRAY = 8e9  # bytes of float64 that one array of a file may take
 _NOT_NUMBERS = {"c": "complex numbers", "b": "booleans", "U": "text", "S": "text", "V": "records", "O": "objects"}
@@ -102,14 +102,11 @@ def _announced_size(archive: Any, key: str) -> int:
 
 def _check_archive(path: Path) -> None:
     """Names what the file is, if it is not an archive."""
+    input_file(path, "an .npz file")
     try:
         with path.open("rb") as file:
             start = file.read(8)
         is_archive = zipfile.is_zipfile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; expected an .npz file, check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: this is a folder; expected an .npz file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if is_archive:

@@ -8,6 +8,7 @@ import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
+from numbers import Integral
 from typing import Any
 
 from phdme_jax.files import InputError, flatten
@@ -32,6 +33,16 @@ _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "laptop": {},
     "accelerator": {"rollouts": {"count": 16384}, "sampling": {"num_steps": 20, "num_samples": 64}},
 }
+
+
+LARGEST_SEED = 2**32 - 1
+
+
+def check_seed(seed: Any) -> int:
+    """A seed as a plain number; raises InputError for what is none."""
+    if not isinstance(seed, Integral) or not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"expected a seed from 0 to {LARGEST_SEED}, a whole number, got {str(seed)[:40]}")
+    return int(seed)
 
 
 def make_options(size: str = "laptop") -> dict[str, Any]:

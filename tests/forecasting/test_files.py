@@ -2,7 +2,9 @@
 
 import os
 import pickle
+import stat
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -325,8 +327,35 @@ def test_paths_that_cannot_be_written(tmp_path):
             write_forecast(path, forecast())
 
 
+def test_what_is_no_regular_file_is_neither_read_nor_replaced(tmp_path):
+    pipe, null = tmp_path / "pipe.npz", tmp_path / "null.npz"
+    os.mkfifo(pipe)
+    null.symlink_to(os.devnull)
+    for path in (pipe, null, Path("/dev/zero")):
+        for read in (read_trajectories, read_state):
+            with pytest.raises(InputError, match=r"this is a pipe or a device; expected an \.npz file"):
+                read(path, STRING)
+        with pytest.raises(InputError, match="this is a pipe or a device"):
+            file_digest(path)
+    for path in (pipe, null):
+        with pytest.raises(InputError, match="cannot be written"):
+            write_forecast(path, forecast())
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and null.is_symlink() and not null.is_file()
+    assert sorted(tmp_path.iterdir()) == [null, pipe]
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path):
+    link, target = tmp_path / "link.npz", tmp_path / "elsewhere" / "real.npz"
+    link.symlink_to(target)
+    for _ in range(2):  # a link to nothing yet, then to a file
+        assert write_forecast(link, forecast()) == link
+        assert link.is_symlink() and zipfile.is_zipfile(target)
+        assert [path.name for path in target.parent.iterdir()] == ["real.npz"]
+        target.write_bytes(b"old")
+
+
 def test_file_digest_is_sha256(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         file_digest(tmp_path / "none")

@@ -144,6 +144,19 @@ def test_defaults_and_arguments_reach_the_study(tmp_path, monkeypatch):
     assert context.config.model.rate == 2.0 and isinstance(context.config.model.rate, float)
 
 
+def test_paths_of_the_home_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PHDME_DATA_DIR", "~/data")
+    (tmp_path / "data").mkdir()
+    _, (context,) = contexts(["--workdir=~/run"])
+    assert (context.workdir, context.data_dir) == (tmp_path / "run", tmp_path / "data")
+    _, (context,) = contexts(["--workdir=~/run", "--data_dir=~"])
+    assert context.data_dir == tmp_path
+    monkeypatch.setenv("PHDME_DATA_DIR", "~/none")
+    capsys.readouterr()
+    assert "none: there is no such folder; check --data_dir or $PHDME_DATA_DIR" in refusal(capsys, tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("argument", "place", "value"),
     [
@@ -170,7 +183,10 @@ def test_overrides_keep_the_type_of_the_default(tmp_path, argument, place, value
     [
         (["--size", "tiny"], ["unknown size 'tiny'", "toy has smoke, laptop"]),
         (["--methods", "phdme,difusion"], ["unknown method 'difusion'", "toy has phdme, diffusion"]),
-        (["--seeds", "0"], ["--seeds expects", "at least 1, got '0'"]),
+        (["--seeds", "0"], ["argument --seeds: expected", "at least 1, got '0'"]),
+        (["--seeds", "9" * 30], ["at most 10000, got '999"]),
+        (["--workdir", ""], ["argument --workdir: expected a path, got ''"]),
+        (["--data_dir", ""], ["argument --data_dir: expected a path, got ''"]),
         (["--seeds", "many"], ["got 'many'"]),
         (["--data_dir", "/no/such/folder"], ["/no/such/folder: there is no such folder", "--data_dir"]),
         (["--workdirs", "x"], ["unknown argument '--workdirs'"]),
