@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from phdme_jax.app.streams import tolerant_streams
 from phdme_jax.files import InputError, RunFailed
 
 
@@ -49,17 +50,18 @@ def run_main(function: Callable[[], object], command: str = "") -> int:
       0; 2 after an InputError and 1 after a RunFailed, whose one sentence goes to standard error; 130 after an
       interruption.
     """
-    try:
-        function()
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from here: {command}", file=sys.stderr)
-        return 130
+    with tolerant_streams():
+        try:
+            function()
+        except InputError as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except RunFailed as error:
+            print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"\ninterrupted; the same command goes on from here: {command}", file=sys.stderr)
+            return 130
     return 0
 
 

@@ -108,7 +108,7 @@ def build_report(run_folder: Path | str, title: str | None = None, sections: Seq
     page = _page(folder, title, sections, rows, tables)
     for name, text in (("tables.md", markdown), ("report.html", page)):
         with atomic_write(folder / name) as file:
-            file.write(text.encode("utf-8"))
+            file.write(text.encode("utf-8", "backslashreplace"))
     return folder / "report.html"
 
 
