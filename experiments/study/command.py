@@ -96,7 +96,7 @@ def parse(study: Study, arguments: Sequence[str]) -> Context:
         raise InputError(f"unknown size {options.size!r}; {study.name} has {', '.join(study.sizes)}")
     config = study.get_config(options.size)
     config.lock()
-    apply_overrides(config, overrides)
+    apply_overrides(config, overrides, study.ranges)
     workdir = options.workdir or Path("runs") / f"{study.name}_{options.size}"
     return Context(
         study=study,
@@ -127,9 +127,9 @@ def _make_parser(study: Study) -> CommandParser:
     usual = f"all; {','.join(trial)} at the sizes {few}" if trial != names else "all"
     parser.add_argument("--methods", default="", help=f"some of {','.join(names)} ({usual})")
     parser.add_argument("--workdir", type=folder, help=f"run folder (runs/{study.name}_SIZE)")
-    usual = os.environ.get(DATA_DIR_VARIABLE) or None
+    named = os.environ.get(DATA_DIR_VARIABLE) or None
     parser.add_argument(
-        "--data_dir", type=_data_dir, default=usual, help=f"folder of measured data (${DATA_DIR_VARIABLE})"
+        "--data_dir", type=_data_dir, default=named, help=f"folder of measured data (${DATA_DIR_VARIABLE})"
     )
     return parser
 

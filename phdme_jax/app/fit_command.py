@@ -31,7 +31,7 @@ from phdme_jax.forecasting.fit import check_fit, fit_inputs
 from phdme_jax.forecasting.forecaster import Forecaster
 from phdme_jax.forecasting.inputs import FitInputs, check_memory, read_calibration, read_inputs
 from phdme_jax.forecasting.offers import offered_methods
-from phdme_jax.forecasting.options import LARGEST_SEED, SIZES, make_options
+from phdme_jax.forecasting.options import LARGEST_SEED, RANGES, SIZES, make_options
 from phdme_jax.forecasting.saved import load, save
 from phdme_jax.forecasting.structures import STRUCTURES, known_structure
 
@@ -145,7 +145,7 @@ def _parse(arguments: Sequence[str], program: str) -> Request:
         raise InputError(f"unknown method {options.method!r}; fit has {methods}")
     check_level(options.level)
     config = make_options(options.size)
-    apply_overrides(config, overrides)
+    apply_overrides(config, overrides, RANGES)
     return Request(**vars(options), options=config)
 
 
