@@ -47,8 +47,8 @@ def run_main(function: Callable[[], object], command: str = "") -> int:
       command: the command to print after an interruption, see `command_line`.
 
     Returns:
-      0; 2 after an InputError and 1 after a RunFailed, whose one sentence goes to standard error; 130 after an
-      interruption.
+      0; 2 after an InputError and 1 after a RunFailed, whose one sentence goes to standard error, or where the memory
+      is full; 130 after an interruption.
     """
     with tolerant_streams():
         try:
@@ -58,6 +58,11 @@ def run_main(function: Callable[[], object], command: str = "") -> int:
             return 2
         except RunFailed as error:
             print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
+            return 1
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            print(f"failed: the memory is full ({str(error)[:120]}); try a smaller --size or number", file=sys.stderr)
             return 1
         except KeyboardInterrupt:
             print(f"\ninterrupted; the same command goes on from here: {command}", file=sys.stderr)

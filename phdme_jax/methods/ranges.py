@@ -90,7 +90,7 @@ def _list_fault(value: Any, default: Any, allowed: Range) -> str | None:
     entries = default if columns else [default[0] if default else 1] * len(value)
     for entry, of in zip(value, entries, strict=True):
         if words := _fault(entry, of, allowed):
-            return f"{words} in a list {example}"
+            return words if isinstance(of, tuple | list) else f"{words} in a list {example}"
     if allowed.rising and list(value) != sorted(value):
         return f"numbers in order {example}"
     return None

@@ -23,7 +23,7 @@ from phdme_jax.forecasting.options import RANGES
         (
             "training.propagator_stages",
             "((1,100,-4,1e-3))",
-            "at least 1 in a list such as [1, 100, 16, 0.01] in a list such as ",
+            "at least 1 in a list such as [1, 100, 16, 0.01], got [[1, 100, -4, 0.001]]",
         ),
     ],
 )

@@ -10,7 +10,9 @@ import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import pytest
 
 from experiments.study.command import main, offered_methods, parse
@@ -236,6 +238,13 @@ def test_a_run_that_cannot_go_on_is_one_sentence_too(capsys, tmp_path):
 
     assert main(toy_study(), ["--workdir", str(tmp_path / "run")], run) == 1
     assert capsys.readouterr().err == "failed: the training diverged\n"
+
+
+@pytest.mark.parametrize("library", [np, jnp])
+def test_a_full_memory_is_one_sentence(capsys, library):
+    assert run_main(lambda: library.zeros(10**14).sum()) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("failed: the memory is full (") and error.count("\n") == 1
 
 
 def test_a_run_ends_with_its_table_and_its_report(capsys, tmp_path):
