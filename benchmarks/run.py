@@ -8,8 +8,10 @@ import jax
 from benchmarks.cases import CASES
 from benchmarks.harness import append
 from phdme_jax.app.command import path
+from phdme_jax.app.streams import tolerant_streams
 
 
+@tolerant_streams()
 def main() -> None:
     """Run the chosen cases in float64, print a line each, append them to the file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)

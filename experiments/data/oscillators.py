@@ -23,7 +23,7 @@ from scipy.optimize import minimize_scalar
 from scipy.signal import savgol_filter
 
 from experiments.study.study import Bench, Context, Split
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, input_file
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import observations as gp_rows
@@ -99,12 +99,10 @@ def load(data_dir: Path, name: str) -> Recording:
     Raises:
       InputError: the file is missing or not such a table.
     """
-    path = data_dir / "schmidt_lipson" / FILES[name]
+    path = input_file(data_dir / "schmidt_lipson" / FILES[name], "the recording below --data_dir")
     try:
         table = np.loadtxt(path, comments="%", ndmin=2)
-    except OSError:
-        raise InputError(f"{path}: there is no such file; expected the recording below --data_dir") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: is not a table of numbers ({error}); expected columns trial, time, x, v") from None
     degrees = DEGREES[name]
     if table.shape[1] != 2 + 2 * degrees or len(table) < 60 or not np.isfinite(table).all():

@@ -17,6 +17,7 @@ from phdme_jax.app.command import (
     CommandParser,
     command_line,
     folder,
+    run_folder,
     run_main,
     split_overrides,
     user_input,
@@ -126,7 +127,7 @@ def _make_parser(study: Study) -> CommandParser:
     trial = _trial_methods(study, names)
     usual = f"all; {','.join(trial)} at the sizes {few}" if trial != names else "all"
     parser.add_argument("--methods", default="", help=f"some of {','.join(names)} ({usual})")
-    parser.add_argument("--workdir", type=folder, help=f"run folder (runs/{study.name}_SIZE)")
+    parser.add_argument("--workdir", type=run_folder, help=f"run folder (runs/{study.name}_SIZE)")
     named = os.environ.get(DATA_DIR_VARIABLE) or None
     parser.add_argument(
         "--data_dir", type=_data_dir, default=named, help=f"folder of measured data (${DATA_DIR_VARIABLE})"

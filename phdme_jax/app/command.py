@@ -119,3 +119,13 @@ def folder(text: str) -> Path:
     if found.exists() and not found.is_dir():
         raise argparse.ArgumentTypeError(f"{found}: is a file; expected a folder, choose another one")
     return found
+
+
+def run_folder(text: str) -> Path:
+    """A type of argparse: a folder to work in, whose name is UTF-8, as the writer of checkpoints asks for."""
+    found = folder(text)
+    try:
+        str(found.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{found.absolute()}: is no name in UTF-8; choose another folder") from None
+    return found

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from phdme_jax.app.command import CommandParser, command_line, folder, path, run_main, split_overrides, whole_number
+from phdme_jax.app.command import CommandParser, command_line, path, run_folder, run_main, split_overrides, whole_number
 from phdme_jax.app.fit_page import Evaluation, evaluate, headline, record_rows, report_sections
 from phdme_jax.app.folder import prepare_run_folder
 from phdme_jax.app.headline import print_headline
@@ -132,7 +132,7 @@ def _parse(arguments: Sequence[str], program: str) -> Request:
     methods = ", ".join(offered_methods())
     parser.add_argument("--data", type=path, required=True, help="trajectories.npz: state, time, grid")
     parser.add_argument("--structure", required=True, help=f"physical structure: {', '.join(STRUCTURES)}")
-    parser.add_argument("--workdir", type=folder, required=True, help="run folder, made if missing")
+    parser.add_argument("--workdir", type=run_folder, required=True, help="run folder, made if missing")
     parser.add_argument("--calibration", type=path, help="trajectories to calibrate on; they train nothing")
     parser.add_argument("--level", type=float, default=0.9, help="coverage asked of the band (%(default)s)")
     parser.add_argument("--size", default="laptop", help=f"{', '.join(SIZES)} (%(default)s)")

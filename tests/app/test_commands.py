@@ -1,6 +1,7 @@
 """`phdme fit` and `phdme forecast` from file to forecast: the run folder, what they print, what they refuse."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -159,6 +160,7 @@ def test_a_forecast_is_never_written_over_what_was_given(run, files, tmp_path, c
         (("--seed", "9" * 20), "whole number of at most 4294967295"),
         (("--seed", "9" * 5000), "whole number of at most 4294967295"),
         (("--workdir", ""), "argument --workdir: expected a path, got ''"),
+        (("--workdir", os.fsdecode(b"l\xe4ufe")), r"l\udce4ufe: is no name in UTF-8; choose another folder"),
         (("--data", "a" * 300), "argument --data: expected a path, got 'aaa"),
         (("--calibration", "~nobody-of-that-name/x.npz"), "argument --calibration: expected a path"),
         (("--speed", "9"), "unknown argument '--speed'"),
