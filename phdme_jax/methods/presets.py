@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from phdme_jax.methods.ranges import ANY, BELOW_ONE, FROM_ZERO, SHARE, Range
+from phdme_jax.methods.ranges import ANY, BELOW_ONE, FROM_ZERO, Range
 
 # of the groups of this file, and of `prior`, `rollouts`, `structure` and `level`, which fits and studies have
 RANGES: dict[str, Range] = {
@@ -29,7 +29,7 @@ RANGES: dict[str, Range] = {
     "sample_weight": FROM_ZERO,
     "inequality_weight": FROM_ZERO,
     "objective_weight": FROM_ZERO,
-    "level_share": SHARE,
+    "level_share": BELOW_ONE,
     "num_levels": Range(3),
     "num_between": FROM_ZERO,
     "least_log_likelihood": ANY,
