@@ -8,6 +8,7 @@ from phdme_jax import InputError, Trajectories, fit, make_options
 from phdme_jax.forecasting.agreement import rest_stiffness
 from phdme_jax.forecasting.inputs import read_calibration, read_inputs
 from phdme_jax.forecasting.offers import chosen_method, offered_methods
+from phdme_jax.forecasting.options import check_seed
 from phdme_jax.forecasting.structures import known_structure
 from phdme_jax.systems.energy.vibrating_string import string_structure
 from tests.forecasting.string_files import FRAMES, LENGTH, SPEED, STIFFNESS, change, tiny_options, waves
@@ -162,3 +163,13 @@ def test_sizes_are_whole_and_new_at_every_call():
 def test_precision_of_the_process_does_not_matter():
     with jax.enable_x64(False), pytest.raises(InputError, match="unknown method 'magic'"):
         fit(waves(1, 0), "vibrating_string", options=tiny_options(), method="magic")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30, 1.5, "3", None])
+def test_a_seed_beyond_the_generators_is_refused(seed):
+    assert check_seed(np.int64(2**32 - 1)) == 2**32 - 1
+    with pytest.raises(InputError, match="expected a seed from 0 to 4294967295, a whole number, got "):
+        check_seed(seed)
+    if isinstance(seed, int):
+        with pytest.raises(InputError, match="expected a seed"):
+            fit({}, "vibrating_string", seed=seed)
