@@ -7,13 +7,16 @@ import jax
 
 from benchmarks.cases import CASES
 from benchmarks.harness import append
+from phdme_jax.app.command import path
+from phdme_jax.app.streams import tolerant_streams
 
 
+@tolerant_streams()
 def main() -> None:
     """Run the chosen cases in float64, print a line each, append them to the file."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
     parser.add_argument("--only", nargs="+", choices=tuple(CASES), default=tuple(CASES), help="cases to run")
-    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks.jsonl"), help="JSONL file to append to")
+    parser.add_argument("--out", type=path, default=Path("runs/benchmarks.jsonl"), help="JSONL file to append to")
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     print(f"{'case':12} {'part':40} {'compile':>9} {'median':>10} {'quartiles':>21} {'processor':>10}")

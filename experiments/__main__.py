@@ -4,6 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+from phdme_jax.app.streams import tolerant_streams
+
 ROOT = Path(__file__).parent
 
 
@@ -18,5 +20,6 @@ def catalogue() -> Iterator[tuple[str, str]]:
 
 
 if __name__ == "__main__":
-    for name, summary in catalogue():
-        print(f"python -m experiments.{name:20s} {summary}")
+    with tolerant_streams():
+        for name, summary in catalogue():
+            print(f"python -m experiments.{name:20s} {summary}")

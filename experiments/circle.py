@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.equations import about_equations, check_equations, equation_bench, equations_of
+from experiments.data.equations import RANGES, about_equations, check_equations, equation_bench, equations_of
 from experiments.evaluation import equations as scores
 from experiments.report import equations as report
 from experiments.study.command import main
@@ -114,6 +114,7 @@ STUDY = Study(
     baseline="diffusion",
     about=about_equations,
     check=check_equations,
+    ranges=RANGES,
     extras=(scores.reference_rows, reference_angles),
 )
 

@@ -7,7 +7,7 @@ About 70 minutes of training a seed on one core, and 40 of `pbfm`; the residual 
 from functools import partial
 from typing import Any
 
-from experiments.data.equations import about_equations, check_equations, equation_bench, equations_of
+from experiments.data.equations import RANGES, about_equations, check_equations, equation_bench, equations_of
 from experiments.evaluation.equations import equation_scores, reference_rows
 from experiments.report.equations import equation_sections, sample_section
 from experiments.study.command import main
@@ -53,6 +53,7 @@ STUDY = Study(
     baseline="diffusion",
     about=about_equations,
     check=check_equations,
+    ranges=RANGES,
     extras=(reference_rows,),
     trial_methods=FEW_METHODS,
 )

@@ -9,7 +9,7 @@ quadratic energy and a NeuralODE on none. `smoke`: networks hardly trained.
 from functools import partial
 from typing import Any
 
-from experiments.data.pendulum import pendulum_bench, pendulum_of
+from experiments.data.pendulum import check_pendulum, pendulum_bench, pendulum_of
 from experiments.evaluation.forecasts import accuracy
 from experiments.study.command import main
 from experiments.study.study import Answer, Shown, Study
@@ -19,7 +19,8 @@ from phdme_jax.app.efforts import effort_slices
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.app.rows import Measurement
 from phdme_jax.methods.baselines.phlearn import INSTALLED
-from phdme_jax.methods.presets import generator_groups
+from phdme_jax.methods.presets import RANGES, generator_groups
+from phdme_jax.methods.ranges import ANY, FROM_ZERO, INTERVAL, Range
 from phdme_jax.methods.table import METHODS
 from phdme_jax.systems.energy.oscillators import VISCOUS
 
@@ -129,6 +130,20 @@ STUDY = Study(
         f"{config.data.test_duration:g} s of free motion."
     ),
     num_seeds=5,
+    check=check_pendulum,
+    ranges=RANGES
+    | {
+        "start": ANY,
+        "test_start": ANY,
+        "noise": FROM_ZERO,
+        "force": FROM_ZERO,
+        "num_frames": Range(2),
+        "test_frames": Range(2),
+        "generator.rollouts": Range(2),
+        "start_scale": INTERVAL,
+        "input_size": FROM_ZERO,
+        "frequency": INTERVAL,
+    },
 )
 
 

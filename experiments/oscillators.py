@@ -20,6 +20,9 @@ from phdme_jax.app.drawing import Curve, Labels
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.app.rows import Measurement
 from phdme_jax.files import InputError
+from phdme_jax.methods.baselines.windows import check_lengths
+from phdme_jax.methods.presets import RANGES
+from phdme_jax.methods.ranges import Range
 from phdme_jax.systems.energy.base import System
 
 
@@ -59,7 +62,8 @@ def check(context: Context) -> None:
     if context.data_dir is None:
         raise InputError("this study needs measured data; say --data_dir DIR, a folder that holds schmidt_lipson/")
     for case in DEGREES:
-        load(context.data_dir, case)
+        recording = load(context.data_dir, case)
+        check_lengths("training.windows", context.config.training.windows, len(recording.times[recording.learned]))
 
 
 def errors(truth: np.ndarray, scored: np.ndarray) -> dict[str, Measurement]:
@@ -135,6 +139,7 @@ STUDY = Study(
     methods=("gp_rollout", "quadratic_hamiltonian", "hnn", "neural_ode"),
     extras=(found_masses, reference_rows),
     check=check,
+    ranges=RANGES | {"draws": Range(2)},
 )
 
 

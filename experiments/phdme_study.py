@@ -13,7 +13,7 @@ from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
 from phdme_jax.app import figures
-from phdme_jax.app.command import CommandParser, run_main
+from phdme_jax.app.command import CommandParser, folder, run_main
 from phdme_jax.app.drawing import Labels
 from phdme_jax.app.page import Picture, Section, build_report
 from phdme_jax.app.rows import ResultRow, append_rows, label_of, read_rows
@@ -252,7 +252,11 @@ def make_page(results: Path, workdir: Path) -> Path:
       workdir: folder to write.
     Returns:
       path of the report.
+    Raises:
+      InputError: no part was found, or the folder to write is that of a run.
     """
+    if (workdir / "config.json").exists():
+        raise InputError(f"{workdir}: holds a run whose results would be lost; choose another --workdir")
     parts = read_parts(results)
     workdir.mkdir(parents=True, exist_ok=True)
     (workdir / "results.jsonl").unlink(missing_ok=True)
@@ -278,8 +282,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     def make() -> None:
         parser = CommandParser(prog="python -m experiments.phdme_study", description="The whole study on one page.")
         default = Path(__file__).parent / "results"
-        parser.add_argument("--results", type=Path, default=default, metavar="DIR", help="folder of the parts' folders")
-        parser.add_argument("--workdir", type=Path, default=Path("runs/phdme_study"), metavar="DIR", help="to write")
+        parser.add_argument(
+            "--results", type=folder, default=default, metavar="DIR", help="folder of the parts' folders"
+        )
+        parser.add_argument("--workdir", type=folder, default=Path("runs/phdme_study"), metavar="DIR", help="to write")
         options = parser.parse_args(given)
         path = make_page(options.results, options.workdir)
         print_table(read_rows(options.workdir / "results.jsonl"), ("nmse", "crps", "coverage"))

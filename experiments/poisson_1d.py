@@ -7,7 +7,7 @@
 from functools import partial
 from typing import Any
 
-from experiments.data.equations import about_equations, check_equations, equation_bench, equations_of
+from experiments.data.equations import RANGES, about_equations, check_equations, equation_bench, equations_of
 from experiments.evaluation.equations import equation_scores, reference_rows
 from experiments.report.equations import equation_sections, sample_section
 from experiments.study.command import main
@@ -50,6 +50,7 @@ STUDY = Study(
     baseline="diffusion",
     about=about_equations,
     check=check_equations,
+    ranges=RANGES,
     extras=(reference_rows,),
 )
 

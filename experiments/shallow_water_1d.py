@@ -11,6 +11,7 @@ from typing import Any
 from experiments import vibrating_string
 from experiments.report.fields import FieldLabels, field_sections
 from experiments.study.command import main
+from phdme_jax.methods.ranges import USUAL
 
 
 def groups(size: str) -> dict[str, Any]:
@@ -36,6 +37,7 @@ def groups(size: str) -> dict[str, Any]:
 
 STUDY = replace(
     vibrating_string.STUDY,
+    ranges=vibrating_string.RANGES | {"system.depth": USUAL},  # of water, not of a network
     name="shallow_water_1d",
     title="Shallow water in a closed basin: from a few observed trajectories to calibrated forecasts",
     sizes={size: partial(groups, size) for size in ("smoke", "laptop", "accelerator")},

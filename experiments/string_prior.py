@@ -30,6 +30,8 @@ from phdme_jax.app.rows import Measurement
 from phdme_jax.methods.base import Dynamics, Times
 from phdme_jax.methods.energy.dynamics import learned_dynamics
 from phdme_jax.methods.energy.posterior import PriorOptions, make_basis
+from phdme_jax.methods.presets import RANGES
+from phdme_jax.methods.ranges import FROM_ZERO, Range
 from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.systems import make_system
 from phdme_jax.systems.energy.vibrating_string import KELVIN_VOIGT
@@ -193,6 +195,8 @@ STUDY = Study(
     about=lambda config: "Learned from one pulse, asked for an unseen sine.",
     variants=make_variants,
     extras=(reference_rows, independent_rows, sample_rows),
+    check=string_pulse.check_pulse,
+    ranges=RANGES | {"num_frames": Range(2), "num_points": Range(4), "derivative_noise": FROM_ZERO, "noise": FROM_ZERO},
 )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from scipy import ndimage
 
 from experiments.darcy_kle import FEW_METHODS
-from experiments.data.equations import FieldSet, about_equations, check_equations, equation_bench, equations_of
+from experiments.data.equations import RANGES, FieldSet, about_equations, check_equations, equation_bench, equations_of
 from experiments.evaluation import equations as scores
 from experiments.report.equations import equation_sections, sample_section
 from experiments.study.command import main
@@ -129,6 +129,7 @@ STUDY = Study(
     baseline="diffusion",
     about=about_equations,
     check=check_equations,
+    ranges=RANGES,
     extras=(scores.reference_rows,),
     trial_methods=FEW_METHODS,
 )

@@ -14,7 +14,9 @@ from experiments.evaluation.forecasts import field_scores, learning_rows, refere
 from experiments.report.fields import FieldLabels, field_sections
 from experiments.study.command import main
 from experiments.study.study import Study
+from phdme_jax.methods import presets
 from phdme_jax.methods.presets import baseline_group, generator_groups
+from phdme_jax.methods.ranges import FROM_ZERO, Range
 
 
 def groups(size: str) -> dict[str, Any]:
@@ -86,6 +88,14 @@ CHANGES: dict[str, dict[str, dict[str, Any]]] = {
         "sampling": {"num_steps": 20, "num_samples": 32},
     },
 }  # fmt: skip
+RANGES = presets.RANGES | {
+    "num_frames": Range(2),
+    "num_points": Range(3),
+    "noise": FROM_ZERO,
+    "num_sites": FROM_ZERO,
+    "num_test": Range(2),
+    "costs.num_steps": Range(empty=True),
+}
 STUDY = Study(
     name="vibrating_string",
     title="Vibrating string: from a few observed trajectories to calibrated forecasts",
@@ -102,6 +112,7 @@ STUDY = Study(
     ),
     extras=(reference_rows, learning_rows, cost_rows),
     check=check_fields,
+    ranges=RANGES,
 )
 
 

@@ -1,9 +1,11 @@
 """Floor 0: files whole or not at all, digests, and the two ways to stop: a mistake of the user, a run that failed."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import stat
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -26,17 +28,15 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
     """A binary file that appears under its name only when the block ends without an exception.
 
     Args:
-      path: the file; its folder is made if missing.
+      path: the file; its folder is made if missing. A symbolic link stays, and the file it names is written.
 
     Raises:
       InputError: the path cannot be written.
     """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    target = output_file(path)
+    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
-        if path.is_dir():
-            raise IsADirectoryError(21, "it is a folder")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         file = temporary.open("wb")
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror}); choose another path") from None
@@ -45,10 +45,47 @@ def atomic_write(path: Path | str) -> Iterator[BinaryIO]:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+        os.replace(temporary, target)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def output_file(path: Path | str) -> Path:
+    """Where a file of this name will be written, links followed.
+
+    Raises:
+      InputError: a folder, a pipe or a device is there, which no file may replace.
+    """
+    target = Path(os.path.realpath(path))
+    if target.is_dir():
+        raise InputError(
+            f"{path}: cannot be written (it is a folder); expected a file name such as {path}/forecast.npz"
+        )
+    if target.exists() and not target.is_file():
+        raise InputError(f"{path}: cannot be written (it is a pipe or a device); choose another path")
+    return target
+
+
+def input_file(path: Path | str, expected: str) -> Path:
+    """A path at which a regular file stands: its content has an end.
+
+    Args:
+      path: the file.
+      expected: what it should be, in a few words.
+
+    Raises:
+      InputError: nothing is there, or a folder, a pipe or a device.
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except OSError as error:
+        what = "there is no such file" if error.errno == errno.ENOENT else f"cannot be read ({error.strerror})"
+        raise InputError(f"{path}: {what}; expected {expected}, check the path") from None
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise InputError(f"{path}: this is {what}; expected {expected}")
+    return Path(path)
 
 
 def claim_folder(folder: Path, record: Any, name: str) -> None:
@@ -87,7 +124,7 @@ def claim_folder(folder: Path, record: Any, name: str) -> None:
 def file_digest(path: Path | str) -> str:
     """SHA-256 of a file's content, so that a configuration can name the data it was fitted on."""
     try:
-        with Path(path).open("rb") as file:
+        with input_file(path, "a file").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check the path") from None

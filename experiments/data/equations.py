@@ -11,12 +11,16 @@ from ml_collections import ConfigDict
 
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.files import RunFailed, load_arrays, save_arrays
+from phdme_jax.methods import presets
 from phdme_jax.methods.base import Examples, Method, Task, stage_key
 from phdme_jax.methods.equations.check import check
+from phdme_jax.methods.ranges import Range
 from phdme_jax.methods.table import METHODS
 from phdme_jax.numerics.batching import chunk_size, for_many, in_chunks, num_workers
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Equations
+
+RANGES = presets.RANGES | dict.fromkeys(("num_train", "num_test", "num_shifted"), Range(2))
 
 
 class FieldSet(NamedTuple):

@@ -183,6 +183,11 @@ def check_fields(context: Context) -> None:
             system = learner_system(config, case, **changes)
             state = jnp.zeros((*system.structure.grid.points, len(system.structure.fields)))
             jax.eval_shape(system.structure.flow, state, parameter_values(system, state.dtype))
+        for family in (config.data.family, config.data.shifted_family):
+            system.initial_state(family)
+    sites, points = config.data.num_sites, config.data.num_points
+    if sites and not 3 <= sites <= points:
+        raise ValueError(f"expected data.num_sites from 3 to {points}, or 0 for every grid point, got {sites}")
     least, given = minimum_calibration_size(config.level), config.data.num_calibration
     if given < least:
         raise ValueError(

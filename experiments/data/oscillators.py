@@ -23,7 +23,7 @@ from scipy.optimize import minimize_scalar
 from scipy.signal import savgol_filter
 
 from experiments.study.study import Bench, Context, Split
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, input_file
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import observations as gp_rows
@@ -105,12 +105,11 @@ def read_table(path: Path, columns: int) -> np.ndarray:
     Raises:
       InputError: the file is missing, cut short or no such table, or its rows are not those of one even recording.
     """
+    path = input_file(path, "the recording below --data_dir")
     try:
         text = path.read_text("utf-8-sig")
         table = np.loadtxt(text.splitlines(), comments="%", ndmin=2)
-    except OSError:
-        raise InputError(f"{path}: there is no such file; expected the recording below --data_dir") from None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: is not a table of numbers ({error}); expected columns trial, time, x, v") from None
     if table.shape[1] != columns or len(table) < 60 or not np.isfinite(table).all():
         raise InputError(f"{path}: has shape {table.shape}; expected 60 finite rows or more of trial, time, x, v")

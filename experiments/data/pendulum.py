@@ -17,6 +17,8 @@ from scipy.interpolate import CubicSpline
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.files import RunFailed
 from phdme_jax.methods.base import Examples, Start, Task, Times
+from phdme_jax.methods.baselines.windows import check_lengths
+from phdme_jax.methods.energy.options import read_options
 from phdme_jax.numerics import solve_reference
 from phdme_jax.systems import make_system
 from phdme_jax.systems.energy.base import System, parameter_values, vector_field
@@ -114,6 +116,19 @@ def splined(fields: np.ndarray, drawn: Times, times: Times) -> np.ndarray:
 def pendulum_of(config: ConfigDict, case: str) -> System:
     """The system, of which learners use the structure only."""
     return make_system(case, **config.system)
+
+
+def check_pendulum(context: Context) -> None:
+    """Refuses options that no generator can have, and windows longer than what networks are trained on.
+
+    Raises:
+      ValueError: what is wrong.
+    """
+    config = context.config
+    read_options(config.to_dict())
+    for key in ("training.windows", "phlearn.strides"):
+        group, name = key.split(".")
+        check_lengths(f"baselines.{key}", config.baselines[group][name], config.data.num_frames)
 
 
 def pendulum_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:

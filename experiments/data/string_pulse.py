@@ -55,6 +55,23 @@ def published_system(config: ConfigDict, case: str) -> System:
     return make_system(case, damping=config.damping, num_points=config.published.num_points, order=2)
 
 
+def check_pulse(context: Context) -> None:
+    """Refuses more sites than there are to choose from, and orders of stencils that are not there.
+
+    Raises:
+      ValueError: what is wrong.
+    """
+    config = context.config
+    most = len(range(0, config.num_frames, 4)) * (config.published.num_points - 2)
+    if max(config.published.num_sites) > most:
+        raise ValueError(f"expected published.num_sites of at most {most}, got {max(config.published.num_sites)}")
+    for case in context.study.systems:
+        for order in config.independent.orders:
+            system = make_system(case, num_points=config.independent.num_points, order=order)
+            state = jnp.zeros((*system.structure.grid.points, len(system.structure.fields)))
+            jax.eval_shape(system.structure.flow, state, parameter_values(system, state.dtype))
+
+
 def published_states(system: System) -> tuple[Float[Array, "grid field"], Float[Array, "grid field"]]:
     """Training and test initial state of the published study: a pulse, and the first sine mode with amplitude 4."""
     points = jnp.asarray(system.structure.grid.coordinates())

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from experiments.evaluation.equations import drawn_fields
 from experiments.study.study import MakeSection, Shown
 from phdme_jax.app import drawing, figures
-from phdme_jax.app.drawing import Labels
+from phdme_jax.app.drawing import Figure, Labels
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.systems.equations.base import without_padding
 

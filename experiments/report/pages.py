@@ -38,6 +38,7 @@ from typing import Any
 import experiments
 from experiments.report.catalogue import fill_catalogue
 from phdme_jax.app.rows import ResultRow, aggregate, read_rows
+from phdme_jax.app.streams import tolerant_streams
 from phdme_jax.app.tables import MISSING, format_value
 from phdme_jax.files import InputError
 
@@ -234,6 +235,7 @@ def make_reader(results: Path) -> RowsOf:
     return rows_of
 
 
+@tolerant_streams()
 def main(argv: Sequence[str] | None = None) -> int:
     """Makes the tables and numbers of all results pages anew, in place."""
     parser = argparse.ArgumentParser(prog="python -m experiments.report --pages", description=main.__doc__)

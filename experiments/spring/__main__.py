@@ -14,10 +14,12 @@ from ml_collections import ConfigDict
 from experiments.spring import figures
 from experiments.spring.bench import check_spring, spring_bench
 from experiments.spring.prior import spring_problem
+from experiments.spring.recording import FITTED_MODES
 from experiments.spring.scores import reference_rows, start_scores, stated_scores
 from experiments.study.command import main
 from experiments.study.study import Study
-from phdme_jax.methods.presets import generator_groups
+from phdme_jax.methods.presets import RANGES, generator_groups
+from phdme_jax.methods.ranges import FROM_ZERO, INTERVAL, Range
 
 
 def laptop() -> dict[str, Any]:
@@ -101,6 +103,20 @@ STUDY = Study(
     extras=(reference_rows,),
     about=about,
     check=check_spring,
+    ranges=RANGES
+    | {
+        "modes": Range(1, FITTED_MODES),
+        "grid_points": Range(3),
+        "first_frame": FROM_ZERO,
+        "start_frame": FROM_ZERO,
+        "draws": Range(2),
+        "generator.rollouts": Range(2),
+        "num_frames": Range(2),
+        "start_scale": INTERVAL,
+        "rest_scale": Range(0, fixed=True, rising=True),
+        "starts": Range(fixed=True),
+        "calibration": Range(fixed=True),
+    },
 )
 
 

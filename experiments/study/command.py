@@ -13,7 +13,16 @@ from typing import Any
 from experiments.study.headline import headline, main_rows
 from experiments.study.runner import run_study
 from experiments.study.study import ONE_SEED, Context, Study
-from phdme_jax.app.command import CommandParser, command_line, run_main, split_overrides, user_input
+from phdme_jax.app.command import (
+    CommandParser,
+    command_line,
+    folder,
+    run_folder,
+    run_main,
+    split_overrides,
+    user_input,
+    whole_number,
+)
 from phdme_jax.app.folder import prepare_run_folder
 from phdme_jax.app.headline import print_headline
 from phdme_jax.app.overrides import apply_overrides
@@ -88,18 +97,16 @@ def parse(study: Study, arguments: Sequence[str]) -> Context:
         raise InputError(f"unknown size {options.size!r}; {study.name} has {', '.join(study.sizes)}")
     config = study.get_config(options.size)
     config.lock()
-    apply_overrides(config, overrides)
-    workdir = Path(options.workdir or Path("runs") / f"{study.name}_{options.size}")
-    if workdir.exists() and not workdir.is_dir():
-        raise InputError(f"{workdir}: is a file; expected a folder, choose another --workdir")
+    apply_overrides(config, overrides, study.ranges)
+    workdir = options.workdir or Path("runs") / f"{study.name}_{options.size}"
     return Context(
         study=study,
         size=options.size,
         workdir=workdir,
         config=config,
-        seeds=tuple(range(_seed_count(options.seeds or str(1 if options.size in ONE_SEED else study.num_seeds)))),
+        seeds=tuple(range(options.seeds or (1 if options.size in ONE_SEED else study.num_seeds))),
         methods=_methods(study, options.methods, options.size),
-        data_dir=_data_dir(options.data_dir),
+        data_dir=options.data_dir,
         results=ResultsWriter(workdir / "results.jsonl", study.name),
     )
 
@@ -113,13 +120,18 @@ def _make_parser(study: Study) -> CommandParser:
     )
     parser.add_argument("--size", default=study.default_size, help=f"{', '.join(study.sizes)} (%(default)s)")
     few = ", ".join(size for size in ONE_SEED if size in study.sizes)
-    parser.add_argument("--seeds", default="", help=f"number of seeds ({study.num_seeds}; 1 at the sizes {few})")
+    parser.add_argument(
+        "--seeds", type=whole_number(1, 10**4), help=f"number of seeds ({study.num_seeds}; 1 at the sizes {few})"
+    )
     names = offered_methods(study, study.default_size)
     trial = _trial_methods(study, names)
     usual = f"all; {','.join(trial)} at the sizes {few}" if trial != names else "all"
     parser.add_argument("--methods", default="", help=f"some of {','.join(names)} ({usual})")
-    parser.add_argument("--workdir", default="", help=f"run folder (runs/{study.name}_SIZE)")
-    parser.add_argument("--data_dir", default="", help=f"folder of measured data (${DATA_DIR_VARIABLE})")
+    parser.add_argument("--workdir", type=run_folder, help=f"run folder (runs/{study.name}_SIZE)")
+    named = os.environ.get(DATA_DIR_VARIABLE) or None
+    parser.add_argument(
+        "--data_dir", type=_data_dir, default=named, help=f"folder of measured data (${DATA_DIR_VARIABLE})"
+    )
     return parser
 
 
@@ -134,12 +146,6 @@ class _StudyParser(CommandParser):
         keys = flatten(self.study.get_config(size))
         lines = "".join(f"\n  --config.{key}={value}" for key, value in keys.items())
         return f"{super().format_help()}\nconfiguration of size {size}:{lines}\n"
-
-
-def _seed_count(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise InputError(f"--seeds expects how many seeds to run, a whole number of at least 1, got {text!r}")
-    return int(text)
 
 
 def _trial_methods(study: Study, names: tuple[str, ...]) -> tuple[str, ...]:
@@ -157,8 +163,9 @@ def _methods(study: Study, text: str, size: str) -> tuple[str, ...]:
     return given or (_trial_methods(study, names) if size in ONE_SEED else names)
 
 
-def _data_dir(text: str) -> Path | None:
-    text = text or os.environ.get(DATA_DIR_VARIABLE, "")
-    if text and not Path(text).is_dir():
-        raise InputError(f"{text}: there is no such folder; check --data_dir or ${DATA_DIR_VARIABLE}")
-    return Path(text) if text else None
+def _data_dir(text: str) -> Path:
+    """A type of argparse: a folder that is there."""
+    found = folder(text)
+    if not found.is_dir():
+        raise argparse.ArgumentTypeError(f"{found}: there is no such folder; check --data_dir or ${DATA_DIR_VARIABLE}")
+    return found

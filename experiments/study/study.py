@@ -7,7 +7,7 @@ if __name__ == "__main__":
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +20,8 @@ from phdme_jax.app.rows import Measurement, ResultsWriter
 from phdme_jax.forecasting.bands import Calibration, Forecasts
 from phdme_jax.methods.base import Fitted, Method, Options, Problem, Task, Times
 from phdme_jax.methods.draws import Draws
+from phdme_jax.methods.presets import RANGES
+from phdme_jax.methods.ranges import Ranges
 
 SIZES = ("smoke", "demo", "laptop", "accelerator")
 ONE_SEED = ("smoke", "demo")  # sizes to try a study with, where no spread is asked for
@@ -214,6 +216,7 @@ class Study:
       extras: rows beyond those of the methods, written once a seed after them.
       about: configuration -> what is learned from what, the first sentence of the headline.
       default_size: of a bare command.
+      ranges: what the numbers of the configuration may be, see `phdme_jax.methods.ranges`.
       num_seeds: of a bare command, but one at the sizes that only try the study.
       check: refuses wrong input before the run folder is made; raises InputError or ValueError.
     """
@@ -234,6 +237,7 @@ class Study:
     extras: tuple[Callable[[Run], None], ...] = ()
     about: Callable[[ConfigDict], str] | None = None
     default_size: str = "laptop"
+    ranges: Ranges = field(default_factory=lambda: RANGES)
     num_seeds: int = 3
     check: Callable[[Context], None] | None = None
 

@@ -5,8 +5,10 @@ import contextlib
 import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
+from phdme_jax.app.streams import tolerant_streams
 from phdme_jax.files import InputError, RunFailed
 
 
@@ -45,20 +47,26 @@ def run_main(function: Callable[[], object], command: str = "") -> int:
       command: the command to print after an interruption, see `command_line`.
 
     Returns:
-      0; 2 after an InputError and 1 after a RunFailed, whose one sentence goes to standard error; 130 after an
-      interruption.
+      0; 2 after an InputError and 1 after a RunFailed, whose one sentence goes to standard error, or where the memory
+      is full; 130 after an interruption.
     """
-    try:
-        function()
-    except InputError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
-    except RunFailed as error:
-        print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"\ninterrupted; the same command goes on from here: {command}", file=sys.stderr)
-        return 130
+    with tolerant_streams():
+        try:
+            function()
+        except InputError as error:
+            print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+            return 2
+        except RunFailed as error:
+            print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
+            return 1
+        except (MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):
+                raise
+            print(f"failed: the memory is full ({str(error)[:120]}); try a smaller --size or number", file=sys.stderr)
+            return 1
+        except KeyboardInterrupt:
+            print(f"\ninterrupted; the same command goes on from here: {command}", file=sys.stderr)
+            return 130
     return 0
 
 
@@ -78,12 +86,46 @@ def split_overrides(rest: Sequence[str]) -> dict[str, str]:
     return overrides
 
 
-def whole_number(least: int) -> Any:
-    """A type of argparse: whole numbers from `least` up."""
+def whole_number(least: int, most: int) -> Callable[[str], int]:
+    """A type of argparse: whole numbers from `least` to `most`."""
 
     def parse(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text!r}")
+        whole = text.isascii() and text.isdigit()
+        if not whole or int(text[:20]) < least:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at least {least}, got {text[:40]!r}")
+        if len(text) > 20 or int(text) > most:
+            raise argparse.ArgumentTypeError(f"expected a whole number of at most {most}, got {text[:40]!r}")
         return int(text)
 
     return parse
+
+
+def path(text: str) -> Path:
+    """A type of argparse: a path, `~` expanded."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected a path, got ''; is a variable of the shell empty?")
+    try:
+        found = Path(text).expanduser()
+        found.exists()
+    except (OSError, RuntimeError) as error:  # a name that is too long, a folder without permission, an unknown home
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise argparse.ArgumentTypeError(f"expected a path, got {text[:80]!r} ({reason})") from None
+    return found
+
+
+def folder(text: str) -> Path:
+    """A type of argparse: a path at which a folder is, or nothing yet."""
+    found = path(text)
+    if found.exists() and not found.is_dir():
+        raise argparse.ArgumentTypeError(f"{found}: is a file; expected a folder, choose another one")
+    return found
+
+
+def run_folder(text: str) -> Path:
+    """A type of argparse: a folder to work in, whose name is UTF-8, as the writer of checkpoints asks for."""
+    found = folder(text)
+    try:
+        str(found.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise argparse.ArgumentTypeError(f"{found.absolute()}: is no name in UTF-8; choose another folder") from None
+    return found

@@ -2,10 +2,15 @@
 
 import dataclasses
 import functools
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ParamSpec
 
+# a command started from a notebook is told that notebook's backend, which need not be here; Agg draws the pages
+if "ipykernel" not in sys.modules:
+    os.environ.pop("MPLBACKEND", None)
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
@@ -106,11 +111,13 @@ class EffortSlice:
 
 
 def styled(draw: Callable[_Arguments, Path]) -> Callable[_Arguments, Path]:
-    """Draws under the house style and leaves matplotlib's own settings as they were."""
+    """Draws under the house style over matplotlib's defaults, and leaves the user's settings as they were."""
 
     @functools.wraps(draw)
     def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Path:
-        with matplotlib.rc_context(STYLE):
+        with matplotlib.rc_context():
+            matplotlib.rcdefaults()
+            matplotlib.rcParams.update(STYLE)
             return draw(*args, **kwargs)
 
     return wrapped

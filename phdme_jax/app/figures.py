@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 from numpy.typing import ArrayLike
 from scipy.stats import betabinom, binom
 
 from phdme_jax.app import drawing
-from phdme_jax.app.drawing import COLOURS, TRUTH, Curve, EffortSlice, Labels, styled
+from phdme_jax.app.drawing import COLOURS, TRUTH, Curve, EffortSlice, Figure, Labels, MaxNLocator, styled
 
 
 @styled

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from phdme_jax.app.command import CommandParser, command_line, run_main, split_overrides, whole_number
+from phdme_jax.app.command import CommandParser, command_line, path, run_folder, run_main, split_overrides, whole_number
 from phdme_jax.app.fit_page import Evaluation, evaluate, headline, record_rows, report_sections
 from phdme_jax.app.folder import prepare_run_folder
 from phdme_jax.app.headline import print_headline
@@ -31,7 +31,7 @@ from phdme_jax.forecasting.fit import check_fit, fit_inputs
 from phdme_jax.forecasting.forecaster import Forecaster
 from phdme_jax.forecasting.inputs import FitInputs, check_memory, read_calibration, read_inputs
 from phdme_jax.forecasting.offers import offered_methods
-from phdme_jax.forecasting.options import SIZES, make_options
+from phdme_jax.forecasting.options import LARGEST_SEED, RANGES, SIZES, make_options
 from phdme_jax.forecasting.saved import load, save
 from phdme_jax.forecasting.structures import STRUCTURES, known_structure
 
@@ -89,12 +89,12 @@ def _fit(arguments: Sequence[str], program: str, command: str) -> None:
         forecaster = evaluation.forecaster
         record_rows(results, evaluation)
         sections = report_sections(request.workdir, evaluation)
-        path = build_report(request.workdir, f"Fit of {request.data.name} as {request.structure}", sections)
+        page = build_report(request.workdir, f"Fit of {request.data.name} as {request.structure}", sections)
     else:
-        path = build_report(request.workdir)
+        page = build_report(request.workdir)
     lines = headline(forecaster, results.rows(), 0 if calibration is None else len(calibration.state))
     following = f"phdme forecast --run {request.workdir} --initial state.npz --out forecast.npz"
-    print_headline([*lines, f"Forecast with: {following}", f"report: {path}"], results.rows(), METRICS)
+    print_headline([*lines, f"Forecast with: {following}", f"report: {page}"], results.rows(), METRICS)
 
 
 def _run(request: Request, inputs: FitInputs, calibration: Trajectories | None) -> Evaluation:
@@ -130,14 +130,14 @@ def _parse(arguments: Sequence[str], program: str) -> Request:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
     methods = ", ".join(offered_methods())
-    parser.add_argument("--data", type=Path, required=True, help="trajectories.npz: state, time, grid")
+    parser.add_argument("--data", type=path, required=True, help="trajectories.npz: state, time, grid")
     parser.add_argument("--structure", required=True, help=f"physical structure: {', '.join(STRUCTURES)}")
-    parser.add_argument("--workdir", type=Path, required=True, help="run folder, made if missing")
-    parser.add_argument("--calibration", type=Path, help="trajectories to calibrate on; they train nothing")
+    parser.add_argument("--workdir", type=run_folder, required=True, help="run folder, made if missing")
+    parser.add_argument("--calibration", type=path, help="trajectories to calibrate on; they train nothing")
     parser.add_argument("--level", type=float, default=0.9, help="coverage asked of the band (%(default)s)")
     parser.add_argument("--size", default="laptop", help=f"{', '.join(SIZES)} (%(default)s)")
     parser.add_argument("--method", default="phdme", help=f"{methods} (%(default)s)")
-    parser.add_argument("--seed", type=whole_number(0), default=0, help="seed of all draws (%(default)s)")
+    parser.add_argument("--seed", type=whole_number(0, LARGEST_SEED), default=0, help="seed of all draws (%(default)s)")
     options, rest = parser.parse_known_args(list(arguments))
     overrides = split_overrides(rest)
     known_structure(options.structure)
@@ -145,9 +145,7 @@ def _parse(arguments: Sequence[str], program: str) -> Request:
         raise InputError(f"unknown method {options.method!r}; fit has {methods}")
     check_level(options.level)
     config = make_options(options.size)
-    apply_overrides(config, overrides)
-    if options.workdir.exists() and not options.workdir.is_dir():
-        raise InputError(f"{options.workdir}: is a file; expected a folder, choose another --workdir")
+    apply_overrides(config, overrides, RANGES)
     return Request(**vars(options), options=config)
 
 

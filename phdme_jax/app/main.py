@@ -5,6 +5,7 @@ import sys
 from collections.abc import Sequence
 
 from phdme_jax import __version__
+from phdme_jax.app.streams import tolerant_streams
 
 COMMANDS = {
     "fit": ("phdme_jax.app.fit_command", "learn a forecaster from your own trajectories"),
@@ -13,6 +14,7 @@ COMMANDS = {
 }
 
 
+@tolerant_streams()
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one of the commands; returns its exit code."""
     name, *given = [*(sys.argv[1:] if arguments is None else arguments)] or [""]

@@ -8,25 +8,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from phdme_jax.files import InputError, flatten
-from phdme_jax.forecasting.options import LEAST, range_fault
+from phdme_jax.methods.ranges import Ranges, fault
 
-# smallest values that mean anything, by the last part of the key, beside those that a fit knows
-_LEAST = LEAST | {
-    "flow_steps": 1, "num_frames": 2, "num_observed": 1, "num_train": 2, "num_test": 2, "num_shifted": 2,
-    "truth_refinement": 1, "noise": 0.0, "num_points": 3, "duration": 1e-9, "rollouts": 2, "draws": 2,
-}  # fmt: skip
 _TRUTHS = {"true": True, "1": True, "yes": True, "false": False, "0": False, "no": False}
 
 
-def apply_overrides(config: Any, overrides: Mapping[str, str]) -> None:
+def apply_overrides(config: Any, overrides: Mapping[str, str], ranges: Ranges) -> None:
     """Sets keys of nested dicts, or of a locked ConfigDict, from text, each to a value of the type it has.
 
     Args:
       config: the configuration, changed in place.
       overrides: dotted key -> text.
+      ranges: what its numbers may be.
 
     Raises:
-      InputError: a key that does not exist (the message names those that do) or a value of another type.
+      InputError: a key that does not exist (the message names those that do), or a value of another type or out of
+        range.
     """
     for key, text in overrides.items():
         *groups, last = key.split(".")
@@ -41,8 +38,8 @@ def apply_overrides(config: Any, overrides: Mapping[str, str]) -> None:
             names = ", ".join(f"{key}.{name}" for name in sorted(group))
             raise InputError(f"--config.{key} is a group; expected one of its keys: {names}")
         value = _parse(key, text, group)
-        if fault := range_fault(key, value, _LEAST):
-            raise InputError(f"--config.{key} {fault}")
+        if words := fault(key, value, group, ranges):
+            raise InputError(f"--config.{key} {words}")
         try:
             parent[last] = value
         except TypeError as error:
@@ -88,7 +85,7 @@ def _number(key: str, text: str, default: int | float) -> int | float:
                 raise ValueError
             return whole
     except (ValueError, OverflowError):
-        raise InputError(f"--config.{key} expects {kind} such as {default}, got {text!r}") from None
+        raise InputError(f"--config.{key} expects {kind} such as {default}, got {text[:40]!r}") from None
     if not math.isfinite(number):
         raise InputError(f"--config.{key} expects a finite number such as {default}, got {text!r}")
     return number

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from phdme_jax.app.command import CommandParser, command_line, run_main
+from phdme_jax.app.command import CommandParser, command_line, folder, run_main
 from phdme_jax.app.rows import ResultRow, read_rows
 from phdme_jax.app.tables import Table, make_tables, print_table, render_html, render_markdown
 from phdme_jax.files import InputError, atomic_write, flatten
@@ -108,7 +108,7 @@ def build_report(run_folder: Path | str, title: str | None = None, sections: Seq
     page = _page(folder, title, sections, rows, tables)
     for name, text in (("tables.md", markdown), ("report.html", page)):
         with atomic_write(folder / name) as file:
-            file.write(text.encode("utf-8"))
+            file.write(text.encode("utf-8", "backslashreplace"))
     return folder / "report.html"
 
 
@@ -118,10 +118,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "phdme report") 
 
     def rebuild() -> None:
         parser = CommandParser(prog=program, description="Rebuilds the report of a run.")
-        parser.add_argument("run_folder", metavar="RUN_FOLDER", help="folder of a run, with its results.jsonl")
-        folder = Path(parser.parse_args(given).run_folder)
-        path = build_report(folder)
-        print_table(read_rows(folder / "results.jsonl"))
+        parser.add_argument(
+            "run_folder", type=folder, metavar="RUN_FOLDER", help="folder of a run, with its results.jsonl"
+        )
+        run_folder = parser.parse_args(given).run_folder
+        path = build_report(run_folder)
+        print_table(read_rows(run_folder / "results.jsonl"))
         print(f"report: {path}")
 
     return run_main(rebuild, command_line(program, given))

@@ -17,14 +17,23 @@ def shown(folder: Path | None, description: str, start: int, num_steps: int) -> 
 
     What a killed process logged beyond its last checkpoint is purged, since it is logged again.
     """
-    pause = 0.5 if sys.stderr.isatty() else 10.0
+    silent = sys.stderr is None
+    pause = 0.5 if not silent and sys.stderr.isatty() else 10.0
     with contextlib.ExitStack() as stack:
         events = None
         if folder is not None:
             writer = SummaryWriter(str(folder / "events"), purge_step=start or None, flush_secs=10)
             events = stack.enter_context(writer)
         bar = stack.enter_context(
-            tqdm(total=num_steps, initial=start, desc=description, unit="it", mininterval=pause, smoothing=0.1)
+            tqdm(
+                total=num_steps,
+                initial=start,
+                desc=description,
+                unit="it",
+                mininterval=pause,
+                smoothing=0.1,
+                disable=silent,
+            )
         )
 
         def tell(step: int, metrics: Mapping[str, float]) -> None:

@@ -6,15 +6,15 @@ Every defect is an `InputError` of one sentence: what came, what was expected, w
 import difflib
 import math
 import zipfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, input_file
 
-LARGEST_ARRAY = 8e9  # bytes of float64 that one array of a file may take
+LARGEST_FILE = 8e9  # bytes that the arrays of a file may take
 _NOT_NUMBERS = {"c": "complex numbers", "b": "booleans", "U": "text", "S": "text", "V": "records", "O": "objects"}
 
 
@@ -43,7 +43,7 @@ def read_arrays(
     _check_keys(name, arrays, required, optional)
     wanted = [key for key in (*required, *optional) if key in arrays]
     try:
-        return name, {key: _as_float64(name, key, np.asarray(arrays[key])) for key in wanted}
+        return name, {key: _as_float64(name, key, np.asarray(arrays[key]), copy=True) for key in wanted}
     except ValueError as error:  # rows of different lengths
         raise error if isinstance(error, InputError) else InputError(f"{name}: {_short(error)}") from None
 
@@ -53,26 +53,59 @@ def _load(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> d
     arrays = {}
     # a damaged, encrypted or hostile archive can raise nearly anything inside numpy, zipfile and the decompressors
     try:
-        archive = np.load(path, allow_pickle=False)
+        archive = zipfile.ZipFile(path)
     except Exception as error:
         raise InputError(f"{path}: the archive is damaged ({_short(error)}); write it again with numpy.savez") from None
     with archive:
-        _check_keys(path, archive.files, required, optional)
-        for key in (*required, *(key for key in optional if key in archive.files)):
-            try:
-                too_large = 8 * _announced_size(archive, key) > LARGEST_ARRAY
-                array = None if too_large else archive[key]
-            except Exception as error:
-                raise InputError(
-                    f"{path}: {key} cannot be read ({_short(error)}); expected a plain array of numbers, never pickled"
-                ) from None
-            if too_large:
-                raise InputError(
-                    f"{path}: {key} takes more than {LARGEST_ARRAY * 1e-9:g} GB; expected arrays that fit into memory, "
-                    "keep fewer trajectories, frames or points"
-                )
-            arrays[key] = _as_float64(path, key, array)
+        members = {member.filename.removesuffix(".npy"): member for member in archive.infolist()}
+        _check_keys(path, members, required, optional)
+        members = {key: members[key] for key in (*required, *optional) if key in members}
+        # what the directory tells comes first: a header, too, may fill the memory
+        _check_size(path, {key: member.file_size for key, member in members.items()})
+        _check_size(path, {key: _read(path, key, archive, member, _announced_size) for key, member in members.items()})
+        for key, member in members.items():
+            arrays[key] = _as_float64(path, key, _read(path, key, archive, member, _read_array), copy=False)
     return arrays
+
+
+def _read(path: Path, key: str, archive: zipfile.ZipFile, member: zipfile.ZipInfo, read: Callable[[Any], Any]) -> Any:
+    """What `read` makes of an open member."""
+    try:
+        with archive.open(member) as file:
+            return read(file)
+    except Exception as error:
+        raise InputError(
+            f"{path}: {key} cannot be read ({_short(error)}); expected a plain array of numbers, never pickled"
+        ) from None
+
+
+def _read_array(file: Any) -> np.ndarray:
+    return np.lib.format.read_array(file, allow_pickle=False)
+
+
+def _announced_size(file: Any) -> int:
+    """Bytes that an array takes as it is stored or in float64, whichever is more, as its header announces them."""
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(file)
+    return max(8, dtype.itemsize) * math.prod(shape)
+
+
+def _check_size(path: Path, sizes: Mapping[str, int]) -> None:
+    most = min(LARGEST_FILE, _free_memory())
+    if (size := sum(sizes.values())) > most:
+        raise InputError(
+            f"{path}: {', '.join(sizes)} take {size * 1e-9:.3g} GB, expected at most {most * 1e-9:.3g} GB; keep fewer "
+            "trajectories, frames or points"
+        )
+
+
+def _free_memory() -> float:
+    """Bytes of memory that are free on this machine; infinite where it does not tell."""
+    try:
+        return 1024.0 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
+    except (OSError, LookupError, ValueError):
+        return math.inf
 
 
 def _check_keys(
@@ -89,27 +122,13 @@ def _check_keys(
             raise InputError(f"{where}: the key {key!r} is unknown; did you mean {near[0]!r}?")
 
 
-def _announced_size(archive: Any, key: str) -> int:
-    """Number of entries that the header of an array announces, without reading the array; 0 for what is no array."""
-    name = f"{key}.npy"
-    if name not in archive.zip.namelist():
-        return 0
-    with archive.zip.open(name) as member:
-        version = np.lib.format.read_magic(member)
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        return math.prod(read(member)[0])
-
-
 def _check_archive(path: Path) -> None:
     """Names what the file is, if it is not an archive."""
+    input_file(path, "an .npz file")
     try:
         with path.open("rb") as file:
             start = file.read(8)
         is_archive = zipfile.is_zipfile(path)
-    except FileNotFoundError:
-        raise InputError(f"{path}: there is no such file; expected an .npz file, check the path") from None
-    except IsADirectoryError:
-        raise InputError(f"{path}: this is a folder; expected an .npz file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from None
     if is_archive:
@@ -125,14 +144,12 @@ def _check_archive(path: Path) -> None:
     raise InputError(f"{path}: {what}; expected named arrays written with numpy.savez(path, state=..., time=...)")
 
 
-def _as_float64(where: Path | str, key: str, array: object) -> np.ndarray:
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{where}: {key} is not a numpy array; write it with numpy.savez(path, {key}=...)")
+def _as_float64(where: Path | str, key: str, array: np.ndarray, copy: bool) -> np.ndarray:
     if array.dtype.kind not in "iuf":
         what = _NOT_NUMBERS.get(array.dtype.kind, "dates")
         raise InputError(f"{where}: {key} holds {what} ({array.dtype}); expected real numbers, try astype(float)")
     with np.errstate(over="ignore"):
-        return array.astype(np.float64)
+        return array.astype(np.float64, copy=copy)
 
 
 def _short(error: BaseException) -> str:

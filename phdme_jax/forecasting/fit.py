@@ -16,7 +16,7 @@ from phdme_jax.forecasting.files import TrajectorySource
 from phdme_jax.forecasting.forecaster import Forecaster, Setup, starts_from
 from phdme_jax.forecasting.inputs import FitInputs, check_memory, read_inputs
 from phdme_jax.forecasting.offers import TEACHER, chosen_method, learns_step, measured_system, offered_methods
-from phdme_jax.forecasting.options import make_options
+from phdme_jax.forecasting.options import check_seed, make_options
 from phdme_jax.forecasting.precision import in_double_precision
 from phdme_jax.forecasting.saved import nested, posterior_from
 from phdme_jax.forecasting.structure_check import check_structure
@@ -62,6 +62,7 @@ def fit(
       InputError: any defect of what was given, in one sentence.
       RunFailed: nothing could be learned from the data.
     """
+    seed = check_seed(seed)
     inputs = read_inputs(trajectories, structure, make_options(options) if isinstance(options, str) else options)
     return fit_inputs(inputs, method, seed, folder, watch)
 

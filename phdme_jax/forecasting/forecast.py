@@ -25,11 +25,13 @@ from phdme_jax.forecasting.bands import Forecasts
 from phdme_jax.forecasting.files import InitialState, StateSource, read_state
 from phdme_jax.forecasting.forecast_file import Forecast
 from phdme_jax.forecasting.forecaster import BLOCK, Forecaster, forecasts_from
+from phdme_jax.forecasting.options import check_seed
 from phdme_jax.forecasting.precision import in_double_precision
 from phdme_jax.systems.energy.base import line_parity
 from phdme_jax.training.loop import Watch, unwatched
 
 LARGEST_FORECAST = 8e9  # bytes
+MOST_SAMPLES = 10**9
 TIME_SLACK = 1e-6
 FAR_STATE = 1.25
 LONG = 8 * BLOCK  # samples from which the progress is shown
@@ -60,9 +62,9 @@ def forecast(
     Raises:
       InputError: any defect of what was given, in one sentence.
     """
-    count = forecaster.num_samples if num_samples is None else num_samples
-    if count < 1:
-        raise InputError(f"expected num_samples >= 1, got {count}")
+    count, seed = forecaster.num_samples if num_samples is None else num_samples, check_seed(seed)
+    if not 1 <= count <= MOST_SAMPLES:
+        raise InputError(f"expected num_samples from 1 to {MOST_SAMPLES}, got {count}")
     found = read_state(_source(forecaster, state, times), forecaster.layout, (forecaster.observed.grid,))
     where = str(state) if isinstance(state, str | Path) else "state"
     initial, notes = check_state(where, forecaster, found)

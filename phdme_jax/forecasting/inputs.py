@@ -16,6 +16,7 @@ from phdme_jax.forecasting.files import GRID_TOLERANCE, FileLayout, Trajectories
 from phdme_jax.forecasting.options import check_options
 from phdme_jax.forecasting.structures import INTERNAL_LENGTH, Units, known_structure, stencil_order
 from phdme_jax.methods.base import Options
+from phdme_jax.methods.energy.options import cut_windows
 from phdme_jax.systems.energy.base import Structure
 
 EVEN_TOLERANCE = 1e-3
@@ -145,9 +146,7 @@ def _physical_structure(name: str, grid: np.ndarray, asked: Mapping[str, Any]) -
 
 def _as_they_run(options: Options, order: int, num_frames: int) -> Options:
     """The options with what these data leave of them: the order of the stencils, windows that the frames hold."""
-    windows: dict[int, tuple] = {}
-    for window, *numbers in options["training"]["propagator_stages"]:
-        windows.setdefault(min(window, num_frames - 1), tuple(numbers))
+    windows = cut_windows(options["training"]["propagator_stages"], num_frames)
     stages = tuple((window, *numbers) for window, numbers in windows.items())
     return {
         **options,

@@ -5,23 +5,26 @@ networks.
 """
 
 import difflib
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from phdme_jax.files import InputError, flatten
+from phdme_jax.methods import presets
 from phdme_jax.methods.energy.initial_states import FrameMixture
 from phdme_jax.methods.presets import generator_groups
+from phdme_jax.methods.ranges import INTERVAL, SHARE, Range, fault
 
 SIZES = ("smoke", "laptop", "accelerator")
 
-# smallest values that mean anything, by the last part of the key
-LEAST: dict[str, int | float] = {
-    "num_samples": 1, "num_steps": 1, "count": 2, "main": 1, "pair": 0, "time_tests": 1, "space_tests": 1,
-    "substeps": 1, "least_substeps": 1, "margin": 1.0, "prior_trajectories": 1, "width": 1, "depth": 0, "radius": 1,
-    "least_radius": 1, "channels": 1, "modes": 1, "start_noise": 0.0, "amplitude_draws": 0,
-}  # fmt: skip
+RANGES = presets.RANGES | {
+    "damping": Range(empty=True),
+    "shrinkage": SHARE,
+    "frame_share": SHARE,
+    "amplitude": INTERVAL,
+}
 
 _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
@@ -32,6 +35,16 @@ _CHANGES: dict[str, dict[str, dict[str, Any]]] = {
     "laptop": {},
     "accelerator": {"rollouts": {"count": 16384}, "sampling": {"num_steps": 20, "num_samples": 64}},
 }
+
+
+LARGEST_SEED = 2**32 - 1
+
+
+def check_seed(seed: Any) -> int:
+    """A seed as a plain number; raises InputError for what is none."""
+    if not isinstance(seed, int | np.integer) or not 0 <= seed <= LARGEST_SEED:
+        raise InputError(f"expected a seed from 0 to {LARGEST_SEED}, a whole number, got {str(seed)[:40]}")
+    return int(seed)
 
 
 def make_options(size: str = "laptop") -> dict[str, Any]:
@@ -87,34 +100,11 @@ def check_options(options: Mapping[str, Any]) -> None:
     for key, value in given.items():
         if key not in known:
             raise InputError(f"unknown option {key!r}{_hint(key, known)}")
-        if not _alike(value, known[key]):
-            raise InputError(f"the option {key} expects a value such as {known[key]!r}, got {value!r}")
-        if fault := range_fault(key, value):
-            raise InputError(f"the option {key} {fault}")
+        if words := fault(key, value, known[key], RANGES):
+            raise InputError(f"the option {key} {words}")
     missing = set.intersection(*map(set, presets)) - set(given)
     if missing:
         raise InputError(f"the options lack {', '.join(sorted(missing))}; begin with make_options() and change those")
-
-
-def range_fault(key: str, value: Any, least: Mapping[str, int | float] = LEAST) -> str | None:
-    """What is wrong with the value of a key, if it is out of range: a sentence without its subject."""
-    last = key.rpartition(".")[2]
-    if isinstance(value, int | float) and value < least.get(last, value):
-        return f"expects at least {least[last]}, got {value}"
-    if last.endswith(("_stage", "_stages")):
-        rows = value if value and isinstance(value[0], tuple | list) else (value,)
-        if not all(entry > 0 for row in rows for entry in row):
-            return f"expects positive numbers, got {json.dumps(value)}"
-    return None
-
-
-def _alike(value: Any, example: Any) -> bool:
-    """Whether a value is of the kind of the example; whole numbers are numbers, lists are tuples."""
-    kinds: tuple[type, ...] = (type(example),)
-    for group in ((int, float), (tuple, list)):
-        if isinstance(example, group) and not isinstance(example, bool):
-            kinds = group if not isinstance(example, int) else (int,)
-    return isinstance(value, kinds) and isinstance(value, bool) == isinstance(example, bool)
 
 
 def _hint(key: str, known: Mapping[str, Any]) -> str:

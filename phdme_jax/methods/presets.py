@@ -2,6 +2,41 @@
 
 from typing import Any
 
+from phdme_jax.methods.ranges import ANY, BELOW_ONE, FROM_ZERO, Range
+
+# of the groups of this file, and of `prior`, `rollouts`, `structure` and `level`, which fits and studies have
+RANGES: dict[str, Range] = {
+    # fits and studies
+    "level": Range(1e-6, 1 - 1e-6),
+    "order": Range(2),
+    "pair": FROM_ZERO,
+    "margin": Range(1.0),
+    "centre": ANY,
+    "rollouts.count": Range(2),
+    # generators and baselines
+    "radius": FROM_ZERO,
+    "depth": FROM_ZERO,
+    "heads": FROM_ZERO,
+    "residual_weight": FROM_ZERO,
+    "boundary_weight": FROM_ZERO,
+    "ema_decay": BELOW_ONE,
+    "real_fraction": BELOW_ONE,
+    "start_noise": FROM_ZERO,
+    "amplitude_draws": FROM_ZERO,
+    "spread_stage": Range(empty=True),
+    # known equations
+    "mean_weight": FROM_ZERO,
+    "sample_weight": FROM_ZERO,
+    "inequality_weight": FROM_ZERO,
+    "objective_weight": FROM_ZERO,
+    "level_share": BELOW_ONE,
+    "num_levels": Range(3),
+    "num_between": FROM_ZERO,
+    "least_log_likelihood": ANY,
+    "corrections": Range(0, fixed=True),
+    "kinds": Range(fixed=True),
+}
+
 
 def generator_groups(size: str, radius: int) -> dict[str, dict[str, Any]]:
     """The groups `network`, `physics` and `training` at one size.

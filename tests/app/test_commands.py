@@ -1,6 +1,7 @@
 """`phdme fit` and `phdme forecast` from file to forecast: the run folder, what they print, what they refuse."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -126,6 +127,24 @@ def test_few_points_uneven_times_and_too_little_calibration(files, tmp_path, cap
         assert (made["samples"][:, :, [0, -1], 0] == 0).all()
 
 
+def test_a_forecast_is_never_written_over_what_was_given(run, files, tmp_path, capsys, monkeypatch):
+    own, other = tmp_path / "run", tmp_path / "folder"
+    shutil.copytree(run, own)
+    other.mkdir()
+    shutil.copy(files / "state.npz", tmp_path / "state.npz")
+    (tmp_path / "symbolic.npz").symlink_to("state.npz")
+    (tmp_path / "hard.npz").hardlink_to(tmp_path / "state.npz")
+    monkeypatch.chdir(tmp_path)
+    kept = {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    outs = ("state.npz", "folder/../state.npz", "symbolic.npz", "hard.npz", "run/config.json", "run/fit/energy.npz")
+    for out in outs:
+        assert main(["forecast", *forecast_arguments(tmp_path, own, Path(out))]) == 2
+        assert "which would be lost; choose another --out" in sentence(capsys)
+    assert kept == {path: path.read_bytes() for path in sorted(tmp_path.rglob("*")) if path.is_file()}
+    for _ in range(2):  # a forecast of its own may be written again
+        assert main(["forecast", *forecast_arguments(tmp_path, own, own / "forecast.npz")]) == 0
+
+
 # Refusals that need no fit
 
 
@@ -138,6 +157,12 @@ def test_few_points_uneven_times_and_too_little_calibration(files, tmp_path, cap
         (("--method", "phdme_oracle"), "unknown method 'phdme_oracle'"),
         (("--size", "huge"), "smoke, laptop, accelerator"),
         (("--seed", "-1"), "whole number of at least 0"),
+        (("--seed", "9" * 20), "whole number of at most 4294967295"),
+        (("--seed", "9" * 5000), "whole number of at most 4294967295"),
+        (("--workdir", ""), "argument --workdir: expected a path, got ''"),
+        (("--workdir", os.fsdecode(b"l\xe4ufe")), r"l\udce4ufe: is no name in UTF-8; choose another folder"),
+        (("--data", "a" * 300), "argument --data: expected a path, got 'aaa"),
+        (("--calibration", "~nobody-of-that-name/x.npz"), "argument --calibration: expected a path"),
         (("--speed", "9"), "unknown argument '--speed'"),
         (("--config.prior.mian=3",), "did you mean prior.main?"),
         (("--config.structure.closure=glue",), "expected a closure among"),
@@ -171,12 +196,28 @@ def test_forecast_refuses_bad_arguments(files, tmp_path, capsys):
     for more, words in (
         (("--samples", "none"), "expected a whole number of at least 1, got 'none'"),
         (("--samples", "0"), "expected a whole number of at least 1, got '0'"),
+        (("--samples", "9" * 400), "expected a whole number of at most 1000000000, got '999"),
+        (("--seed", "9" * 20), "expected a whole number of at most 4294967295"),
+        (("--out", ""), "argument --out: expected a path, got ''"),
+        (("--run", ""), "argument --run: expected a path, got ''"),
+        (("--initial", ""), "argument --initial: expected a path, got ''"),
         (("--smaples", "3"), "unrecognized arguments: --smaples"),
         (("--out", str(tmp_path)), "is a folder"),
         ((), "holds no fitted forecaster; expected that of a fit"),
     ):
         assert main(["forecast", *forecast_arguments(files, tmp_path, out, *more)]) == 2
         assert words in sentence(capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_home_folder_is_expanded(files, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--run", "~/run", "--initial", "~/state.npz", "--out", "~/out.npz"]
+    assert main(["forecast", *arguments]) == 2 and f"{tmp_path}/run: holds no fitted" in sentence(capsys)
+    assert main(["report", "~/run"]) == 2 and f"{tmp_path}/run: holds no results" in sentence(capsys)
+    assert main(["fit", *fit_arguments(files, Path("~/run"), "--data", "~/none.npz")]) == 2
+    assert f"{tmp_path}/none.npz: there is no such file" in sentence(capsys)
     assert list(tmp_path.iterdir()) == []
 
 

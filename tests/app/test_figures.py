@@ -1,5 +1,8 @@
 """Pictures: readable files, the same bytes again, honest scales, the interval of the coverage curve by simulation."""
 
+import os
+import subprocess
+import sys
 import warnings
 
 import matplotlib
@@ -129,3 +132,17 @@ def test_a_floor_of_rounding_does_not_stretch_the_axis(tmp_path, monkeypatch, fl
     assert (axis.get_xlim()[0] < floor) == shown and axis.get_xlim()[0] < 0.1
     assert axis.get_xscale() == ("log" if shown else "linear")
     assert ("off the axis" in drawn[0].legends[0].get_texts()[0].get_text()) != shown
+
+
+def test_the_users_settings_neither_change_a_picture_nor_are_changed(tmp_path):
+    plain = draw("space_time_panel", tmp_path / "plain.png").read_bytes()
+    settings = {"text.usetex": True, "savefig.bbox": "tight", "xtick.direction": "in", "axes.linewidth": 3.0}
+    with matplotlib.rc_context(settings):
+        assert draw("space_time_panel", tmp_path / "theirs.png").read_bytes() == plain
+        assert {name: matplotlib.rcParams[name] for name in settings} == settings
+
+
+def test_a_backend_that_is_not_here_is_not_asked_for():
+    environment = {**os.environ, "MPLBACKEND": "module://matplotlib_inline.backend_inline"}
+    code = "import phdme_jax.app.figures, experiments.report.equations"
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=60)

@@ -5,6 +5,7 @@ import dataclasses
 import html.parser
 import io
 import json
+import os
 import pathlib
 import re
 import shutil
@@ -188,6 +189,13 @@ def test_what_others_wrote_is_escaped(folder):
     assert "<i>system</i>" in page.words and "<i>method</i>" in page.words
     assert evil in page.words and "[<i>] n=8" in page.words
     assert any("missing picture" in words for words in page.words)
+
+
+def test_a_name_that_is_not_utf8_is_escaped(folder):
+    name = os.fsdecode(b"m\xe9tro.npz")
+    text = build_report(folder, f"Fit of {name}", [Section("Data", name)]).read_text(encoding="utf-8")
+    assert r"<h1>Fit of m\udce9tro.npz</h1>" in text
+    assert build_report(folder).read_text(encoding="utf-8") == text
 
 
 def test_rebuilding_gives_the_same_bytes(folder, tmp_path):

@@ -105,6 +105,16 @@ def test_the_page_holds_every_row_names_what_is_missing_and_is_the_same_again(re
     assert (page / "report.html").read_bytes() == before
 
 
+def test_results_of_a_run_are_not_written_over(results, tmp_path, capsys):
+    (run,) = {path.parent for path in results.rglob("results.jsonl") if "ablations" in str(path)}
+    (run / "config.json").write_text("{}")
+    kept = (run / "results.jsonl").read_bytes()
+    assert main(["--results", str(results), "--workdir", str(run)]) == 2
+    assert "holds a run whose results would be lost" in capsys.readouterr().err
+    assert (run / "results.jsonl").read_bytes() == kept
+    assert main(["--results", str(results), "--workdir", ""]) == 2
+
+
 def test_a_folder_without_rows_is_refused(tmp_path, capsys):
     assert main(["--results", str(tmp_path), "--workdir", str(tmp_path / "page")]) == 2
     assert "no folder in it holds results" in capsys.readouterr().err

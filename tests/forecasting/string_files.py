@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from phdme_jax.app.overrides import apply_overrides
-from phdme_jax.forecasting.options import make_options
+from phdme_jax.forecasting.options import RANGES, make_options
 
 LENGTH, SPEED, POINTS, FRAMES = 0.65, 310.0, 12, 14
 STIFFNESS = (0.25, 4 * SPEED**2)  # momentum is not a velocity here: kappa_p is not one
@@ -27,7 +27,7 @@ LEVEL = 0.6
 
 def tiny_options(**changes: str) -> dict[str, Any]:
     options = make_options("smoke")
-    apply_overrides(options, TINY | changes)
+    apply_overrides(options, TINY | changes, RANGES)
     return options
 
 

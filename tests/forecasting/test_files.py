@@ -2,7 +2,10 @@
 
 import os
 import pickle
+import stat
+import tracemalloc
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -203,17 +206,47 @@ def test_hostile_headers_and_archives_that_would_fill_the_memory(tmp_path, monke
             archive.writestr("state.npy", body)
         with pytest.raises(InputError) as caught:
             read_trajectories(path, STRING)
-        assert str(caught.value).startswith(f"{path}: state ") and "\n" not in str(caught.value)
+        assert str(caught.value).startswith(f"{path}: state") and "\n" not in str(caught.value)
         return str(caught.value)
 
     assert "cannot be read" in with_header(b"{'descr': '<f8', 'shape': ((((3,), \n")
     huge = b"{'descr': '<f8', 'fortran_order': False, 'shape': (100000000000000000000000,), }\n"
-    assert "takes more than" in with_header(huge)
+    assert "state, time, grid take 8e+14 GB, expected at most " in with_header(huge)
     # small on the disk, large in memory: refused by what its header announces
-    monkeypatch.setattr("phdme_jax.forecasting.archives.LARGEST_ARRAY", 8e5)
+    monkeypatch.setattr("phdme_jax.forecasting.archives.LARGEST_FILE", 8e5)
     np.savez_compressed(path, **string_arrays(state=np.zeros((10, 100, 101, 2), np.uint8)))
-    with pytest.raises(InputError, match=r"state takes more than .* keep fewer trajectories"):
+    with pytest.raises(InputError, match=r"take 0\.00162 GB, expected at most 0\.0008 GB; keep fewer trajectories"):
         read_trajectories(path, STRING)
+    # every array below the limit, all of them above it
+    np.savez_compressed(path, **string_arrays(state=np.zeros((1, 5, 5001, 2)), grid=np.zeros(5001)))
+    monkeypatch.setattr("phdme_jax.forecasting.archives.LARGEST_FILE", 4.2e5)
+    with pytest.raises(InputError, match=r"state, time, grid take 0\.000441 GB, expected at most 0\.00042 GB"):
+        read_trajectories(path, STRING)
+    monkeypatch.setattr("phdme_jax.forecasting.archives._free_memory", lambda: 3e5)
+    with pytest.raises(InputError, match=r"expected at most 0\.0003 GB"):
+        read_trajectories(path, STRING)
+
+
+def test_an_archive_is_read_with_one_copy_and_what_is_no_array_not_at_all(tmp_path):
+    path, state = tmp_path / "trajectories.npz", np.zeros((20, 5, 5001, 2))
+
+    def peak():
+        tracemalloc.start()
+        try:
+            read_trajectories(path, STRING)
+        finally:
+            peaks.append(tracemalloc.get_traced_memory()[1])
+            tracemalloc.stop()
+
+    peaks = []
+    np.savez(path, **string_arrays(state=state, grid=np.linspace(0, 1, 5001)))
+    peak()
+    np.savez(path, **string_arrays(state=None))
+    with zipfile.ZipFile(path, "a", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("state", bytes(20_000_000))
+    with pytest.raises(InputError, match="state cannot be read"):
+        peak()
+    assert peaks[0] < 1.25 * state.nbytes and peaks[1] < 1_000_000
 
 
 def test_arrays_are_checked_as_files_are():
@@ -325,8 +358,35 @@ def test_paths_that_cannot_be_written(tmp_path):
             write_forecast(path, forecast())
 
 
+def test_what_is_no_regular_file_is_neither_read_nor_replaced(tmp_path):
+    pipe, null = tmp_path / "pipe.npz", tmp_path / "null.npz"
+    os.mkfifo(pipe)
+    null.symlink_to(os.devnull)
+    for path in (pipe, null, Path("/dev/zero")):
+        for read in (read_trajectories, read_state):
+            with pytest.raises(InputError, match=r"this is a pipe or a device; expected an \.npz file"):
+                read(path, STRING)
+        with pytest.raises(InputError, match="this is a pipe or a device"):
+            file_digest(path)
+    for path in (pipe, null):
+        with pytest.raises(InputError, match="cannot be written"):
+            write_forecast(path, forecast())
+    assert stat.S_ISFIFO(pipe.stat().st_mode) and null.is_symlink() and not null.is_file()
+    assert sorted(tmp_path.iterdir()) == [null, pipe]
+
+
+def test_a_link_stays_and_its_file_is_written(tmp_path):
+    link, target = tmp_path / "link.npz", tmp_path / "elsewhere" / "real.npz"
+    link.symlink_to(target)
+    for _ in range(2):  # a link to nothing yet, then to a file
+        assert write_forecast(link, forecast()) == link
+        assert link.is_symlink() and zipfile.is_zipfile(target)
+        assert [path.name for path in target.parent.iterdir()] == ["real.npz"]
+        target.write_bytes(b"old")
+
+
 def test_file_digest_is_sha256(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")
     assert file_digest(tmp_path / "abc") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="there is no such file"):
         file_digest(tmp_path / "none")

@@ -268,7 +268,7 @@ def edit_record(folder: Path, **changes) -> None:
     ("damage", "words"),
     [
         (damage_arrays, "is damaged or was changed"),
-        (lambda folder: (folder / "arrays.npz").unlink(), "arrays.npz: cannot be read"),
+        (lambda folder: (folder / "arrays.npz").unlink(), "arrays.npz: there is no such file"),
         (lambda folder: edit_record(folder, level=0.99), "is damaged or was changed"),
         (lambda folder: edit_record(folder, format=99), "has format 99, and this version reads format"),
         (lambda folder: (folder / "forecaster.json").write_text('{"format": 1'), "is damaged"),

@@ -8,6 +8,7 @@ from phdme_jax import InputError, Trajectories, fit, make_options
 from phdme_jax.forecasting.agreement import check_copies, project, rest_stiffness
 from phdme_jax.forecasting.inputs import read_calibration, read_inputs
 from phdme_jax.forecasting.offers import chosen_method, offered_methods
+from phdme_jax.forecasting.options import check_seed
 from phdme_jax.forecasting.structures import known_structure
 from phdme_jax.systems.energy.vibrating_string import string_structure
 from tests.forecasting.string_files import FRAMES, LENGTH, SPEED, STIFFNESS, change, tiny_options, waves
@@ -166,12 +167,15 @@ def test_ends_that_move_a_little_are_set_to_zero_and_told(files):
     ("changes", "words"),
     [
         ({"prior": {"mian": 3}}, "unknown option 'prior.mian', did you mean prior.main?"),
-        ({"prior": {"main": "3"}}, "the option prior.main expects a value such as"),
-        ({"prior": {"main": 3.0}}, "the option prior.main expects a value such as"),
-        ({"check_structure": 1}, "the option check_structure expects a value such as"),
+        ({"prior": {"main": "3"}}, "the option prior.main expects a whole number such as 32"),
+        ({"prior": {"main": 3.0}}, "the option prior.main expects a whole number such as 32"),
+        ({"check_structure": 1}, "the option check_structure expects true or false, got 1"),
         ({"prior": {"margin": 0.5}}, "the option prior.margin expects at least 1.0, got 0.5"),
         ({"rollouts": {"count": 1}}, "the option rollouts.count expects at least 2, got 1"),
-        ({"training": {"residual_stage": (0, 16, 1e-3)}}, r"expects positive numbers, got \[0, 16, 0.001\]"),
+        (
+            {"training": {"residual_stage": (0, 16, 1e-3)}},
+            r"expects at least 1 in a list such as .*, got \[0, 16, 0.001\]",
+        ),
         ({"structure": {"closure": "glue"}}, "expected a closure among"),
         ({"network": {"unet": {"channels": 12}}}, "the options lack network.p"),
         ({"sampling": None}, "unknown option 'sampling'"),
@@ -198,3 +202,13 @@ def test_sizes_are_whole_and_new_at_every_call():
 def test_precision_of_the_process_does_not_matter():
     with jax.enable_x64(False), pytest.raises(InputError, match="unknown method 'magic'"):
         fit(waves(1, 0), "vibrating_string", options=tiny_options(), method="magic")
+
+
+@pytest.mark.parametrize("seed", [-1, 2**32, 10**30, 1.5, "3", None])
+def test_a_seed_beyond_the_generators_is_refused(seed):
+    assert check_seed(np.int64(2**32 - 1)) == 2**32 - 1
+    with pytest.raises(InputError, match="expected a seed from 0 to 4294967295, a whole number, got "):
+        check_seed(seed)
+    if isinstance(seed, int):
+        with pytest.raises(InputError, match="expected a seed"):
+            fit({}, "vibrating_string", seed=seed)

@@ -27,6 +27,7 @@ from phdme_jax.methods.baselines.neural_dynamics import (
 )
 from phdme_jax.methods.baselines.windows import WindowOptions, fit_windows, mean_model
 from phdme_jax.methods.energy.losses import Example, PhysicsTerms, mean_loss
+from phdme_jax.methods.energy.options import cut_windows
 from phdme_jax.systems.energy.base import Structure, System
 
 Sizes = tuple[tuple[str, Any], ...]
@@ -190,7 +191,8 @@ def fit_stages(
     terms = PhysicsTerms(None, lambda state: state[:0], 0.0, 0.0)
     init_key, train_key = jax.random.split(key)
     params, seconds = network.init(normaliser.scale, init_key), dict[str, float]()
-    for index, (window, steps, batch, rate) in enumerate(group["stages"][name]):
+    windows = cut_windows(group["stages"][name], len(task.times))
+    for index, (window, (steps, batch, rate)) in enumerate(windows.items()):
         loss = mean_loss(network.forecast, terms, task.times, window, group["start_noise"])
         stage_key, numbers = jax.random.fold_in(train_key, index), {"steps": steps, "batch": batch, "rate": rate}
         params, seconds[f"window_{window}"] = host.train(

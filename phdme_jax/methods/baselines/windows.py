@@ -6,7 +6,7 @@ forecast as a whole from its first observed state. The chosen length is then tra
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -93,6 +93,16 @@ def fit_windows(
         return train_network(factory, window, options, data, key)
 
     return fit_length(Learner(name, factory, train, options.windows, options, measured), task, host, key)
+
+
+def check_lengths(key: str, lengths: Sequence[int], num_frames: int) -> None:
+    """Refuses lengths that do not fit into the first four fifths of a trajectory, which choose among them.
+
+    Raises:
+      ValueError: what is wrong.
+    """
+    if max(lengths) >= (early := 4 * num_frames // 5):
+        raise ValueError(f"expected {key} below {early}, four fifths of {num_frames} frames, got {max(lengths)}")
 
 
 def fit_length(learner: Learner, task: Task, host: Host, key: Key[Array, ""]) -> Fitted:

@@ -1,6 +1,6 @@
 """Groups of options that generators read, as records: a misspelt key is an error before anything is trained."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,14 @@ from phdme_jax.numerics.parity import Parity
 SCHEDULE = schedules.CosineSchedule(-8.0, 8.0)
 WEIGHTS = ("uncertainty", "off", "shuffled")
 Stage = tuple[Any, ...]
+
+
+def cut_windows(stages: Iterable[Stage], num_frames: int) -> dict[int, Stage]:
+    """Window -> the other numbers; windows longer than a trajectory are cut, and each window trains once."""
+    windows: dict[int, Stage] = {}
+    for window, *numbers in stages:
+        windows.setdefault(min(window, num_frames - 1), tuple(numbers))
+    return windows
 
 
 @dataclass(frozen=True)
@@ -70,11 +78,8 @@ class TrainingOptions:
     start_noise: float = 0.0
 
     def mean_stages(self, observed: bool, num_frames: int) -> dict[int, Stage]:
-        """Window -> (steps, batch, rate); windows longer than a trajectory are cut, and each window trains once."""
-        stages: dict[int, Stage] = {}
-        for window, *numbers in self.observed_stages if observed else self.propagator_stages:
-            stages.setdefault(min(window, num_frames - 1), tuple(numbers))
-        return stages
+        """Window -> (steps, batch, rate), see `cut_windows`."""
+        return cut_windows(self.observed_stages if observed else self.propagator_stages, num_frames)
 
 
 @dataclass(frozen=True)

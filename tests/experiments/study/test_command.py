@@ -10,7 +10,9 @@ import textwrap
 from pathlib import Path
 from types import SimpleNamespace
 
+import jax.numpy as jnp
 import ml_collections
+import numpy as np
 import pytest
 
 from experiments.study.command import main, offered_methods, parse
@@ -144,6 +146,19 @@ def test_defaults_and_arguments_reach_the_study(tmp_path, monkeypatch):
     assert context.config.model.rate == 2.0 and isinstance(context.config.model.rate, float)
 
 
+def test_paths_of_the_home_folder(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PHDME_DATA_DIR", "~/data")
+    (tmp_path / "data").mkdir()
+    _, (context,) = contexts(["--workdir=~/run"])
+    assert (context.workdir, context.data_dir) == (tmp_path / "run", tmp_path / "data")
+    _, (context,) = contexts(["--workdir=~/run", "--data_dir=~"])
+    assert context.data_dir == tmp_path
+    monkeypatch.setenv("PHDME_DATA_DIR", "~/none")
+    capsys.readouterr()
+    assert "none: there is no such folder; check --data_dir or $PHDME_DATA_DIR" in refusal(capsys, tmp_path / "other")
+
+
 @pytest.mark.parametrize(
     ("argument", "place", "value"),
     [
@@ -170,7 +185,10 @@ def test_overrides_keep_the_type_of_the_default(tmp_path, argument, place, value
     [
         (["--size", "tiny"], ["unknown size 'tiny'", "toy has smoke, laptop"]),
         (["--methods", "phdme,difusion"], ["unknown method 'difusion'", "toy has phdme, diffusion"]),
-        (["--seeds", "0"], ["--seeds expects", "at least 1, got '0'"]),
+        (["--seeds", "0"], ["argument --seeds: expected", "at least 1, got '0'"]),
+        (["--seeds", "9" * 30], ["at most 10000, got '999"]),
+        (["--workdir", ""], ["argument --workdir: expected a path, got ''"]),
+        (["--data_dir", ""], ["argument --data_dir: expected a path, got ''"]),
         (["--seeds", "many"], ["got 'many'"]),
         (["--data_dir", "/no/such/folder"], ["/no/such/folder: there is no such folder", "--data_dir"]),
         (["--workdirs", "x"], ["unknown argument '--workdirs'"]),
@@ -220,6 +238,13 @@ def test_a_run_that_cannot_go_on_is_one_sentence_too(capsys, tmp_path):
 
     assert main(toy_study(), ["--workdir", str(tmp_path / "run")], run) == 1
     assert capsys.readouterr().err == "failed: the training diverged\n"
+
+
+@pytest.mark.parametrize("library", [np, jnp])
+def test_a_full_memory_is_one_sentence(capsys, library):
+    assert run_main(lambda: library.zeros(10**14).sum()) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("failed: the memory is full (") and error.count("\n") == 1
 
 
 def test_a_run_ends_with_its_table_and_its_report(capsys, tmp_path):

@@ -68,6 +68,21 @@ def test_networks_learn_waves_from_frames(name, fit, rate, task):
     assert error(untrained, task) > 2 * error(fitted, task)
 
 
+def test_windows_longer_than_a_trajectory_are_cut_and_each_trains_once(task):
+    trained = []
+
+    class Recorder(Trainer):
+        def train(self, stage, loss, params, data, key, *, steps, **numbers):
+            jax.eval_shape(loss, params, jax.tree.map(lambda leaf: leaf[0], data), key)
+            trained.append((stage, steps))
+            return params, 0.0
+
+    stages = ((4, 1, 16, 1e-2), (40, 2, 16, 1e-2), (50, 3, 16, 1e-2))
+    options = {"baselines": {**GROUP, "stages": {"fno": stages}}}
+    field_networks.fit_fourier(task, options, Recorder(), None, KEY)
+    assert trained == [("window_4", 1), ("window_16", 2)]
+
+
 def test_independent_processes_forecast_a_linear_string_and_say_where_they_fail(task):
     few = jax.tree.map(lambda leaf: leaf[:2], task.train()._replace(times=()))._replace(times=TIMES)
     fitted = independent.fit(replace(task, train=lambda: few), {"prior": {"substeps": 4}}, Trainer(), None, KEY)
