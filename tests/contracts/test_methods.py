@@ -1,8 +1,10 @@
 """Every method of the table, on one tiny problem of each kind that it does not refuse, keeps the protocol.
 
-Finite; the same for the same key; another for another key; differentiable; traced once; `vmap` equal to a loop.
+Finite; the same for the same key; another for another key; differentiable; traced once; `vmap` equal to a loop; a
+constant that the dynamics keep is kept and changes nothing else.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
 import jax
@@ -73,6 +75,20 @@ def string_world():
     return Task(system, lambda: train, starts, KEY, TIMES), options
 
 
+# two hundred deviations of the strain
+STRETCH = np.array([0.0, 50.0])
+
+
+def stretched_world():
+    """The same string stretched beforehand: states and energy are counted from a constant strain."""
+    (task, options), plain = world("string"), lambda start: start._replace(state=start.state + STRETCH)
+    train = task.train()
+    train = train._replace(fields=train.fields + STRETCH, condition=plain(train.condition))
+    system = replace(task.problem, density=lambda state: task.problem.density(state - STRETCH))
+    starts = lambda key, count: plain(task.starts(key, count))  # noqa: E731
+    return replace(task, problem=system, train=lambda: train, starts=starts), options
+
+
 def poisson_world():
     """Poisson's equation on a short line, as task and options."""
     equations = make_equations("poisson_1d", num_points=17, num_waves=2)
@@ -90,11 +106,12 @@ def poisson_world():
 
 
 WORLDS = {"string": string_world, "poisson": poisson_world}
+CHANGED = {"string": ("stretched", STRETCH)}
 
 
 @lru_cache
 def world(name):
-    return WORLDS[name]()
+    return (WORLDS | {"stretched": stretched_world})[name]()
 
 
 @lru_cache
@@ -201,6 +218,22 @@ def test_finished_fields_are_finite(case):
     name, _, found = case
     drawn = draw_forecasts(found, conditions(name), 2, KEY)
     assert drawn.finished(found.model, conditions(name)).ok.all()
+
+
+@pytest.mark.slow
+def test_a_constant_that_the_dynamics_keep_changes_no_forecast_but_by_itself(case):
+    name, method, found = case
+    if name not in CHANGED:
+        pytest.skip("nothing of it is kept")
+    other, constant = CHANGED[name]
+    plain = draw_forecasts(found, conditions(name), 2, KEY)
+    moved = draw_forecasts(fitted(other, method), conditions(other), 2, KEY)
+    deviation = world(name)[0].train().fields.std(axis=(0, 1, 2))
+    pairs = [(moved.mean, plain.mean), (moved.samples, plain.samples)]
+    for shifted, values in pairs:
+        assert (shifted is None) == (values is None)
+        if values is not None:
+            assert np.abs((shifted - constant - values) / deviation).max() < 0.02
 
 
 def test_a_method_that_does_not_fit_refuses_with_a_sentence():

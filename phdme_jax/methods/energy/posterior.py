@@ -10,13 +10,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp.basis import Basis, Box, make_box
 from phdme_jax.gp.observations import Observations, anchor_rows, concatenate, integral_rows
-from phdme_jax.methods.base import Examples, Times
-from phdme_jax.systems.energy.base import Structure, injected
+from phdme_jax.methods.base import Examples, Times, Values
+from phdme_jax.systems.energy.base import Structure, constant_parts, injected
 
 
 @dataclass(frozen=True)
@@ -25,12 +26,12 @@ class PriorOptions:
 
     Attributes:
       main: basis sines per field.
-      margin: half width of the basis' box in units of the largest excursion.
+      margin: half width of the basis' box in units of the largest excursion from rest.
       time_tests: test functions in time.
       substeps: integration steps between frames in rollouts.
       pair: basis sines per field of each pair, 0 for a separable energy.
       space_tests: test functions over the grid.
-      centre: state at rest; zero where empty.
+      centre: state at rest; zero where empty. Constant parts that the states have beside it move it.
       shapes: what is known of the energy per field, see `Basis`.
       iterations: of the search for hyperparameters, at the most.
     """
@@ -64,11 +65,22 @@ def fit_energy(
       the basis, the posterior, and the seconds that the fit ran, compilation apart.
     """
     basis, fields = make_basis(structure, options), jnp.asarray(examples.fields)
-    centre = jnp.asarray(options.centre or (0.0,) * basis.num_fields, fields.dtype)
-    box = make_box(fields, centre, options.margin)
+    box = make_box(fields, jnp.asarray(state_at_rest(structure, examples.fields, options)), options.margin)
     tests = (options.time_tests, options.space_tests)
     rows = _weak_rows(structure, basis, examples.times, tests, fields, jnp.asarray(examples.condition.inputs), box)
     return basis, *fit_rows(basis, box, rows, structure.parameters, iterations=options.iterations)
+
+
+def state_at_rest(structure: Structure, states: Values, options: PriorOptions) -> Float[np.ndarray, "field"]:
+    """Centre of the energy: that of the options, moved by the constant parts of the states, see `constant_parts`.
+
+    The energy then varies over the deviations alone; an even one stays even about the centre of the options.
+    """
+    basis, states = make_basis(structure, options), np.asarray(states)
+    centre = np.asarray(options.centre or (0.0,) * basis.num_fields, states.dtype)
+    constant = constant_parts(structure, states - centre).reshape(-1, basis.num_fields).mean(axis=0)
+    moved = np.array([basis.shape(field) != "even" for field in range(basis.num_fields)])
+    return centre + np.where(moved, constant, 0).astype(states.dtype)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
