@@ -132,17 +132,22 @@ def fit_rows(
         start = gp_fit.initial_hyperparameters(basis, box, len(parameters))
     leaves, tree = jax.tree.flatten((box, rows, start))
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, leaves))
-    compiled = _compiled(basis, parameters, iterations, tolerance, tree, shapes)
+    compiled = _compiled(basis, len(parameters), iterations, tolerance, tree, shapes)
     arguments = jax.block_until_ready(jax.tree.unflatten(tree, list(map(jnp.asarray, leaves))))
     began = time.perf_counter()
     posterior = jax.block_until_ready(compiled(*arguments))
-    return posterior, time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    values = [posterior.parameters[str(index)] for index in range(len(parameters))]
+    return posterior._replace(parameters=dict(zip(parameters, values, strict=True))), seconds
 
 
 @lru_cache
 def _compiled(
-    basis: Basis, parameters: tuple[str, ...], iterations: int, tolerance: float, tree: Any, shapes: tuple[Any, ...]
+    basis: Basis, num_parameters: int, iterations: int, tolerance: float, tree: Any, shapes: tuple[Any, ...]
 ) -> Any:
+    """A fit whose parameters are numbered, so that structures of other names share it."""
+    parameters = tuple(map(str, range(num_parameters)))
+
     def learn(box: Box, rows: gp_fit.Rows, start: Any) -> gp_fit.EnergyPosterior:
         return gp_fit.fit(basis, box, rows, start, parameters, iterations, tolerance)
 
