@@ -101,6 +101,7 @@ def poisson_world():
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
         **equation_groups(),
     }
+    options["stages"]["merged"] = ((2, 4, 2, 1e-3),)  # steps to the end of a flow: one stage of them
     options["sampling"] |= {"num_steps": 4, "flow_steps": 2, "corrections": (2, 2)}
     return Task(equations, lambda: train, lambda key, count: train.condition[:count], KEY), options
 
@@ -169,6 +170,13 @@ def program(case):
     return jax.jit(one), traces
 
 
+@pytest.fixture(scope="module")
+def drawn(case):
+    """One sample of each of two conditions."""
+    name, _, found = case
+    return draw_forecasts(found, conditions(name), 1, KEY)
+
+
 def split_floats(tree):
     leaves, structure = jax.tree.flatten(tree)
     is_float = [jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating) for leaf in leaves]
@@ -204,9 +212,8 @@ def test_fields_are_finite_deterministic_and_a_function_of_the_key_traced_once(c
     assert len(traces) == 1
 
 
-def test_many_at_once_are_those_of_a_loop(case, program):
+def test_many_at_once_are_those_of_a_loop(case, program, drawn):
     (name, _, found), (one, _) = case, program
-    drawn = draw_forecasts(found, conditions(name), 1, KEY)
     keys = jax.random.split(KEY, (2, 1))
     loop = np.stack([one(found.params, example(name, index), keys[index, 0])[0] for index in range(2)])
     many = drawn.mean if drawn.samples is None else drawn.samples[:, 0]
@@ -214,23 +221,20 @@ def test_many_at_once_are_those_of_a_loop(case, program):
     np.testing.assert_allclose(many, loop, atol=2e-4 * np.abs(loop).max(), rtol=1e-3)
 
 
-def test_finished_fields_are_finite(case):
+def test_finished_fields_are_finite(case, drawn):
     name, _, found = case
-    drawn = draw_forecasts(found, conditions(name), 2, KEY)
     assert drawn.finished(found.model, conditions(name)).ok.all()
 
 
 @pytest.mark.slow
-def test_a_constant_that_the_dynamics_keep_changes_no_forecast_but_by_itself(case):
-    name, method, found = case
+def test_a_constant_that_the_dynamics_keep_changes_no_forecast_but_by_itself(case, drawn):
+    name, method, _ = case
     if name not in CHANGED:
         pytest.skip("nothing of it is kept")
     other, constant = CHANGED[name]
-    plain = draw_forecasts(found, conditions(name), 2, KEY)
-    moved = draw_forecasts(fitted(other, method), conditions(other), 2, KEY)
+    moved = draw_forecasts(fitted(other, method), conditions(other), 1, KEY)
     deviation = world(name)[0].train().fields.std(axis=(0, 1, 2))
-    pairs = [(moved.mean, plain.mean), (moved.samples, plain.samples)]
-    for shifted, values in pairs:
+    for shifted, values in ((moved.mean, drawn.mean), (moved.samples, drawn.samples)):
         assert (shifted is None) == (values is None)
         if values is not None:
             assert np.abs((shifted - constant - values) / deviation).max() < 0.02
