@@ -168,7 +168,7 @@ def conserved_fields(structure: Structure) -> tuple[bool, ...]:
     """
     shape = (*structure.grid.points, len(structure.fields))
     efforts = jnp.cos(1.0 + 0.7 * jnp.arange(math.prod(shape), dtype=float).reshape(shape))
-    rates = structure.flow(efforts, dict.fromkeys(structure.parameters, jnp.asarray(0.7, efforts.dtype)))
+    rates = jax.jit(structure.flow)(efforts, dict.fromkeys(structure.parameters, jnp.asarray(0.7, efforts.dtype)))
     if structure.ports:
         rates = rates + injected(structure, jnp.ones(len(structure.ports), efforts.dtype))
     parts = (np.asarray(structure.weights())[..., None] * np.asarray(rates)).reshape(-1, shape[-1])
