@@ -239,7 +239,7 @@ def field_bench(context: Context, config: ConfigDict, case: str, seed: int) -> B
         key=key,
         sample_key=sample_key,
         num_samples=config.sampling.num_samples,
-        scale=np.asarray(fit_normaliser(jnp.asarray(observed, jnp.float32)).scale),
+        scale=np.asarray(fit_normaliser(jnp.asarray(observed, jnp.float32), system.structure).scale),
         level=config.level,
         world=world,
     )

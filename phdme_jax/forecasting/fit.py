@@ -24,7 +24,7 @@ from phdme_jax.methods.base import Dynamics, Examples, Fitted, Host, Options, Ta
 from phdme_jax.methods.energy.gp_rollout import fitted_rollout
 from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states
 from phdme_jax.methods.energy.options import read_options
-from phdme_jax.methods.energy.posterior import PriorOptions, make_basis
+from phdme_jax.methods.energy.posterior import PriorOptions, make_basis, state_at_rest
 from phdme_jax.methods.table import METHODS
 from phdme_jax.systems.energy.base import Structure, System
 from phdme_jax.training.loop import Watch, unwatched
@@ -192,7 +192,9 @@ def _few(task: Task, most: int) -> tuple[Task, list[str]]:
 
 
 def _learn_energy(task: Task, options: Options, host: Host) -> Mapping[str, Any]:
-    """The posterior, its seconds, and what the data say against the structure, as arrays."""
+    """The posterior, its seconds, and what the data say against the structure, as arrays; one rest for all of them."""
+    rest = state_at_rest(task.problem.structure, task.train().fields, PriorOptions(**options["prior"]))
+    options = {**options, "prior": {**options["prior"], "centre": tuple(rest.tolist())}}
 
     def learn(structure: Structure) -> Fitted:
         problem = System(structure, even_times=task.problem.even_times)
@@ -211,16 +213,16 @@ def fastest_rates(energy: Fitted, states: np.ndarray, count: int = 3) -> tuple[f
 
     Args:
       energy: the fitted energy.
-      states: observed states; linearised at rest and at the `count` largest of them.
+      states: observed states; linearised at rest and at the `count` of them that are farthest from it.
       count: how many.
     Returns:
       both, per internal unit of time; for waves on a grid the second is at least the wave speed over the spacing.
     """
     dynamics: Dynamics | None = energy.model.dynamics
     assert dynamics is not None
-    frames = states.reshape(-1, *states.shape[-2:])
-    largest = np.argsort(np.abs(frames).max(axis=(1, 2)))[-count:]
-    points = [np.zeros_like(frames[0]), *frames[largest]]
+    frames, rest = states.reshape(-1, *states.shape[-2:]), np.asarray(energy.params.mean.box.centre)
+    largest = np.argsort(np.abs(frames - rest).max(axis=(1, 2)))[-count:]
+    points = [np.broadcast_to(rest, frames[0].shape), *frames[largest]]
     jacobian = jax.jit(jax.jacfwd(dynamics.rate, argnums=1))
     size = frames[0].size
     matrices = [np.asarray(jacobian(energy.params, jnp.asarray(point))).reshape(size, size) for point in points]

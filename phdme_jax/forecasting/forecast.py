@@ -103,11 +103,11 @@ def check_state(where: str, forecaster: Forecaster, found: InitialState) -> tupl
     structure, observed = forecaster.structure, forecaster.observed
     notes = check_ends(where, structure, found.state[None], observed.scale)
     state = np.asarray(structure.constrain(jnp.asarray(found.state, float)))
-    reach = np.abs(state).max(axis=0) / observed.excursion
+    reach = np.abs(state - observed.centre).max(axis=0) / observed.excursion
     if reach.max() > FAR_STATE:
         worst = int(np.argmax(reach))
         notes.append(
-            f"{where}: {structure.fields[worst]} reaches {reach[worst]:.2g} times the largest value the fit has seen; "
+            f"{where}: {structure.fields[worst]} goes {reach[worst]:.2g} times as far from rest as the fit has seen; "
             "the forecast extrapolates and its band promises nothing"
         )
     if found.time is not None:

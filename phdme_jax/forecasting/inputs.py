@@ -17,7 +17,7 @@ from phdme_jax.forecasting.options import check_options
 from phdme_jax.forecasting.structures import INTERNAL_LENGTH, Units, known_structure, stencil_order
 from phdme_jax.methods.base import Options
 from phdme_jax.methods.energy.options import cut_windows
-from phdme_jax.systems.energy.base import Structure
+from phdme_jax.systems.energy.base import Structure, constant_parts
 
 EVEN_TOLERANCE = 1e-3
 WELL_EXPLAINED = 0.5
@@ -31,8 +31,9 @@ class Observed:
     Attributes:
       time: of the frames.
       grid: points.
-      scale: root mean square of each field.
-      excursion: largest absolute value of each field.
+      scale: root mean square of each field, its constant part left out.
+      centre: mean of the constant parts, see `constant_parts`.
+      excursion: largest absolute deviation of each field from the centre.
       digests: of the trajectories, which tell one set of data from another.
       projections: of the trajectories, so that none of them calibrates, see `project`.
     """
@@ -40,6 +41,7 @@ class Observed:
     time: Float[np.ndarray, " time"]
     grid: Float[np.ndarray, " grid"]
     scale: Float[np.ndarray, " field"]
+    centre: Float[np.ndarray, " field"]
     excursion: Float[np.ndarray, " field"]
     digests: tuple[str, ...]
     projections: Float[np.ndarray, "sample projection"]
@@ -106,8 +108,10 @@ def read_inputs(source: TrajectorySource, name: str, options: Options) -> FitInp
             f"the linear part of {name} explains {100 * max(explained, 0):.0f} % of the motion between frames; noise, "
             "frames too far apart or other physics look like this"
         )
-    excursion = np.abs(trajectories.state).max(axis=(0, 1, 2))
-    scale = np.sqrt(np.mean(trajectories.state**2, axis=(0, 1, 2)))
+    constant = constant_parts(physical, trajectories.state)
+    scale = np.sqrt(np.mean((trajectories.state - constant) ** 2, axis=(0, 1, 2)))
+    centre = constant.mean(axis=(0, 1, 2))
+    excursion = np.abs(trajectories.state - centre).max(axis=(0, 1, 2))
     projections = project(trajectories.state / scale)
     check_copies(where, projections)
     options = _as_they_run(options, order, time.size)
@@ -117,7 +121,7 @@ def read_inputs(source: TrajectorySource, name: str, options: Options) -> FitInp
         units=known.units(stiffness, excursion, float(grid[-1] - grid[0]), float(time[0])),
         structure=internal_structure(name, grid.size, options["structure"]),
         trajectories=trajectories,
-        observed=Observed(time, grid, scale, excursion, _digests(trajectories), projections),
+        observed=Observed(time, grid, scale, centre, excursion, _digests(trajectories), projections),
         notes=tuple(notes),
     )
 

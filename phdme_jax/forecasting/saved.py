@@ -30,6 +30,7 @@ from phdme_jax.methods.energy.posterior import PriorOptions, make_basis
 from phdme_jax.systems.energy.base import Structure, System
 
 FORMAT = 5
+_OBSERVED = ("time", "grid", "scale", "centre", "excursion", "projections")
 FOLDER, ARRAYS, RECORD = "forecaster", "arrays.npz", "forecaster.json"
 
 
@@ -49,7 +50,7 @@ def save(forecaster: Forecaster, folder: Path | str) -> Path:
     (place / RECORD).unlink(missing_ok=True)
     setup, observed, fitted = forecaster.setup, forecaster.observed, forecaster.fitted
     arrays = {
-        "observed": {name: getattr(observed, name) for name in ("time", "grid", "scale", "excursion", "projections")},
+        "observed": {name: getattr(observed, name) for name in _OBSERVED},
         "energy": nested(forecaster.energy.params),
         # the energy is there already
         "generator": nested(fitted.params._replace(energy=None)),

@@ -73,7 +73,7 @@ def string_units(stiffness: np.ndarray, excursion: np.ndarray, length: float, st
 
     Args:
       stiffness: kappa of momentum and strain, physical units.
-      excursion: largest momentum and strain.
+      excursion: largest momentum and strain, a constant strain left out.
       length: of the string.
       start: time of the first frame.
     Returns:

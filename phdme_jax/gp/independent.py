@@ -67,24 +67,26 @@ def invert_operator(
     rates: Float[Array, "frame grid field"],
     spacing: float,
     inversion: Inversion = STRING,
+    rest: Float[Array, ""] | float = 0.0,
 ) -> Float[Array, "frame grid field"]:
     """Efforts of two fields from their rates, dissipation ignored, by the trapezoid rule.
 
-        e_p(z) = s int_0^z q_t dz,   e_q(z) = s int_0^z p_t dz minus its value where |q| is smallest
+        e_p(z) = s int_0^z q_t dz,   e_q(z) = s int_0^z p_t dz minus its value where |q - r| is smallest
 
     Args:
       states: the two fields.
       rates: their time derivatives.
       spacing: distance between grid points.
       inversion: which field is p, and s.
+      rest: q at rest, r.
     Returns:
-      efforts; e_p vanishes at the left end (fixed), e_q where |q| is smallest (the gauge e_q(q = 0) = 0).
+      efforts; e_p vanishes at the left end (fixed), e_q where |q - r| is smallest (the gauge e_q(q = r) = 0).
     """
     odd, even = inversion.odd, 1 - inversion.odd
     steps = 0.5 * spacing * (rates[:, 1:] + rates[:, :-1])
     integral = jnp.pad(jnp.cumsum(steps, axis=1), ((0, 0), (1, 0), (0, 0)))
-    rest = jnp.argmin(jnp.abs(states[..., even]), axis=1)
-    stress = integral[..., odd] - jnp.take_along_axis(integral[..., odd], rest[:, None], axis=1)
+    nearest = jnp.argmin(jnp.abs(states[..., even] - rest), axis=1)
+    stress = integral[..., odd] - jnp.take_along_axis(integral[..., odd], nearest[:, None], axis=1)
     efforts = jnp.zeros_like(states).at[..., odd].set(integral[..., even]).at[..., even].set(stress)
     return inversion.sign * efforts
 
@@ -168,6 +170,7 @@ def fit_independent(
     sites: Int[Array, "site index"],
     spacing: float,
     inversion: Inversion = STRING,
+    rest: Float[Array, ""] | float = 0.0,
     noise_floor: float = 1e-3,
     max_iterations: int = 150,
 ) -> IndependentEfforts:
@@ -179,13 +182,14 @@ def fit_independent(
       sites: (frame, grid) indices of the training points (`published_sites`), shape (site, 2).
       spacing: distance between grid points.
       inversion: which field is which.
+      rest: state of q at rest.
       noise_floor: smallest noise, as a fraction of the efforts' standard deviation, for well-conditioned matrices.
       max_iterations: at the most, on the three logarithms of each effort.
     Returns:
       the fitted efforts; float64 is recommended.
     """
     inputs = states[sites[:, 0], sites[:, 1]]
-    targets = invert_operator(states, rates, spacing, inversion)[sites[:, 0], sites[:, 1]]
+    targets = invert_operator(states, rates, spacing, inversion, rest)[sites[:, 0], sites[:, 1]]
     spread = jnp.sqrt(jnp.mean(jnp.var(inputs, axis=0)))
 
     def regress(values: Array) -> tuple[Array, Array, Array]:

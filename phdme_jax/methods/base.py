@@ -13,10 +13,13 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from phdme_jax.files import InputError
 from phdme_jax.numerics.arrays import static_times
+from phdme_jax.systems.energy.base import Structure, constant_parts
 
 Times = tuple[float, ...]
 Values = Any  # arrays of JAX or of NumPy, on their way to a device
@@ -273,15 +276,27 @@ def refuse(method: Method, problem: Any) -> None:
 
 
 class Normaliser(NamedTuple):
-    """Scale of each field; physical = scale x normalised.
+    """Units of the fields; physical = centre + scale x normalised.
 
     Attributes:
-      scale: root mean square of each field over the training data, shape (field,).
+      scale: root mean square of each field over the training data, constant parts left out, shape (field,).
+      centre: mean of the constant parts, see `constant_parts`; zero for most fields, shape (field,).
     """
 
     scale: Float[Array, "field"]
+    centre: Float[Array, "field"]
+
+    def normalised(self, states: Values) -> Values:
+        """Fields (*axes, field) in these units, of the type of the states where that is the wider."""
+        return (states - self.centre) / self.scale
+
+    def physical(self, values: Values) -> Values:
+        """Fields (*axes, field) in physical units."""
+        return values * self.scale + self.centre
 
 
-def fit_normaliser(states: Float[Array, "*points field"]) -> Normaliser:
-    """Root mean square of each field."""
-    return Normaliser(jax.numpy.sqrt(jax.numpy.mean(states**2, axis=tuple(range(states.ndim - 1)))))
+def fit_normaliser(states: Values, structure: Structure) -> Normaliser:
+    """Units of the fields of a structure from states (*batch, *grid, field); of their type."""
+    constant, everywhere = constant_parts(structure, np.asarray(states)), tuple(range(states.ndim - 1))
+    scale = jnp.sqrt(jnp.mean((states - constant) ** 2, axis=everywhere))
+    return Normaliser(scale, jnp.mean(jnp.asarray(constant), axis=everywhere))

@@ -1,8 +1,10 @@
 """Every method of the table, on one tiny problem of each kind that it does not refuse, keeps the protocol.
 
-Finite; the same for the same key; another for another key; differentiable; traced once; `vmap` equal to a loop.
+Finite; the same for the same key; another for another key; differentiable; traced once; `vmap` equal to a loop; a
+constant that the dynamics keep is kept and changes nothing else.
 """
 
+from dataclasses import replace
 from functools import lru_cache
 
 import jax
@@ -73,6 +75,20 @@ def string_world():
     return Task(system, lambda: train, starts, KEY, TIMES), options
 
 
+# two hundred deviations of the strain
+STRETCH = np.array([0.0, 50.0])
+
+
+def stretched_world():
+    """The same string stretched beforehand: states and energy are counted from a constant strain."""
+    (task, options), plain = world("string"), lambda start: start._replace(state=start.state + STRETCH)
+    train = task.train()
+    train = train._replace(fields=train.fields + STRETCH, condition=plain(train.condition))
+    system = replace(task.problem, density=lambda state: task.problem.density(state - STRETCH))
+    starts = lambda key, count: plain(task.starts(key, count))  # noqa: E731
+    return replace(task, problem=system, train=lambda: train, starts=starts), options
+
+
 def poisson_world():
     """Poisson's equation on a short line, as task and options."""
     equations = make_equations("poisson_1d", num_points=17, num_waves=2)
@@ -85,16 +101,18 @@ def poisson_world():
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
         **equation_groups(),
     }
+    options["stages"]["merged"] = ((2, 4, 2, 1e-3),)  # steps to the end of a flow: one stage of them
     options["sampling"] |= {"num_steps": 4, "flow_steps": 2, "corrections": (2, 2)}
     return Task(equations, lambda: train, lambda key, count: train.condition[:count], KEY), options
 
 
 WORLDS = {"string": string_world, "poisson": poisson_world}
+CHANGED = {"string": ("stretched", STRETCH)}
 
 
 @lru_cache
 def world(name):
-    return WORLDS[name]()
+    return (WORLDS | {"stretched": stretched_world})[name]()
 
 
 @lru_cache
@@ -152,6 +170,13 @@ def program(case):
     return jax.jit(one), traces
 
 
+@pytest.fixture(scope="module")
+def drawn(case):
+    """One sample of each of two conditions."""
+    name, _, found = case
+    return draw_forecasts(found, conditions(name), 1, KEY)
+
+
 def split_floats(tree):
     leaves, structure = jax.tree.flatten(tree)
     is_float = [jnp.issubdtype(jnp.asarray(leaf).dtype, jnp.floating) for leaf in leaves]
@@ -187,9 +212,8 @@ def test_fields_are_finite_deterministic_and_a_function_of_the_key_traced_once(c
     assert len(traces) == 1
 
 
-def test_many_at_once_are_those_of_a_loop(case, program):
+def test_many_at_once_are_those_of_a_loop(case, program, drawn):
     (name, _, found), (one, _) = case, program
-    drawn = draw_forecasts(found, conditions(name), 1, KEY)
     keys = jax.random.split(KEY, (2, 1))
     loop = np.stack([one(found.params, example(name, index), keys[index, 0])[0] for index in range(2)])
     many = drawn.mean if drawn.samples is None else drawn.samples[:, 0]
@@ -197,10 +221,23 @@ def test_many_at_once_are_those_of_a_loop(case, program):
     np.testing.assert_allclose(many, loop, atol=2e-4 * np.abs(loop).max(), rtol=1e-3)
 
 
-def test_finished_fields_are_finite(case):
+def test_finished_fields_are_finite(case, drawn):
     name, _, found = case
-    drawn = draw_forecasts(found, conditions(name), 2, KEY)
     assert drawn.finished(found.model, conditions(name)).ok.all()
+
+
+@pytest.mark.slow
+def test_a_constant_that_the_dynamics_keep_changes_no_forecast_but_by_itself(case, drawn):
+    name, method, _ = case
+    if name not in CHANGED:
+        pytest.skip("nothing of it is kept")
+    other, constant = CHANGED[name]
+    moved = draw_forecasts(fitted(other, method), conditions(other), 1, KEY)
+    deviation = world(name)[0].train().fields.std(axis=(0, 1, 2))
+    for shifted, values in ((moved.mean, drawn.mean), (moved.samples, drawn.samples)):
+        assert (shifted is None) == (values is None)
+        if values is not None:
+            assert np.abs((shifted - constant - values) / deviation).max() < 0.02
 
 
 def test_a_method_that_does_not_fit_refuses_with_a_sentence():

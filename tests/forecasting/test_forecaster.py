@@ -19,7 +19,7 @@ from phdme_jax.forecasting import bands
 from phdme_jax.forecasting.conformalize import score_floor
 from phdme_jax.forecasting.fit import fit_energy, make_task
 from phdme_jax.forecasting.forecast import half_width
-from phdme_jax.forecasting.forecaster import Forecaster, Setup, forecasts_from
+from phdme_jax.forecasting.forecaster import Forecaster, Setup, energy_forecasts, forecasts_from
 from phdme_jax.forecasting.inputs import read_inputs
 from phdme_jax.forecasting.structure_check import StructureCheck
 from phdme_jax.methods.energy.initial_states import smoothest_part
@@ -304,7 +304,32 @@ def test_bad_states_are_refused(changes, words, forecaster):
 
 
 def test_a_larger_state_than_any_seen_is_told(forecaster):
-    assert "times the largest value the fit has seen" in forecast(forecaster, 20 * STATE).notes[0]
+    assert "times as far from rest as the fit has seen" in forecast(forecaster, 20 * STATE).notes[0]
+
+
+@pytest.mark.slow
+def test_a_string_that_is_stretched_beforehand_is_forecast_as_one_that_is_not(fitted, forecaster):
+    strain = np.array([0.0, 50.0]) * waves(1, 0)["state"].std(axis=(0, 1, 2))
+
+    def stretched(data):
+        return data | {"state": data["state"] + strain}
+
+    other = fit(stretched(waves(1, 0)), "vibrating_string", options=tiny_options())
+    np.testing.assert_allclose(other.observed.centre, strain, rtol=1e-12)
+    assert other.notes == fitted.notes
+    np.testing.assert_allclose(score_floor(other), score_floor(fitted), rtol=0.02)
+    other = conformalize(other, stretched(CALIBRATION), LEVEL)
+    assert other.calibration.quantile == pytest.approx(forecaster.calibration.quantile, rel=0.02)
+    made, plain = forecast(other, STATE + strain), forecast(forecaster, STATE)
+    # that of the energy alone too
+    rolled, alone = (
+        energy_forecasts(*pair).mean for pair in ((other, STATE[None] + strain), (forecaster, STATE[None]))
+    )
+    width = (plain.upper - plain.lower).mean(axis=(0, 1))
+    np.testing.assert_allclose((made.upper - made.lower).mean(axis=(0, 1)), width, rtol=0.02)
+    assert (np.abs(made.mean - strain - plain.mean) < 0.02 * width).all()
+    assert (np.abs(rolled - strain - alone) < 1e-3 * CALIBRATION["state"].std(axis=(0, 1, 2))).all()
+    assert made.notes == plain.notes and "from rest" in forecast(other, STATE).notes[0]
 
 
 @pytest.mark.parametrize(

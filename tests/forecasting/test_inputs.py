@@ -42,6 +42,18 @@ def test_a_file_arrays_and_a_record_are_the_same_input(files):
     assert single.trajectories.state.dtype == np.float64
 
 
+def test_a_constant_strain_is_no_part_of_any_unit():
+    data = waves(1, 0)
+    strain = np.array([0.0, 50.0]) * data["state"].std(axis=(0, 1, 2))
+    plain, stretched = read(data), read(data | {"state": data["state"] + strain})
+    np.testing.assert_allclose(stretched.units.scale, plain.units.scale, rtol=1e-9)
+    np.testing.assert_allclose(stretched.units.time, plain.units.time, rtol=1e-9)
+    np.testing.assert_array_equal(plain.observed.centre, 0.0)
+    for name in ("scale", "excursion"):
+        np.testing.assert_allclose(getattr(stretched.observed, name), getattr(plain.observed, name), rtol=1e-9)
+    assert stretched.notes == plain.notes
+
+
 def nan_at_one_place(state):
     state[0, 2, 3, 1] = np.nan
     return state

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +11,7 @@ import pytest
 
 from phdme_jax.forecasting.forecaster import starts_from
 from phdme_jax.forecasting.structure_check import check_structure
-from phdme_jax.methods.base import Examples, Task
+from phdme_jax.methods.base import Examples, Fitted, Task
 from phdme_jax.methods.energy import gp_rollout
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems import make_system
@@ -59,5 +60,7 @@ def test_the_opposite_sign_is_noticed(observed):
 
 
 def test_a_row_with_the_other_sign_is_not_skew(observed):
-    found = check(observed, with_opposite_sign(observed[0], 0))
-    assert not found.skew and "not skew" in found.warnings[0]
+    """Told from the structure alone, whatever the evidence."""
+    equal = Fitted(None, SimpleNamespace(objective=0.0), {})
+    found = check_structure(with_opposite_sign(observed[0], 0), equal, lambda structure: equal)
+    assert not found.skew and len(found.warnings) == 1 and "not skew" in found.warnings[0]

@@ -54,6 +54,13 @@ def test_inversion_of_a_basin_turns_the_sign_and_the_fields():
     np.testing.assert_allclose(basin, string[..., ::-1], atol=1e-14)
 
 
+def test_the_gauge_of_the_inversion_is_that_of_the_state_at_rest():
+    random = np.random.default_rng(0)
+    states, rates = (jnp.asarray(random.standard_normal((2, 20, 2))) for _ in range(2))
+    plain = invert_operator(states, rates, 0.3)
+    np.testing.assert_allclose(invert_operator(states.at[..., 1].add(30.0), rates, 0.3, rest=30.0), plain, atol=1e-12)
+
+
 def test_published_sites_are_the_81_of_the_study():
     sites = np.asarray(published_sites(201, 400))
     assert sites.shape == (81, 2) and len({tuple(site) for site in sites}) == 81

@@ -50,7 +50,7 @@ Build = Callable[[Structure, Times, Sizes, int], FieldNetwork]
 
 
 class NetworkParams(NamedTuple):
-    """Arrays of a trained network: scale of the fields, and its own parameters."""
+    """Arrays of a trained network: units of the fields, and its own parameters."""
 
     normaliser: Normaliser
     network: PyTree
@@ -105,7 +105,7 @@ def _neural_factory(num_fields: int, num_ports: int, sizes: Sizes) -> FieldFacto
 def _solved(
     factory: FieldFactory, times: Times, substeps: int, params: PyTree, state: Array, frames: int
 ) -> Float[Array, "time *grid field"]:
-    """A network of rates, integrated."""
+    """A network of rates, integrated; its states are counted from the centre of the units, as their effort may be."""
     field = factory.field(params)
     unit = jax.lax.stop_gradient(field.scale)
     instants, nothing = jnp.asarray(times[:frames], state.dtype), jnp.zeros((frames, 0), state.dtype)
@@ -184,9 +184,9 @@ def fit_stages(
             f"{name} steps from frame to frame: it needs baselines.stages, the times of forecasts, no ports"
         )
     network = build(structure, task.times, _sizes(group[name]), group["substeps"])
-    normaliser = fit_normaliser(jnp.asarray(examples.fields, jnp.float32))
-    unit = np.asarray(normaliser.scale)
-    state = jnp.asarray((np.asarray(examples.fields) / unit).astype(unit.dtype))
+    normaliser = fit_normaliser(jnp.asarray(examples.fields, jnp.float32), structure)
+    units = jax.tree.map(np.asarray, normaliser)
+    state = jnp.asarray(units.normalised(np.asarray(examples.fields)).astype(units.scale.dtype))
     example = Example(state, jnp.ones_like(state[:, 1:]), state)
     terms = PhysicsTerms(None, lambda state: state[:0], 0.0, 0.0)
     init_key, train_key = jax.random.split(key)
@@ -205,8 +205,8 @@ def fit_stages(
 @lru_cache
 def _model(network: FieldNetwork, times: Times, moving: int) -> Model:
     def prepare(params: NetworkParams, start: Start) -> Float[Array, "time *grid field"]:
-        unit = params.normaliser.scale
-        path = network.forecast(params.network, (start.state / unit).astype(unit.dtype), len(times))
-        return (path * unit)[..., :moving]
+        units = params.normaliser
+        state = units.normalised(start.state).astype(units.scale.dtype)
+        return units.physical(network.forecast(params.network, state, len(times)))[..., :moving]
 
     return mean_model(prepare, times)

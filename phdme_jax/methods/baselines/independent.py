@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from phdme_jax.gp import independent
-from phdme_jax.methods.base import Fitted, Host, Model, Options, Start, Task, Times
+from phdme_jax.methods.base import Fitted, Host, Model, Options, Start, Task, Times, fit_normaliser
 from phdme_jax.methods.baselines.windows import mean_model
 from phdme_jax.systems.energy.base import System, parameter_values
 
@@ -41,9 +41,10 @@ def fit(task: Task, options: Options, host: Host, teacher: Fitted | None, key: K
     sites = np.concatenate([sites + np.array([frames * index, 0]) for index in range(num)])
     learn = jax.jit(independent.fit_independent, static_argnums=(3, 4))
     inversion = independent.Inversion(*system.inversion)
-    compiled = learn.lower(*flat, jnp.asarray(sites), system.grid.spacing[0], inversion).compile()
+    rest = fit_normaliser(observed, system.structure).centre[1 - inversion.odd]
+    compiled = learn.lower(*flat, jnp.asarray(sites), system.grid.spacing[0], inversion, rest).compile()
     began = time.perf_counter()
-    fitted = jax.block_until_ready(compiled(*flat, jnp.asarray(sites)))
+    fitted = jax.block_until_ready(compiled(*flat, jnp.asarray(sites), rest))
     seconds = time.perf_counter() - began
     return Fitted(_model(system, task.times, options["prior"]["substeps"]), fitted, {"fit": seconds})
 

@@ -106,7 +106,7 @@ class GeneratorParams(NamedTuple):
     """Arrays of a generator; None for what a design does without.
 
     Attributes:
-      normaliser: scale of the fields.
+      normaliser: units of the fields.
       scale: root mean square of what the mean leaves, (time, *ones, field).
       amplitude: correction of the size of deviations, (time, *ones, field).
       propagator: of the learned step.
@@ -126,15 +126,14 @@ class GeneratorParams(NamedTuple):
 
 def conditional_mean(design: Design, params: GeneratorParams, start: Start) -> Float[Array, "time *grid field"]:
     """The mean that samples are drawn around, normalised, float32."""
-    scale = params.normaliser.scale
+    units, dtype = params.normaliser, params.normaliser.scale.dtype
     if design.propagator is not None:
-        return propagate(
-            design.propagator, params.propagator, (start.state / scale).astype(scale.dtype), len(design.times)
-        )
+        state = units.normalised(start.state).astype(dtype)
+        return propagate(design.propagator, params.propagator, state, len(design.times))
     assert design.dynamics is not None
     told = start._replace(inputs=resampled(start.inputs, design.input_times, design.times))
     path = design.dynamics.rollout(params.energy, told, design.times, design.substeps).trajectory
-    return (design.fields.with_inputs(path, told.inputs) / scale).astype(scale.dtype)
+    return units.normalised(design.fields.with_inputs(path, told.inputs)).astype(dtype)
 
 
 def scale_of(params: GeneratorParams, mean: Float[Array, "time *grid field"]) -> Float[Array, "..."]:
@@ -158,7 +157,7 @@ def make_model(design: Design) -> Model:
         drawn = generate(
             design.denoiser, params.denoiser, around, jnp.asarray(known, latent.dtype), latent, sampler_key, sampler
         )
-        return (drawn * params.normaliser.scale)[..., :moving]
+        return params.normaliser.physical(drawn)[..., :moving]
 
     def floor(params: GeneratorParams) -> Array:
         return (jnp.sqrt(jnp.mean(params.scale**2)) * params.normaliser.scale)[:moving]
@@ -168,7 +167,7 @@ def make_model(design: Design) -> Model:
         draw=draw,
         # networks are trained in single precision
         latent=lambda key: jax.random.normal(jax.random.split(key)[0], shape, jnp.float32),
-        mean=lambda params, around: (around.mean * params.normaliser.scale)[..., :moving],
+        mean=lambda params, around: params.normaliser.physical(around.mean)[..., :moving],
         floor=floor,
         times=design.times,
         num_calls=design.num_steps,
@@ -177,14 +176,14 @@ def make_model(design: Design) -> Model:
 
 
 def physics_terms(
-    design: Design, options: PhysicsOptions, scale: Float[Array, "field"], energy: PyTree, observed: bool
+    design: Design, options: PhysicsOptions, normaliser: Normaliser, energy: PyTree, observed: bool
 ) -> PhysicsTerms:
     """Residual and boundary terms in normalised units; without dynamics there is no residual.
 
     Args:
       design: of the generator; its dynamics are those of the residual.
       options: weights and target.
-      scale: of the normaliser.
+      normaliser: units of the fields.
       energy: parameters of the dynamics.
       observed: whether all examples are observed ones, whose residual is to be zero.
     Returns:
@@ -196,7 +195,7 @@ def physics_terms(
         learned = partial(fields.rate, dynamics, energy)
 
         def rate(state: Array) -> Array:
-            return learned(state * scale) / scale
+            return learned(normaliser.physical(state)) / normaliser.scale
 
     return PhysicsTerms(
         rate=rate,

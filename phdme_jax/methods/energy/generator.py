@@ -136,8 +136,8 @@ def _roll(design: Design, task: Task, options: Options, energy: PyTree) -> Rollo
     starts = task.starts(stage_key(task.key, "starts"), options["rollouts"]["count"])
     change = jax.vmap(partial(resampled, times=task.times, wanted=design.times))
     starts = starts._replace(inputs=change(jnp.asarray(starts.inputs)))
-    key, companions = stage_key(task.key, "rollouts"), design.fields.companions
-    return make_rollouts(design.dynamics, energy, starts, design.times, design.substeps, companions, key)
+    key = stage_key(task.key, "rollouts")
+    return make_rollouts(design.dynamics, energy, starts, design.times, design.substeps, design.fields, key)
 
 
 def _observed(design: Design, examples: Examples) -> np.ndarray:
@@ -157,9 +157,9 @@ def _observed_material(
     fields, observed = design.fields, _observed(design, task.train())
     narrow, weights = observed.astype(np.float32), None
     if recipe.physics and design.dynamics is not None:
-        weights = trajectory_weights(design.dynamics, energy, narrow, design.times, fields.companions, fields.ports)
+        weights = trajectory_weights(design.dynamics, energy, narrow, design.times, fields)
         weights = _changed(weights, task, read)
-    normaliser = fit_normaliser(jnp.asarray(narrow))
+    normaliser = fit_normaliser(jnp.asarray(narrow), fields.structure)
     means = _mean_rollouts(design, normaliser, energy, task.train())
     return normaliser, Material(_example(normaliser, observed, weights, means), None)
 
@@ -171,7 +171,7 @@ def _rolled_material(
     examples, fields = task.train(), design.fields
     own = fields.companions or fields.ports
     scaling = rolled.states if own else np.asarray(examples.fields, np.float32)
-    normaliser, real = fit_normaliser(jnp.asarray(scaling)), None
+    normaliser, real = fit_normaliser(jnp.asarray(scaling), fields.structure), None
     if read.training.real_fraction:
         means = _mean_rollouts(design, normaliser, energy, examples)
         real = _example(normaliser, _observed(design, examples), None, means)
@@ -189,16 +189,17 @@ def _mean_rollouts(design: Design, normaliser: Normaliser, energy: PyTree, examp
         return None
     centre = batched(conditional_mean, replace(design, input_times=design.times))
     starts: Start = examples.condition
-    unit = np.asarray(normaliser.scale)
-    return in_chunks(partial(centre, GeneratorParams(normaliser, energy=energy)), CHUNK, starts) * unit
+    units = jax.tree.map(np.asarray, normaliser)
+    return units.physical(in_chunks(partial(centre, GeneratorParams(normaliser, energy=energy)), CHUNK, starts))
 
 
 def _example(
     normaliser: Normaliser, states: np.ndarray, weights: np.ndarray | None, means: np.ndarray | None
 ) -> Example:
     """Normalised arrays; the mean is the start at every frame where it is still to be learned."""
-    unit = np.asarray(normaliser.scale)
-    state = (states / unit).astype(unit.dtype)
+    units = jax.tree.map(np.asarray, normaliser)
+    dtype = units.scale.dtype
+    state = units.normalised(states).astype(dtype)
     weights = np.ones_like(state[:, 1:]) if weights is None else weights
-    mean = np.repeat(state[:, :1], state.shape[1], axis=1) if means is None else (means / unit).astype(unit.dtype)
+    mean = np.repeat(state[:, :1], state.shape[1], axis=1) if means is None else units.normalised(means).astype(dtype)
     return Example(*(jnp.asarray(part) for part in (state, weights, mean)))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from phdme_jax.systems.energy.base import Structure, line_parity
+from phdme_jax.systems.energy.base import Structure, constant_parts, line_parity
 
 
 @dataclass(frozen=True)
@@ -58,13 +58,14 @@ def draw_initial_states(
 ) -> Float[np.ndarray, "count grid field"]:
     """Initial states whose prior is made of all observed frames, each a possible initial state.
 
-        a ~ N(0, (1 - s) A^T A / F + s diag(A^T A) / F),   x = u sum_k a_k phi_k,   u ~ U(amplitude)
+        a ~ N(0, (1 - s) A^T A / F + s diag(A^T A) / F),   x = c + u sum_k a_k phi_k,   u ~ U(amplitude)
 
-    A holds the amplitudes of the F frames in the leading sines (fields that vanish at the ends) and cosines (the
-    others), all fields together, so that what moves together in the data does so in the draws. The shrinkage s lets
-    every mode also move alone. A share of the draws is observed frames themselves, smoothed and scaled by u. The root
-    of the covariance is the symmetric one, in units of each field's largest amplitude: there is one such root, so that
-    draws are the same on every machine and in any units of a field.
+    c is the mean of the constant parts of the frames, see `constant_parts`. A holds the amplitudes of the F frames,
+    counted from c, in the leading sines (fields that vanish at the ends) and cosines (the others), all fields together,
+    so that what moves together in the data does so in the draws. The shrinkage s lets every mode also move alone. A
+    share of the draws is observed frames themselves, smoothed and scaled by u about c. The root of the covariance is
+    the symmetric one, in units of each field's largest amplitude: there is one such root, so that draws are the same on
+    every machine and in any units of a field.
 
     Args:
       structure: parities and boundary values.
@@ -76,7 +77,8 @@ def draw_initial_states(
       initial states.
     """
     num_points, num_fields = states.shape[-2:]
-    frames = states.reshape(-1, num_points, num_fields)
+    centre = constant_parts(structure, states).reshape(-1, num_fields).mean(axis=0)
+    frames = states.reshape(-1, num_points, num_fields) - centre
     matrices = [mode_matrix(parity, num_points, mixture.modes) for parity in line_parity(structure)]
     by_field = [frames[..., field] @ np.linalg.pinv(matrix).T for field, matrix in enumerate(matrices)]
     amplitudes = np.concatenate(by_field, axis=-1)
@@ -93,4 +95,4 @@ def draw_initial_states(
     drawn = np.where(is_frame, picked, drawn) * size
     cuts = np.cumsum([matrix.shape[1] for matrix in matrices])[:-1]
     fields = [values @ matrix.T for values, matrix in zip(np.split(drawn, cuts, axis=1), matrices, strict=True)]
-    return np.asarray(jax.vmap(structure.constrain)(jnp.asarray(np.stack(fields, axis=-1))))
+    return np.asarray(jax.vmap(structure.constrain)(jnp.asarray(np.stack(fields, axis=-1) + centre)))

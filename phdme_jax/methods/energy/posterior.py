@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from phdme_jax.files import RunFailed
@@ -26,7 +27,7 @@ from phdme_jax.gp.observations import (
     interval_tests,
 )
 from phdme_jax.methods.base import Examples, Values
-from phdme_jax.systems.energy.base import Structure, injected
+from phdme_jax.systems.energy.base import Structure, constant_parts, injected
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,12 @@ class PriorOptions:
 
     Attributes:
       main: basis sines per field.
-      margin: half width of the basis' box in units of the largest excursion.
+      margin: half width of the basis' box in units of the largest excursion from rest.
       time_tests: test functions in time.
       substeps: integration steps between frames in rollouts.
       pair: basis sines per field of each pair, 0 for a separable energy.
       space_tests: test functions over the grid.
-      centre: state at rest; zero where empty.
+      centre: state at rest; zero where empty. Constant parts that the states have beside it move it.
       shapes: what is known of the energy per field, see `Basis`.
       iterations: of the search for hyperparameters, at the most.
     """
@@ -76,8 +77,7 @@ def fit_energy(
       RunFailed: the frames do not resolve the motion.
     """
     basis, fields = make_basis(structure, options), jnp.asarray(examples.fields)
-    centre = jnp.asarray(options.centre or (0.0,) * basis.num_fields, fields.dtype)
-    box = make_box(fields, centre, options.margin)
+    box = make_box(fields, jnp.asarray(state_at_rest(structure, examples.fields, options)), options.margin)
     try:
         tests = interval_tests(examples.times, examples.fields, options.time_tests)
     except ValueError as error:
@@ -107,6 +107,18 @@ def _compressed_rows(
     parts = (build(states[start : start + size], inputs[start : start + size]) for start in range(0, count, size))
     anchor = anchor_rows(basis, box, len(structure.parameters))
     return compress(concatenate([*parts, anchor]) if size == count else chain(parts, [anchor]))
+
+
+def state_at_rest(structure: Structure, states: Values, options: PriorOptions) -> Float[np.ndarray, "field"]:
+    """Centre of the energy: that of the options, moved by the constant parts of the states, see `constant_parts`.
+
+    The energy then varies over the deviations alone; an even one stays even about the centre of the options.
+    """
+    basis, states = make_basis(structure, options), np.asarray(states)
+    centre = np.asarray(options.centre or (0.0,) * basis.num_fields, states.dtype)
+    constant = constant_parts(structure, states - centre).reshape(-1, basis.num_fields).mean(axis=0)
+    moved = np.array([basis.shape(field) != "even" for field in range(basis.num_fields)])
+    return centre + np.where(moved, constant, 0).astype(states.dtype)
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
@@ -157,17 +169,22 @@ def fit_rows(
         start = gp_fit.initial_hyperparameters(basis, box, len(parameters))
     leaves, tree = jax.tree.flatten((box, rows, start))
     shapes = tuple(jax.ShapeDtypeStruct(leaf.shape, leaf.dtype) for leaf in map(jnp.asarray, leaves))
-    compiled = _compiled(basis, parameters, iterations, tolerance, tree, shapes)
+    compiled = _compiled(basis, len(parameters), iterations, tolerance, tree, shapes)
     arguments = jax.block_until_ready(jax.tree.unflatten(tree, list(map(jnp.asarray, leaves))))
     began = time.perf_counter()
     posterior = jax.block_until_ready(compiled(*arguments))
-    return posterior, time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    values = [posterior.parameters[str(index)] for index in range(len(parameters))]
+    return posterior._replace(parameters=dict(zip(parameters, values, strict=True))), seconds
 
 
 @lru_cache
 def _compiled(
-    basis: Basis, parameters: tuple[str, ...], iterations: int, tolerance: float, tree: Any, shapes: tuple[Any, ...]
+    basis: Basis, num_parameters: int, iterations: int, tolerance: float, tree: Any, shapes: tuple[Any, ...]
 ) -> Any:
+    """A fit whose parameters are numbered, so that structures of other names share it."""
+    parameters = tuple(map(str, range(num_parameters)))
+
     def learn(box: Box, rows: gp_fit.Rows, start: Any) -> gp_fit.EnergyPosterior:
         return gp_fit.fit(basis, box, rows, start, parameters, iterations, tolerance)
 

@@ -12,7 +12,9 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 from phdme_jax.diffusion.loss import residual_weights
 from phdme_jax.files import RunFailed
 from phdme_jax.methods.base import Dynamics, Start, Times
+from phdme_jax.methods.energy.conditional import Fields
 from phdme_jax.numerics.batching import in_chunks
+from phdme_jax.systems.energy.base import constant_parts
 
 CHUNK = 64
 
@@ -60,7 +62,7 @@ def _variance(dynamics: Dynamics, times: Times) -> Callable[..., Any]:
 
 
 def make_rollouts(
-    dynamics: Dynamics, params: PyTree, starts: Start, times: Times, substeps: int, companions: int, key: Key[Array, ""]
+    dynamics: Dynamics, params: PyTree, starts: Start, times: Times, substeps: int, fields: Fields, key: Key[Array, ""]
 ) -> Rollouts:
     """Draw and roll out one energy per start, and the mean energy beside it.
 
@@ -70,7 +72,7 @@ def make_rollouts(
       starts: with inputs at `times`, leaves with a leading axis.
       times: of the frames.
       substeps: integration steps between them.
-      companions: how many of the last fields never change.
+      fields: structure of the states, and which of them never change.
       key: random key.
     Returns:
       rollouts without those that were rejected.
@@ -88,7 +90,7 @@ def make_rollouts(
         )
     inputs = np.asarray(starts.inputs)[ok]
     states, centre = (with_inputs(rolled.trajectory[ok], inputs).astype(np.float32) for rolled in (sampled, means))
-    weights = trajectory_weights(dynamics, params, states, times, companions, inputs.shape[-1])
+    weights = trajectory_weights(dynamics, params, states, times, fields)
     return Rollouts(states, centre, weights, np.asarray(1 - ok.mean()), np.asarray(starts.errors is None))
 
 
@@ -100,7 +102,7 @@ def with_inputs(states: np.ndarray, inputs: np.ndarray) -> np.ndarray:
 
 
 def trajectory_weights(
-    dynamics: Dynamics, params: PyTree, states: np.ndarray, times: Times, companions: int = 0, ports: int = 0
+    dynamics: Dynamics, params: PyTree, states: np.ndarray, times: Times, fields: Fields
 ) -> np.ndarray:
     """Weights of the squared residual on trajectories.
 
@@ -109,20 +111,20 @@ def trajectory_weights(
       params: of the dynamics.
       states: trajectories with inputs as further fields, (n, time, *grid, field).
       times: of the frames.
-      companions: fields that never change, of weight one.
-      ports: inputs, of weight zero: the dynamics do not say how they change.
+      fields: structure of the states; those that never change have weight one, inputs zero: the dynamics do not say how
+        they change.
     Returns:
       weights, (n, time - 1, *grid, field), float32; see `residual_weight`.
     """
-    fields = states.shape[-1] - ports
-    moving = fields - companions
+    moving, told = fields.moving, len(fields.structure.fields)
     if dynamics.variance is None:  # nothing is uncertain
         spread = np.ones_like(states[:, 1:])
     else:
-        spread = in_chunks(partial(_variance(dynamics, times), params), 16, states[..., :fields])
+        spread = in_chunks(partial(_variance(dynamics, times), params), 16, states[..., :told])
     weights = np.zeros_like(states[:, 1:], np.float32)
-    weights[..., :moving] = residual_weight(spread[..., :moving], states[..., :moving], times)
-    weights[..., moving:fields] = 1.0
+    deviations = states - constant_parts(fields.structure, states)
+    weights[..., :moving] = residual_weight(spread[..., :moving], deviations[..., :moving], times)
+    weights[..., moving:told] = 1.0
     return weights
 
 
@@ -131,7 +133,7 @@ def residual_weight(spread: np.ndarray, states: np.ndarray, times: Times) -> np.
 
     Args:
       spread: posterior variance of the residual, (n, time - 1, *grid, field).
-      states: trajectories it belongs to, (n, time, *grid, field).
+      states: trajectories it belongs to without their constant parts, (n, time, *grid, field).
       times: times of the frames.
     Returns:
       weights, float32, shape of the variance.

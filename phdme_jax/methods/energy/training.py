@@ -47,7 +47,7 @@ class Lesson(NamedTuple):
       design: of the generator.
       options: groups of options.
       observed: whether it is trained on observed trajectories alone.
-      normaliser: scale of the fields.
+      normaliser: units of the fields.
       energy: parameters of the teacher's dynamics, or None.
       residual: whether the residual of the dynamics enters the loss.
     """
@@ -112,7 +112,7 @@ def train_generator(
     mean_key, residual_key, init_key = jax.random.split(key, 3)
     stages = Stages(host, training)
     taught = design if lesson.residual else replace(design, dynamics=None)
-    terms = physics_terms(taught, lesson.options.physics, lesson.normaliser.scale, lesson.energy, lesson.observed)
+    terms = physics_terms(taught, lesson.options.physics, lesson.normaliser, lesson.energy, lesson.observed)
     params = GeneratorParams(lesson.normaliser, energy=lesson.energy)
     if design.propagator is not None:
         step = _train_step(lesson, terms, material, stages, (init_key, mean_key))
@@ -196,16 +196,16 @@ def with_amplitude(
     params = params._replace(amplitude=jnp.ones_like(params.scale))
     count, moving = min(draws, len(example.mean)), design.fields.moving
     means, states = example.mean[:count], example.state[:count]
-    scales, unit = _scales(params, means), params.normaliser.scale
+    scales, units = _scales(params, means), jax.tree.map(lambda leaf: leaf[:moving], params.normaliser)
     drawer, each = Fitted(make_model(design), params, {}), -(-draws // count)
     drawn = jnp.asarray(samples(drawer, Around(means, scales), each, jax.random.key(draws)))
     known = design.fields.known(len(design.times), design.exact_start)
     left = (jnp.asarray(1 - known) * (states - means) / scales)[..., :moving]
-    found = (drawn / unit[:moving] - means[:, None, ..., :moving]) / scales[:, None, ..., :moving]
+    found = (units.normalised(drawn) - means[:, None, ..., :moving]) / scales[:, None, ..., :moving]
     sizes = [np.asarray(_frame_sizes(part, axis)) for part, axis in ((left, 1), (found, 2))]
     ratio = np.where(sizes[0] > 0, sizes[0] / np.maximum(sizes[1], 1e-6), 1.0)
     worst = float(np.exp(np.abs(np.log(ratio)).max()))
-    amplitude = np.ones(params.scale.shape, unit.dtype)
+    amplitude = np.ones(params.scale.shape, units.scale.dtype)
     limited = np.clip(ratio, 1 / LARGEST_AMPLITUDE, LARGEST_AMPLITUDE)
     amplitude[..., :moving] = limited.reshape(amplitude[..., :moving].shape)
     params = params._replace(amplitude=jnp.asarray(amplitude))

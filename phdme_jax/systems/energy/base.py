@@ -4,8 +4,10 @@ A `Structure` knows J, R and the boundary conditions, but no energy; a `System` 
 values of the dissipation parameters. The learned prior uses the structure alone.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +156,52 @@ def parameter_values(system: System, dtype: DTypeLike) -> dict[str, Float[Array,
 def zero_parameters(structure: Structure, dtype: DTypeLike) -> dict[str, Float[Array, ""]]:
     """Every dissipation parameter zero: the conservative system."""
     return {name: jnp.zeros((), dtype) for name in structure.parameters}
+
+
+@lru_cache
+def conserved_fields(structure: Structure) -> tuple[bool, ...]:
+    """Fields that move but whose integral over the grid nothing changes.
+
+        sum_i w_i [(J - R) e + G u]_i = 0 for all efforts e and inputs u
+
+    J is skew and R symmetric, so that such a field may be counted from any constant: its effort is another by a
+    constant, which the operators do not see. Told from one state of efforts without symmetry.
+    """
+    shape = (*structure.grid.points, len(structure.fields))
+    efforts = jnp.cos(1.0 + 0.7 * jnp.arange(math.prod(shape), dtype=float).reshape(shape))
+    rates = jax.jit(structure.flow)(efforts, dict.fromkeys(structure.parameters, jnp.asarray(0.7, efforts.dtype)))
+    if structure.ports:
+        rates = rates + injected(structure, jnp.ones(len(structure.ports), efforts.dtype))
+    parts = (np.asarray(structure.weights())[..., None] * np.asarray(rates)).reshape(-1, shape[-1])
+    size = np.abs(parts).sum(axis=0)
+    tolerance = float(jnp.finfo(efforts.dtype).eps) ** 0.5
+    return tuple(((size > 0) & (np.abs(parts.sum(axis=0)) <= tolerance * size)).tolist())
+
+
+def constant_parts(
+    structure: Structure, states: Float[np.ndarray, "*batch field"]
+) -> Float[np.ndarray, "*batch_of_ones field"]:
+    """What each state has of a constant that the dynamics keep and do not feel: mean depth, strain of a string at rest.
+
+    The mean over the grid of a conserved field, where it is larger than what is left without it; zero elsewhere, as for
+    fields that the structure does not know (inputs that ride along).
+
+    Args:
+      structure: operators.
+      states: any number of states, (*batch, *grid, field).
+    Returns:
+      constants, broadcast against the states.
+    """
+    grid = tuple(range(states.ndim - 1 - len(structure.grid.points), states.ndim - 1))
+    conserved = np.zeros(states.shape[-1], bool)
+    conserved[: len(structure.fields)] = conserved_fields(structure)
+    weights = np.asarray(structure.weights(), states.dtype)[..., None]
+    means = np.where(conserved, np.sum(states * (weights / weights.sum()), axis=grid, keepdims=True), 0)
+    everywhere = tuple(range(states.ndim - 1))
+    size, left = (np.sqrt(np.mean(values**2, axis=everywhere)) for values in (means, states - means))
+    # what is left of a field that is constant everywhere is rounding
+    there = (size > left) & (left > 10 * np.finfo(states.dtype).eps * size)
+    return np.where(there, means, 0).astype(states.dtype)
 
 
 def inner(

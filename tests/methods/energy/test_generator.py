@@ -51,7 +51,7 @@ def around_means(means, factor=1.0):
         apply=lambda params, noisy, t, features: factor * SCHEDULE.alpha_sigma(t)[0] * noisy,
     )
     scale = jnp.full((16, 2), 0.1, jnp.float32)
-    params = GeneratorParams(fit_normaliser(jnp.asarray(means)), scale, jnp.ones_like(scale), denoiser={})
+    params = GeneratorParams(fit_normaliser(jnp.asarray(means), STRUCTURE), scale, jnp.ones_like(scale), denoiser={})
     return Design(Fields(STRUCTURE), TIMES, TIMES, None, exact, 24), params
 
 
