@@ -154,7 +154,7 @@ def fit_energy(inputs: FitInputs, task: Task, host: Host) -> tuple[Fitted, Optio
     basis = make_basis(inputs.structure, PriorOptions(**options["prior"]))
 
     def with_substeps(substeps: int) -> Fitted:
-        return fitted_rollout(inputs.structure, basis, posterior, task, substeps, float(kept["seconds"]))
+        return fitted_rollout(inputs.structure, basis, posterior, task.times, substeps, float(kept["seconds"]))
 
     options, found = _as_waves_need(inputs, task, with_substeps(options["prior"]["substeps"]))
     return with_substeps(options["prior"]["substeps"]), options, (*notes, *found)
