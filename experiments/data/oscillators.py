@@ -19,8 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
-from scipy.optimize import minimize_scalar
-from scipy.signal import savgol_filter
 
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.files import InputError
@@ -99,6 +97,8 @@ def load(data_dir: Path, name: str) -> Recording:
     Raises:
       InputError: the file is missing or not such a table.
     """
+    from scipy.signal import savgol_filter
+
     path = data_dir / "schmidt_lipson" / FILES[name]
     try:
         table = np.loadtxt(path, comments="%", ndmin=2)
@@ -164,6 +164,8 @@ def find_masses(recording: Recording, *, main: int, margin: float, time_tests: i
     Returns:
       the masses.
     """
+    from scipy.optimize import minimize_scalar
+
     if recording.degrees == 1:
         return (1.0,)
     system = system_of((1.0, 1.0))

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
-from scipy.interpolate import CubicSpline
 
 from experiments.spring.recording import SpringRecording, modal_states, sine_modes
 from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts, make_box
@@ -145,6 +144,8 @@ def spring_rows(basis: Basis, recording: SpringRecording, options: SpringOptions
     Raises:
       ValueError: fewer than ten images in the stretch, or no room for a window.
     """
+    from scipy.interpolate import CubicSpline
+
     first, last, half_width = options.first_frame, options.last_frame, options.half_width
     since = recording.frame - recording.release
     chosen = (since >= first) & (since < last)

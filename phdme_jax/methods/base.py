@@ -177,6 +177,16 @@ class Model:
     dynamics: Dynamics | None = None
 
 
+def mean_model(prepare: Any, times: Times) -> Model:
+    """A model without a distribution, whose forecasts `prepare` makes: (params, start) -> fields."""
+    return Model(
+        prepare=prepare,
+        draw=lambda params, prepared, latent, key: prepared,
+        mean=lambda params, prepared: prepared,
+        times=times,
+    )
+
+
 class Fitted(NamedTuple):
     """What a fit leaves.
 
