@@ -20,7 +20,7 @@ from phdme_jax.forecasting.options import make_options
 from phdme_jax.forecasting.precision import in_double_precision
 from phdme_jax.forecasting.saved import nested, posterior_from
 from phdme_jax.forecasting.structure_check import check_structure
-from phdme_jax.methods.base import Dynamics, Examples, Fitted, Host, Options, Task
+from phdme_jax.methods.base import Dynamics, Examples, Fitted, Host, Options, Task, unusual_draws
 from phdme_jax.methods.energy.gp_rollout import fitted_rollout
 from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states
 from phdme_jax.methods.energy.options import read_options
@@ -77,6 +77,7 @@ def fit_inputs(
         "seed": seed,
         "options": inputs.options,
         "trajectories": list(inputs.observed.digests),
+        **unusual_draws(),
     }
     if folder is not None:
         folder = Path(folder)
