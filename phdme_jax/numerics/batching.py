@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 
-def in_chunks(function: Callable[..., Any], size: int, *trees: Any, workers: int = 1) -> Any:
+def in_chunks(function: Callable[..., Any], size: int, *trees: Any, workers: int = 1, fixed: bool = False) -> Any:
     """Apply a jitted function of many to slices of at most `size` along the first axis; one shape, one trace.
 
     Args:
@@ -18,11 +18,13 @@ def in_chunks(function: Callable[..., Any], size: int, *trees: Any, workers: int
       size: of a slice, see `slice_size` for fewer examples; the last one is filled up with copies of its last example.
       *trees: arguments, leaves with one leading axis.
       workers: more than one take as many slices at a time, each on its own thread.
+      fixed: no smaller slices for few examples. The last bits of a value depend on the size of its slice, and training
+        multiplies such differences: what is learned from keeps the size, so that the same run gives the same numbers.
     Returns:
       what the function gives for all, leaves of NumPy.
     """
     count = jax.tree.leaves(trees)[0].shape[0]
-    size = slice_size(size, count)
+    size = size if fixed else slice_size(size, count)
 
     def chunk(start: int) -> Any:
         index = np.minimum(np.arange(start, start + size), count - 1)

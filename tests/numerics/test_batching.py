@@ -37,6 +37,10 @@ def test_few_examples_are_not_computed_many_times(count, slices):
     np.testing.assert_array_equal(found, jax.random.key_data(keys)[:, 0] + numbers**2)
     assert seen == slices
     found[0] = -1.0  # the caller's own
+    seen.clear()
+    again = in_chunks(square, 6, keys, numbers, fixed=True)
+    np.testing.assert_array_equal(again[1:], found[1:])
+    assert set(seen) == {6}
 
 
 def test_shapes_are_few_however_many_examples():

@@ -188,7 +188,8 @@ def _mean_rollouts(design: Design, normaliser: Normaliser, energy: PyTree, examp
     centre = batched(conditional_mean, replace(design, input_times=design.times))
     starts: Start = examples.condition
     unit = np.asarray(normaliser.scale)
-    return in_chunks(partial(centre, GeneratorParams(normaliser, energy=energy)), CHUNK, starts) * unit
+    params = GeneratorParams(normaliser, energy=energy)
+    return in_chunks(partial(centre, params), CHUNK, starts, fixed=True) * unit
 
 
 def _example(
