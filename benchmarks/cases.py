@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks import equations
+from benchmarks import equations, forecasts
 from benchmarks.harness import measure, record
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import compression, fit, observations, sampling
@@ -199,6 +199,9 @@ CASES: dict[str, Callable[[], Iterator[Row]]] = {
     "sample_draw": sample_draw,
     "rollout256": rollout256,
     "string_field": string_field,
+    "one_state": forecasts.one_state,
+    "resident": forecasts.resident,
+    "processes": forecasts.processes,
     "darcy_data": equations.darcy_data,
     "elasticity": equations.elasticity_residual,
     "unet_step": equations.unet_step,

@@ -95,7 +95,10 @@ def environment() -> dict[str, Any]:
 
 
 def record(case: str, part: str, timing: Timing, **facts: Any) -> dict[str, Any]:
-    """One line of results: what was timed, how long it took, and the facts that give the number its meaning."""
+    """One line of results: what was timed, how long it took, and the facts that give the number its meaning.
+
+    The fact `limit`: seconds that the median may take on two cores with nothing else to do.
+    """
     return {"case": case, "part": part, **asdict(timing), **facts, **environment()}
 
 

@@ -25,9 +25,11 @@ def main() -> None:
             append(arguments.out, row)
             compiled = f"{row['compile_seconds']:8.2f}s" if row["compile_seconds"] is not None else ""
             low, high = row["quartiles"]
+            limit = f" limit {row['limit']:g}s" if "limit" in row else ""
+            over = " EXCEEDED" if row["median"] > row.get("limit", row["median"]) else ""
             print(
                 f"{row['case']:12} {row['part']:40} {compiled:>9} {row['median']:9.4f}s {low:9.4f}s-{high:9.4f}s "
-                f"{row['processor_median']:9.4f}s",
+                f"{row['processor_median']:9.4f}s{limit}{over}",
                 flush=True,
             )
     print(f"details in {arguments.out}; load average {row['load_average']:.1f} on {row['processors']} processors")

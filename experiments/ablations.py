@@ -93,7 +93,7 @@ def _refit(run: Run, structure: Structure) -> Fitted:
     """The energy learned from the same data with another structure."""
     task, options = run.bench.task, PriorOptions(**run.bench.options["prior"])
     basis, posterior, seconds = fit_energy(structure, task.train(), options)
-    return fitted_rollout(structure, basis, posterior, task, options.substeps, seconds)
+    return fitted_rollout(structure, basis, posterior, task.times, options.substeps, seconds, task.companions)
 
 
 def section(shown: Shown) -> Sequence[Section]:

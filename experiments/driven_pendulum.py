@@ -6,6 +6,7 @@ which passes over the hump and settles in one of two wells. The learned energy f
 quadratic energy and a NeuralODE on none. `smoke`: networks hardly trained.
 """
 
+import importlib.util
 from functools import partial
 from typing import Any
 
@@ -18,14 +19,13 @@ from phdme_jax.app.drawing import Curve, Labels
 from phdme_jax.app.efforts import effort_slices
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.app.rows import Measurement
-from phdme_jax.methods.baselines.phlearn import INSTALLED
 from phdme_jax.methods.presets import RANGES, generator_groups
 from phdme_jax.methods.ranges import ANY, FROM_ZERO, INTERVAL, Range
 from phdme_jax.methods.table import METHODS
 from phdme_jax.systems.energy.oscillators import VISCOUS
 
 FIELDS = ("position", "momentum")
-PEERS = ("phlearn",) if INSTALLED else ()
+PEERS = ("phlearn",) if importlib.util.find_spec("phlearn") else ()
 
 
 def groups(size: str) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from scipy import ndimage
 
 from experiments.darcy_kle import FEW_METHODS
 from experiments.data.equations import RANGES, FieldSet, about_equations, check_equations, equation_bench, equations_of
@@ -83,6 +82,8 @@ def body_scores(equations: Equations, generated: FieldSet, reference: FieldSet) 
     Returns:
       measurements by name; rejection_rate is the share of bodies in several pieces.
     """
+    from scipy import ndimage
+
     solid = np.zeros_like(generated.fields)
     solid[..., :-1, :-1, 2] = generated.fields[..., :-1, :-1, 2] > 0.5
     compliance = _compliance(equations)

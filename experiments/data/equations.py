@@ -59,7 +59,7 @@ def draw_set(equations: Equations, count: int, key: Any, chunk: int | None = Non
     fields, conditions, drawn, found = [], [], 0, 0
     while found < count:
         keys = jax.random.split(jax.random.fold_in(key, drawn), max(1, count - found))
-        samples = in_chunks(one, min(chunk or chunk_size(), count), keys, workers=num_workers())
+        samples = in_chunks(one, min(chunk or chunk_size(), count), keys, workers=num_workers(), fixed=True)
         kept = np.asarray(samples.ok)
         fields.append(samples.fields[kept])
         conditions.append(samples.condition[kept])

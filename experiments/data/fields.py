@@ -79,7 +79,7 @@ def reference_trajectories(fine: System, family: str, times: Times, stride: int,
 
         return jax.vmap(one)(keys)
 
-    trajectories, ok = in_chunks(solve, 32, keys)
+    trajectories, ok = in_chunks(solve, 32, keys, fixed=True)
     if not ok.all():
         raise RunFailed(f"{int((~ok).sum())} of {ok.size} reference solutions failed; try a looser tolerance")
     return trajectories

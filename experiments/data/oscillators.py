@@ -19,8 +19,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
-from scipy.optimize import minimize_scalar
-from scipy.signal import savgol_filter
 
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.files import InputError, input_file
@@ -137,6 +135,8 @@ def load(data_dir: Path, name: str) -> Recording:
     Raises:
       InputError: see `read_table`.
     """
+    from scipy.signal import savgol_filter
+
     degrees = DEGREES[name]
     table = read_table(data_dir / "schmidt_lipson" / FILES[name], 2 + 2 * degrees)
     split, time = len(table) // 2, table[:, 1] - table[0, 1]
@@ -194,6 +194,8 @@ def find_masses(recording: Recording, *, main: int, margin: float, time_tests: i
     Returns:
       the masses.
     """
+    from scipy.optimize import minimize_scalar
+
     if recording.degrees == 1:
         return (1.0,)
     system = system_of((1.0, 1.0))

@@ -12,7 +12,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Key
 from ml_collections import ConfigDict
-from scipy.interpolate import CubicSpline
 
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.files import RunFailed
@@ -110,6 +109,8 @@ def draw_starts(
 
 def splined(fields: np.ndarray, drawn: Times, times: Times) -> np.ndarray:
     """Fields (sample, time, field) at other times than they were drawn at, by cubic splines."""
+    from scipy.interpolate import CubicSpline
+
     return fields if drawn == times else CubicSpline(drawn, fields, axis=1)(times)
 
 

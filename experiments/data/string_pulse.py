@@ -171,7 +171,7 @@ def fit_to_rates(config: ConfigDict, world: PulseWorld, task: Task, options: Pri
     sites = chosen_sites(structure, basis, box, states, config.sites) if chosen else world.drawn[config.sites]
     rows = rows_at_sites(structure, basis, box, states, jnp.asarray(rates), jnp.asarray(sites))
     posterior, seconds = fit_rows(basis, box, rows, structure.parameters)
-    return fitted_rollout(structure, basis, posterior, task, options.substeps, seconds)
+    return fitted_rollout(structure, basis, posterior, task.times, options.substeps, seconds, task.companions)
 
 
 def independent_forecast(world: PulseWorld, times: Times, substeps: int) -> Float[np.ndarray, "time grid field"]:

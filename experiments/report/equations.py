@@ -8,7 +8,7 @@ import numpy as np
 from experiments.evaluation.equations import drawn_fields
 from experiments.study.study import MakeSection, Shown
 from phdme_jax.app import drawing, figures
-from phdme_jax.app.drawing import Figure, Labels
+from phdme_jax.app.drawing import Labels
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.systems.equations.base import without_padding
 
@@ -21,7 +21,7 @@ def line_samples(path: Path, grid: np.ndarray, drawn: dict[str, np.ndarray], lab
     names, count = list(drawn), len(labels.panels)
     columns = min(5, len(names))
     lines = -(-len(names) // columns)
-    figure = Figure(figsize=(2.3 * columns, 2.1 * count * lines))
+    figure = drawing.new_figure(2.3 * columns, 2.1 * count * lines)
     axes = figure.subplots(count * lines, columns, sharex=True, squeeze=False)
     for row, field in enumerate(labels.panels):
         for other in range(row, count * lines, count):  # one scale a field
@@ -46,7 +46,7 @@ def line_samples(path: Path, grid: np.ndarray, drawn: dict[str, np.ndarray], lab
 def square_samples(path: Path, rows: dict[str, np.ndarray], title: str, symmetric: bool) -> Path:
     """Generated fields on a square, a row a method, on one scale of colours."""
     names = list(rows)
-    figure = Figure(figsize=(1.55 * SHOWN + 1.6, 1.6 * len(names)))
+    figure = drawing.new_figure(1.55 * SHOWN + 1.6, 1.6 * len(names))
     axes = figure.subplots(len(names), SHOWN, squeeze=False)
     limits = np.percentile(rows[names[0]], [0.5, 99.5])
     if symmetric:

@@ -13,7 +13,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 from ml_collections import ConfigDict
-from scipy.interpolate import CubicSpline
 
 from experiments.spring.prior import SpringOptions, fit_spring, learned_images, spring_problem
 from experiments.spring.recording import (
@@ -185,6 +184,8 @@ def observe_displacement(
     Returns:
       displacement [length].
     """
+    from scipy.interpolate import CubicSpline
+
     amplitude = modal_amplitudes(recording.grid, fields[..., 1], recording.modes)
     pairs = zip(amplitude, since, strict=True)
     at_images = np.stack([CubicSpline(times, curve)(images) for curve, images in pairs])

@@ -18,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
-from scipy.interpolate import CubicSpline
 
 from experiments.spring.recording import SpringRecording, modal_states, sine_modes
 from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts, make_box
@@ -165,6 +164,8 @@ def spring_rows(basis: Basis, recording: SpringRecording, options: SpringOptions
     Raises:
       ValueError: see `learned_images`.
     """
+    from scipy.interpolate import CubicSpline
+
     times, amplitude = learned_images(recording, options)
     half_width = options.half_width
     fine = np.arange(times[0], times[-1], 1.0 / SAMPLING_RATE)

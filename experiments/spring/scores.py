@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.interpolate import CubicSpline
 
 from experiments.spring.prior import REST, SpringPrior, total_energy
 from experiments.spring.recording import with_rest
@@ -41,6 +40,8 @@ class Energies(NamedTuple):
 
     def at(self, times: Float[np.ndarray, " wanted"]) -> "Energies":
         """The same at other times, by cubic splines."""
+        from scipy.interpolate import CubicSpline
+
         mean, samples = (CubicSpline(self.times, curve, axis=-1)(times) for curve in (self.mean, self.samples))
         return Energies(times, mean, samples, self.rejected)
 

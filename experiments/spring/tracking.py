@@ -12,7 +12,6 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.polynomial import polynomial
-from scipy.interpolate import LSQUnivariateSpline
 
 Points = list[Int[np.ndarray, "point 2"]]
 
@@ -106,6 +105,8 @@ def camera_intervals(
     Raises:
       ValueError: too few images for the spline.
     """
+    from scipy.interpolate import LSQUnivariateSpline
+
     time = (frame - frame[0]) * INTERVALS_PER_FRAME
     if time[-1] < 20.0:
         raise ValueError(f"expected images over 20 camera intervals or more, got {time[-1]:.0f}, try a longer range")

@@ -1,4 +1,7 @@
-"""House style of the pictures: words, colours, scales, legends and the one way a picture reaches the disk."""
+"""House style of the pictures: words, colours, scales, legends and the one way a picture reaches the disk.
+
+matplotlib is imported when a picture is drawn: a command that draws none starts faster.
+"""
 
 import dataclasses
 import functools
@@ -6,23 +9,21 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ParamSpec
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 # a command started from a notebook is told that notebook's backend, which need not be here; Agg draws the pages
 if "ipykernel" not in sys.modules:
     os.environ.pop("MPLBACKEND", None)
-import matplotlib
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.colorbar import Colorbar
-from matplotlib.colors import Normalize
-from matplotlib.figure import Figure
-from matplotlib.image import AxesImage
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from numpy.typing import ArrayLike
 
 from phdme_jax.files import atomic_write
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colorbar import Colorbar
+    from matplotlib.figure import Figure
+    from matplotlib.image import AxesImage
 
 _Arguments = ParamSpec("_Arguments")
 
@@ -115,12 +116,21 @@ def styled(draw: Callable[_Arguments, Path]) -> Callable[_Arguments, Path]:
 
     @functools.wraps(draw)
     def wrapped(*args: _Arguments.args, **kwargs: _Arguments.kwargs) -> Path:
+        import matplotlib
+
         with matplotlib.rc_context():
             matplotlib.rcdefaults()
             matplotlib.rcParams.update(STYLE)
             return draw(*args, **kwargs)
 
     return wrapped
+
+
+def new_figure(width: float, height: float) -> "Figure":
+    """An empty figure of a size in inches."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height))
 
 
 def marks(count: int) -> list[str]:
@@ -138,23 +148,29 @@ def value_scale(values: np.ndarray) -> dict[str, Any]:
     low, high = _range(values)
     if low < 0 < high and min(-low, high) > 0.05 * max(-low, high):
         size = max(-low, high)
-        return {"cmap": "RdBu_r", "norm": Normalize(-size, size)}
-    return {"cmap": "viridis", "norm": Normalize(low, high)}
+        return {"cmap": "RdBu_r", "norm": _normalize(-size, size)}
+    return {"cmap": "viridis", "norm": _normalize(low, high)}
 
 
 def error_scale(values: np.ndarray) -> dict[str, Any]:
     """Colour map and range of a signed error: diverging, symmetric about zero."""
     low, high = _range(values)
     size = max(abs(low), abs(high)) or 1.0
-    return {"cmap": "PuOr_r", "norm": Normalize(-size, size)}
+    return {"cmap": "PuOr_r", "norm": _normalize(-size, size)}
 
 
 def spread_scale(values: np.ndarray) -> dict[str, Any]:
     """Colour map and range of a spread: sequential from zero."""
-    return {"cmap": "cividis", "norm": Normalize(0.0, max(_range(values)[1], 0.0) or 1.0)}
+    return {"cmap": "cividis", "norm": _normalize(0.0, max(_range(values)[1], 0.0) or 1.0)}
 
 
-def draw_image(axis: Axes, x: ArrayLike, y: ArrayLike, values: np.ndarray, style: dict[str, Any]) -> AxesImage:
+def _normalize(low: float, high: float) -> Any:
+    from matplotlib.colors import Normalize
+
+    return Normalize(low, high)
+
+
+def draw_image(axis: "Axes", x: ArrayLike, y: ArrayLike, values: np.ndarray, style: dict[str, Any]) -> "AxesImage":
     """An image of values of shape (y, x) whose pixels are centred on evenly spaced `x` and `y`."""
     left, right = _edges(np.asarray(x))
     bottom, top = _edges(np.asarray(y))
@@ -165,8 +181,10 @@ def draw_image(axis: Axes, x: ArrayLike, y: ArrayLike, values: np.ndarray, style
     return image
 
 
-def finish_bar(bar: Colorbar) -> None:
+def finish_bar(bar: "Colorbar") -> None:
     """Few, short numbers on a colour bar."""
+    from matplotlib.ticker import MaxNLocator
+
     bar.outline.set_visible(False)  # type: ignore[operator]
     bar.ax.tick_params(labelsize=7, length=2)
     bar.locator = MaxNLocator(5)
@@ -176,7 +194,7 @@ def finish_bar(bar: Colorbar) -> None:
     bar.update_ticks()
 
 
-def draw_curve(axis: Axes, time: np.ndarray, curve: Curve, colour: str) -> None:
+def draw_curve(axis: "Axes", time: np.ndarray, curve: Curve, colour: str) -> None:
     """A mean with its band and at most 20 of its samples."""
     if curve.lower is not None and curve.upper is not None:
         lower, upper = np.asarray(curve.lower), np.asarray(curve.upper)
@@ -190,8 +208,10 @@ def draw_curve(axis: Axes, time: np.ndarray, curve: Curve, colour: str) -> None:
     axis.plot(time, np.asarray(curve.mean), color=colour, label=curve.label, zorder=4)
 
 
-def log_if_positive(axis: Axes, values: np.ndarray, which: str) -> None:
+def log_if_positive(axis: "Axes", values: np.ndarray, which: str) -> None:
     """A logarithmic axis, with readable ticks, where all values are positive and span more than a factor of 5."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     finite = values[np.isfinite(values)]
     if finite.size == 0 or finite.min() <= 0 or finite.max() < 5 * finite.min():
         return
@@ -203,19 +223,19 @@ def log_if_positive(axis: Axes, values: np.ndarray, which: str) -> None:
     part.set_minor_formatter(NullFormatter())
 
 
-def legend_beside(axis: Axes) -> None:
+def legend_beside(axis: "Axes") -> None:
     """The legend to the right of the axes, where it covers no data."""
     axis.legend(loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
 
 
-def legend_below(figure: Figure, axis: Axes) -> None:
+def legend_below(figure: "Figure", axis: "Axes") -> None:
     """One legend for all panels, in a row under them."""
     handles, names = axis.get_legend_handles_labels()
     narrow = figure.get_figwidth() < 5
     figure.legend(handles, names, loc="outside lower center", ncols=2 if narrow else min(len(names), 4))
 
 
-def save(figure: Figure, path: Path | str, title: str) -> Path:
+def save(figure: "Figure", path: Path | str, title: str) -> Path:
     """Writes the picture as PNG, whole or not at all, without a date or version in it.
 
     Args:
@@ -226,6 +246,8 @@ def save(figure: Figure, path: Path | str, title: str) -> Path:
     Returns:
       The path.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     if title:
         figure.suptitle(title, fontsize=10.5, fontweight="bold")
     FigureCanvasAgg(figure)
@@ -244,11 +266,11 @@ def _edges(points: np.ndarray) -> tuple[float, float]:
     return float(points[0] - half), float(points[-1] + half)
 
 
-def panels(names: list[str], height: float) -> tuple[Figure, list[Any]]:
+def panels(names: list[str], height: float) -> "tuple[Figure, list[Any]]":
     """A titled panel for each name, four to a row, on shared axes."""
     columns = min(4, len(names))
     rows = -(-len(names) // columns)
-    figure = Figure(figsize=(2.3 * columns, height * rows))
+    figure = new_figure(2.3 * columns, height * rows)
     axes = np.atleast_1d(figure.subplots(rows, columns, sharex=True, sharey=True)).ravel()
     for axis, name in zip(axes, names, strict=False):
         axis.set_title(name)

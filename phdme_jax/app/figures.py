@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import betabinom, binom
 
 from phdme_jax.app import drawing
-from phdme_jax.app.drawing import COLOURS, TRUTH, Curve, EffortSlice, Figure, Labels, MaxNLocator, styled
+from phdme_jax.app.drawing import COLOURS, TRUTH, Curve, EffortSlice, Labels, styled
 
 
 @styled
@@ -45,7 +44,7 @@ def space_time_panel(
     if spread is not None:
         columns.append(("spread", np.asarray(spread)))
     num_fields = truth.shape[-1]
-    figure = Figure(figsize=(2.55 * len(columns) + 0.6, 2.05 * num_fields + 0.5))
+    figure = drawing.new_figure(2.55 * len(columns) + 0.6, 2.05 * num_fields + 0.5)
     axes = figure.subplots(num_fields, len(columns), sharex=True, sharey=True, squeeze=False)
     for field in range(num_fields):
         shared = drawing.value_scale(np.stack([truth[..., field], forecast[..., field]]))
@@ -79,7 +78,7 @@ def snapshot_panel(
       The path.
     """
     truth, forecast = np.asarray(truth), np.asarray(forecast)
-    figure = Figure(figsize=(1.9 * len(times) + 1.2, 6.2))
+    figure = drawing.new_figure(1.9 * len(times) + 1.2, 6.2)
     axes = figure.subplots(3, len(times), sharex=True, sharey=True, squeeze=False)
     shared = drawing.value_scale(np.stack([truth, forecast]))
     error = forecast - truth
@@ -117,7 +116,7 @@ def energy_over_time(
     Returns:
       The path.
     """
-    figure = Figure(figsize=(6.0, 3.2))
+    figure = drawing.new_figure(6.0, 3.2)
     axis = figure.subplots()
     for curve, colour in zip(curves, drawing.colours(len(curves)), strict=True):
         drawing.draw_curve(axis, np.asarray(time), curve, colour)
@@ -143,7 +142,7 @@ def effort_learned_vs_true(path: Path | str, slices: Sequence[EffortSlice], labe
     """
     num_columns = min(len(slices), 3)
     num_rows = math.ceil(len(slices) / num_columns)
-    figure = Figure(figsize=(3.1 * num_columns + 0.6, 2.6 * num_rows + 0.6))
+    figure = drawing.new_figure(3.1 * num_columns + 0.6, 2.6 * num_rows + 0.6)
     axes = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axis, part in zip(axes, slices, strict=False):
         x, mean, width = np.asarray(part.x), np.asarray(part.mean), 2 * np.asarray(part.standard_deviation)
@@ -192,7 +191,7 @@ def coverage_curve(
     """
     nominal = np.asarray(nominal)
     lower, upper = coverage_interval(nominal, num_test, num_calibration)
-    figure = Figure(figsize=(5.4, 3.6))
+    figure = drawing.new_figure(5.4, 3.6)
     axis = figure.subplots()
     of = f"{num_test} test" + ("" if num_calibration is None else f", {num_calibration} calibration")
     name = f"90 % of valid bands\n({of} trajectories)"
@@ -222,6 +221,8 @@ def coverage_interval(
     Returns:
       Lower and upper ends, each of shape (level,); both are 1 where too few calibration data make the band infinite.
     """
+    from scipy.stats import betabinom, binom
+
     ends = []
     for probability in ((1 - level) / 2, (1 + level) / 2):
         counts = []
@@ -251,7 +252,7 @@ def training_curve(
     Returns:
       The path.
     """
-    figure = Figure(figsize=(6.0, 3.0))
+    figure = drawing.new_figure(6.0, 3.0)
     axis = figure.subplots()
     for (name, values), colour in zip(losses.items(), drawing.colours(len(losses)), strict=True):
         axis.plot(np.asarray(steps[name]), np.asarray(values), color=colour, linewidth=1.2, label=name)
@@ -277,7 +278,7 @@ def metric_by_method(
     Returns:
       The path.
     """
-    figure = Figure(figsize=(6.0, 0.38 * len(values) + 1.3))
+    figure = drawing.new_figure(6.0, 0.38 * len(values) + 1.3)
     axis = figure.subplots()
     names, everything = [], []
     for place, ((method, seeds), colour) in enumerate(zip(values.items(), drawing.colours(len(values)), strict=True)):
@@ -315,9 +316,11 @@ def forecast_lines(path: Path | str, time: ArrayLike, truth: ArrayLike | None, f
     Returns:
       The path.
     """
+    from matplotlib.ticker import MaxNLocator
+
     time, mean = np.asarray(time), np.asarray(forecast.mean)
     num_sites = mean.shape[1]
-    figure = Figure(figsize=(6.4, 1.55 * num_sites + 0.8))
+    figure = drawing.new_figure(6.4, 1.55 * num_sites + 0.8)
     axes = figure.subplots(num_sites, 1, sharex=True, squeeze=False).ravel()
     for site, axis in enumerate(axes):
         optional = (forecast.lower, forecast.upper, forecast.samples)
@@ -349,7 +352,7 @@ def accuracy_against_cost(
     Returns:
       The path.
     """
-    figure = Figure(figsize=(6.4, 3.6))
+    figure = drawing.new_figure(6.4, 3.6)
     axis = figure.subplots()
     for (name, (costs, errors)), colour in zip(points.items(), drawing.colours(len(points)), strict=True):
         axis.plot(costs, errors, "o-", color=colour, label=name, markersize=5, linewidth=1.2)
@@ -378,7 +381,7 @@ def metric_over_setting(
     Returns:
       The path.
     """
-    figure = Figure(figsize=(6.0, 3.4))
+    figure = drawing.new_figure(6.0, 3.4)
     axis = figure.subplots()
     settings = sorted({value for curve in curves.values() for value in curve})
     even = len(settings) < 2 or settings[0] <= 0

@@ -9,7 +9,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from phdme_jax.files import InputError, atomic_write, claim_folder, to_json
+from phdme_jax.files import InputError, atomic_write, claim_folder, plain, to_json
+from phdme_jax.methods.base import unusual_draws
 
 _PACKAGES = ("phdme_jax", "jax", "jaxlib", "flax", "optax", "diffrax", "equinox", "numpy", "scipy", "matplotlib")
 
@@ -22,6 +23,7 @@ def prepare_run_folder(workdir: Path | str, config: Any, command: str) -> Path:
     Args:
       workdir: the folder.
       config: everything the numbers depend on, seeds and choice of methods aside: those may grow in a later run.
+        Variables that change random draws are added, see `unusual_draws`.
       command: the command to record.
 
     Returns:
@@ -33,7 +35,7 @@ def prepare_run_folder(workdir: Path | str, config: Any, command: str) -> Path:
     folder = Path(workdir)
     if (folder / "results.jsonl").exists() and not (folder / "config.json").exists():
         raise InputError(f"{folder}: holds results but no config.json that says whose; choose another folder")
-    claim_folder(folder, config, "config.json")
+    claim_folder(folder, {**plain(config), **unusual_draws()}, "config.json")
     _write_environment(folder / "environment.json", describe_environment(command))
     return folder
 

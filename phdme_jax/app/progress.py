@@ -5,9 +5,6 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from tensorboardX import SummaryWriter
-from tqdm import tqdm
-
 from phdme_jax.training.loop import Tell
 
 
@@ -17,11 +14,15 @@ def shown(folder: Path | None, description: str, start: int, num_steps: int) -> 
 
     What a killed process logged beyond its last checkpoint is purged, since it is logged again.
     """
+    from tqdm import tqdm
+
     silent = sys.stderr is None
     pause = 0.5 if not silent and sys.stderr.isatty() else 10.0
     with contextlib.ExitStack() as stack:
         events = None
         if folder is not None:
+            from tensorboardX import SummaryWriter
+
             writer = SummaryWriter(str(folder / "events"), purge_step=start or None, flush_secs=10)
             events = stack.enter_context(writer)
         bar = stack.enter_context(

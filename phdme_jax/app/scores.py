@@ -54,10 +54,10 @@ def accuracy(
     samples = forecasts.mean[:, None] if forecasts.samples is None else forecasts.samples
     fair = samples.shape[1] > 1
     for name in ("crps", "energy_score"):
-        values = in_chunks(_scorer(name, fair), min(SCORED, len(truth)), scales, truth, samples)
+        values = in_chunks(_scorer(name, fair), SCORED, scales, truth, samples)
         result[name] = mean_and_error(np.where(forecasts.ok, values, np.inf))
     if fair:
-        spreads, squares = in_chunks(_spread_skill, min(SCORED, len(truth)), scales, truth, samples)
+        spreads, squares = in_chunks(_spread_skill, SCORED, scales, truth, samples)
         ratio = float(metrics.spread_skill_ratio(jnp.asarray(spreads), jnp.asarray(squares)))
         result["spread_skill"] = Measurement(ratio if forecasts.ok.all() else np.inf)
     return result

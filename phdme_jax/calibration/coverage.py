@@ -11,7 +11,6 @@ from typing import NamedTuple, SupportsFloat
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
-from scipy import stats
 
 from phdme_jax.calibration.conformal import conformal_rank, minimum_calibration_size
 
@@ -111,6 +110,8 @@ def coverage_interval(
     >>> coverage_interval(20, 100, 0.9)
     CoverageInterval(lower=0.74, upper=1.0)
     """
+    from scipy import stats
+
     if not 0 < confidence < 1:
         raise ValueError(f"expected a confidence strictly between 0 and 1, got {confidence}; try 0.95.")
     if num_test is not None and num_test < 1:

@@ -51,10 +51,7 @@ def coefficients(
 
     Source: Karras et al. (2022), table 1; Salimans and Ho (2022) for "v".
     """
-    if mode not in MODES:
-        raise ValueError(f"expected a mode among {MODES}, got {mode!r}")
-    if data_std <= 0.0:
-        raise ValueError(f"expected a positive data_std, got {data_std}")
+    _check(mode, data_std)
     log_snr = schedule.log_snr(t)
     ratio = jnp.exp(-0.5 * log_snr)
     total = jnp.sqrt(ratio**2 + data_std**2)
@@ -65,6 +62,13 @@ def coefficients(
         return jnp.ones_like(ratio), -ratio, c_in, c_noise
     c_out = ratio * data_std / total
     return (data_std / total) ** 2, -c_out if mode == "v" else c_out, c_in, c_noise
+
+
+def _check(mode: str, data_std: float) -> None:
+    if mode not in MODES:
+        raise ValueError(f"expected a mode among {MODES}, got {mode!r}")
+    if data_std <= 0.0:
+        raise ValueError(f"expected a positive data_std, got {data_std}")
 
 
 def precondition(network: Network, schedule: Schedule, mode: str = "x0", data_std: float = 1.0) -> Network:
@@ -88,8 +92,7 @@ def precondition(network: Network, schedule: Schedule, mode: str = "x0", data_st
 
     Source: Karras et al. (2022), eq. 7, with noisy / alpha for their noisy example.
     """
-
-    coefficients(schedule, jnp.zeros(()), mode, data_std)  # refuses what cannot be
+    _check(mode, data_std)
     apply = Bound(_denoise, network.apply, schedule, mode, data_std)
     return Network(init=network.init, encode=network.encode, apply=apply)
 

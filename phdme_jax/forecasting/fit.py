@@ -20,7 +20,7 @@ from phdme_jax.forecasting.options import check_seed, make_options
 from phdme_jax.forecasting.precision import in_double_precision
 from phdme_jax.forecasting.saved import nested, posterior_from
 from phdme_jax.forecasting.structure_check import check_structure
-from phdme_jax.methods.base import Dynamics, Examples, Fitted, Host, Options, Task
+from phdme_jax.methods.base import Dynamics, Examples, Fitted, Host, Options, Task, unusual_draws
 from phdme_jax.methods.energy.gp_rollout import fitted_rollout
 from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states
 from phdme_jax.methods.energy.options import read_options
@@ -78,6 +78,7 @@ def fit_inputs(
         "seed": seed,
         "options": inputs.options,
         "trajectories": list(inputs.observed.digests),
+        **unusual_draws(),
     }
     if folder is not None:
         folder = Path(folder)
@@ -155,7 +156,7 @@ def fit_energy(inputs: FitInputs, task: Task, host: Host) -> tuple[Fitted, Optio
     basis = make_basis(inputs.structure, PriorOptions(**options["prior"]))
 
     def with_substeps(substeps: int) -> Fitted:
-        return fitted_rollout(inputs.structure, basis, posterior, task, substeps, float(kept["seconds"]))
+        return fitted_rollout(inputs.structure, basis, posterior, task.times, substeps, float(kept["seconds"]))
 
     options, found = _as_waves_need(inputs, task, with_substeps(options["prior"]["substeps"]))
     return with_substeps(options["prior"]["substeps"]), options, (*notes, *found)

@@ -12,11 +12,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 from numpy.typing import ArrayLike
-from scipy.interpolate import CubicSpline
 
 from phdme_jax.files import InputError
 from phdme_jax.forecasting import bands
@@ -102,7 +100,7 @@ def check_state(where: str, forecaster: Forecaster, found: InitialState) -> tupl
     """
     structure, observed = forecaster.structure, forecaster.observed
     notes = check_ends(where, structure, found.state[None], observed.scale)
-    state = np.asarray(structure.constrain(jnp.asarray(found.state, float)))
+    state = np.asarray(jax.jit(structure.constrain)(np.asarray(found.state, float)))
     reach = np.abs(state - observed.centre).max(axis=0) / observed.excursion
     if reach.max() > FAR_STATE:
         worst = int(np.argmax(reach))
@@ -144,7 +142,11 @@ def _forecast(
     moved = not np.array_equal(time, trained)
 
     def at_times(values: np.ndarray) -> np.ndarray:
-        return CubicSpline(trained, values, axis=-3)(time) if moved else values
+        if not moved:
+            return values
+        from scipy.interpolate import CubicSpline
+
+        return CubicSpline(trained, values, axis=-3)(time)
 
     mean, samples = at_times(middle), at_times(every[0, :num_samples])
     if calibrated:

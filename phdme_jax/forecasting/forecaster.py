@@ -5,7 +5,6 @@ import time
 from dataclasses import dataclass
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -102,7 +101,7 @@ class Forecaster:
 
 def starts_from(states: Float[np.ndarray, "n grid field"], times: Times) -> Start:
     """Conditions of states without inputs, internal units, leaves with a leading axis."""
-    return Start(jnp.asarray(states), jnp.zeros((len(states), len(times), 0)))
+    return Start(np.asarray(states), np.zeros((len(states), len(times), 0)))
 
 
 def forecasts_from(

@@ -6,7 +6,6 @@ from hashlib import sha256
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
@@ -227,7 +226,7 @@ def _digests(trajectories: Trajectories) -> tuple[str, ...]:
 
 
 def _constrained(structure: Structure, trajectories: Trajectories) -> Trajectories:
-    state = np.asarray(jax.vmap(jax.vmap(structure.constrain))(jnp.asarray(trajectories.state, float)))
+    state = np.asarray(jax.jit(jax.vmap(jax.vmap(structure.constrain)))(np.asarray(trajectories.state, float)))
     return replace(trajectories, state=state)
 
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from phdme_jax.files import InputError, atomic_write, config_digest, file_digest, flatten, save_arrays, unflatten
@@ -22,12 +21,12 @@ from phdme_jax.forecasting.precision import in_double_precision
 from phdme_jax.forecasting.structures import Units
 from phdme_jax.gp.basis import Box, Energy
 from phdme_jax.gp.fit import EnergyPosterior, Hyperparameters
-from phdme_jax.methods.base import Fitted, Normaliser, Task
+from phdme_jax.methods.base import Fitted, Normaliser
 from phdme_jax.methods.energy.conditional import Design, Fields, GeneratorParams, make_model
 from phdme_jax.methods.energy.gp_rollout import fitted_rollout
 from phdme_jax.methods.energy.options import read_options
 from phdme_jax.methods.energy.posterior import PriorOptions, make_basis
-from phdme_jax.systems.energy.base import Structure, System
+from phdme_jax.systems.energy.base import Structure
 
 FORMAT = 5
 _OBSERVED = ("time", "grid", "scale", "centre", "excursion", "projections")
@@ -141,20 +140,15 @@ def _build(record: dict[str, Any], arrays: dict[str, Any]) -> Forecaster:
 
 def _energy(setup: Setup, structure: Structure, observed: Observed, arrays: Mapping[str, Any]) -> Fitted:
     prior = PriorOptions(**setup.options["prior"])
-    times = setup.units.frames(observed.time)
-    task = Task(System(structure), _nothing, _nothing, setup.key(""), times)
-    return fitted_rollout(structure, make_basis(structure, prior), posterior_from(arrays), task, prior.substeps, 0.0)
-
-
-def _nothing(*arguments: Any) -> Any:
-    raise ValueError(f"a loaded forecaster has no trajectories to learn from, asked for {arguments}")
+    basis, times = make_basis(structure, prior), setup.units.frames(observed.time)
+    return fitted_rollout(structure, basis, posterior_from(arrays), times, prior.substeps, 0.0)
 
 
 def _generator(setup: Setup, structure: Structure, energy: Fitted, arrays: Mapping[str, Any]) -> Fitted:
     """The generator whose arrays these are: they say whether it has a learned step."""
     options, fields, dynamics = read_options(setup.options), Fields(structure), energy.model.dynamics
     assert dynamics is not None
-    arrays = jax.tree.map(jnp.asarray, dict(arrays))
+    arrays = jax.device_put(dict(arrays))  # `jnp.asarray` would compile a program for every shape
     empty = dict.fromkeys(GeneratorParams._fields)
     params = GeneratorParams(**{**empty, **arrays, "normaliser": Normaliser(**arrays["normaliser"])})
     propagator = None
@@ -180,7 +174,7 @@ def nested(tree: Any) -> Any:
 
 def posterior_from(arrays: Mapping[str, Any]) -> EnergyPosterior:
     """The posterior whose `nested` arrays these are."""
-    arrays = jax.tree.map(jnp.asarray, dict(arrays))
+    arrays = jax.device_put(dict(arrays))
     mean = arrays["mean"]
     return EnergyPosterior(
         mean=Energy(Box(**mean["box"]), mean["stiffness"], mean["weights"]),

@@ -47,6 +47,16 @@ def stage_key(key: Key[Array, ""], stage: str, index: int = 0) -> Key[Array, ""]
     return jax.random.fold_in(key, STREAMS[stage] + index)
 
 
+def unusual_draws() -> dict[str, Any]:
+    """Variables of JAX's environment that change random draws, where they are set otherwise than JAX has them.
+
+    What a run keeps belongs to its draws: they are part of the record that the run is known by.
+    """
+    usual = {"default_prng_impl": "threefry2x32", "threefry_partitionable": True, "random_seed_offset": 0}
+    here = {name: getattr(jax.config, f"jax_{name}") for name in usual}
+    return {f"JAX_{name.upper()}": value for name, value in here.items() if value != usual[name]}
+
+
 class Start(NamedTuple):
     """Condition of a system that moves.
 
@@ -183,6 +193,16 @@ class Model:
     times: Times = ()
     num_calls: int = 0
     dynamics: Dynamics | None = None
+
+
+def mean_model(prepare: Any, times: Times) -> Model:
+    """A model without a distribution, whose forecasts `prepare` makes: (params, start) -> fields."""
+    return Model(
+        prepare=prepare,
+        draw=lambda params, prepared, latent, key: prepared,
+        mean=lambda params, prepared: prepared,
+        times=times,
+    )
 
 
 class Fitted(NamedTuple):

@@ -89,7 +89,7 @@ def samples(fitted: Fitted, prepared: PyTree, num_samples: int, key: Key[Array, 
         return None
     count = jax.tree.leaves(prepared)[0].shape[0]
     keys = jax.random.split(key, (count, num_samples))
-    size = min(count, max(1, chunk_size() // num_samples))
+    size = max(1, chunk_size() // num_samples)
     return np.asarray(in_chunks(partial(programs.draw, fitted.params), size, prepared, keys), np.float64)
 
 

@@ -1,9 +1,10 @@
 """The table of methods, for systems with an energy and for known equations alike: one line a method."""
 
-from phdme_jax.methods.base import Method
+import importlib
+from typing import Any
+
+from phdme_jax.methods.base import Fitted, Method
 from phdme_jax.methods.baselines import independent
-from phdme_jax.methods.baselines.field_networks import fit_fourier, fit_hamiltonian, fit_neural
-from phdme_jax.methods.baselines.phlearn import fit_phlearn
 from phdme_jax.methods.diffusion import fit_diffusion
 from phdme_jax.methods.energy import gp_rollout, oracle
 from phdme_jax.methods.energy.generator import make_fit
@@ -21,6 +22,16 @@ ENERGY, EQUATIONS = frozenset({"structure"}), frozenset({"residual"})
 STEP = ENERGY | {"even_times"}  # a learned time step is repeated
 TRUE_ENERGY = STEP | {"true_energy"}
 MAP, RESOLVE = EQUATIONS | {"map"}, EQUATIONS | {"resolve"}
+
+
+def _fit_later(module: str, name: str, *arguments: Any) -> Fitted:
+    return getattr(importlib.import_module(f"phdme_jax.methods.{module}"), name)(*arguments)
+
+
+def _later(module: str, name: str) -> Bound:
+    """A fit whose module is imported when it is first run, as what it alone needs takes long to import."""
+    return Bound(_fit_later, module, name)
+
 
 # fmt: off
 _ALL = (
@@ -43,13 +54,13 @@ _ALL = (
     Method("gp_dphs_independent", "two independent processes on the efforts", 2, independent.fit, GP_DPHS, None,
            ENERGY | {"inversion"}),
     Method("hnn", "energy density and damping by a network, structure known", 8,
-           fit_hamiltonian, "arXiv 2107.08024", None, STEP, scope="full"),
+           _later("baselines.field_networks", "fit_hamiltonian"), "arXiv 2107.08024", None, STEP, scope="full"),
     Method("neural_ode", "rates by a network of the neighbours of each point", 9,
-           fit_neural, "arXiv 1806.07366", None, STEP, scope="full"),
+           _later("baselines.field_networks", "fit_neural"), "arXiv 1806.07366", None, STEP, scope="full"),
     Method("fno", "a Fourier neural operator from frame to frame", 10,
-           fit_fourier, "arXiv 2010.08895", None, STEP, scope="full"),
+           _later("baselines.field_networks", "fit_fourier"), "arXiv 2010.08895", None, STEP, scope="full"),
     Method("phlearn", "the public package of pseudo-Hamiltonian networks", 11,
-           fit_phlearn, "arXiv 2206.02660", None, ENERGY | {"ports"}, scope="full"),
+           _later("baselines.phlearn", "fit_phlearn"), "arXiv 2206.02660", None, ENERGY | {"ports"}, scope="full"),
     # known equations
     Method("pidm_me", "the residual of the denoiser's mean in the loss", 1, fit_informed, PIDM, None, EQUATIONS),
     Method("pidm_se", "the residual of a sample in the loss", 2,

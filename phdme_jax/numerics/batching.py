@@ -1,8 +1,6 @@
 """Functions of one example applied to many: slices of one shape, one trace, threads on a CPU."""
 
-import math
 import os
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -12,22 +10,26 @@ import jax
 import numpy as np
 
 
-def in_chunks(function: Callable[..., Any], size: int, *trees: Any, workers: int = 1) -> Any:
+def in_chunks(function: Callable[..., Any], size: int, *trees: Any, workers: int = 1, fixed: bool = False) -> Any:
     """Apply a jitted function of many to slices of at most `size` along the first axis; one shape, one trace.
 
     Args:
       function: of trees of arrays with a leading axis.
-      size: of a slice; the last one is filled up with copies of its last example.
+      size: of a slice, see `slice_size` for fewer examples; the last one is filled up with copies of its last example.
       *trees: arguments, leaves with one leading axis.
       workers: more than one take as many slices at a time, each on its own thread.
+      fixed: no smaller slices for few examples. The last bits of a value depend on the size of its slice, and training
+        multiplies such differences: what is learned from keeps the size, so that the same run gives the same numbers.
     Returns:
       what the function gives for all, leaves of NumPy.
     """
     count = jax.tree.leaves(trees)[0].shape[0]
+    size = size if fixed else slice_size(size, count)
 
     def chunk(start: int) -> Any:
         index = np.minimum(np.arange(start, start + size), count - 1)
-        values = function(*(jax.tree.map(lambda leaf: leaf[index], tree) for tree in trees))
+        part = trees if size == count else jax.tree.map(lambda leaf: leaf[index], trees)
+        values = function(*part)
         return jax.tree.map(lambda leaf: np.asarray(leaf)[: count - start], values)
 
     results, rest = [chunk(0)], range(size, count, size)  # the first one compiles
@@ -40,6 +42,15 @@ def in_chunks(function: Callable[..., Any], size: int, *trees: Any, workers: int
         finally:  # an interruption waits for the slices in hand alone
             pool.shutdown(cancel_futures=True)
     return jax.tree.map(lambda *leaves: np.concatenate(leaves), *results)
+
+
+def slice_size(size: int, count: int) -> int:
+    """Examples of a slice: `size`, or the next power of two where there are fewer, so that shapes are few.
+
+    >>> [slice_size(48, count) for count in (1, 2, 3, 33, 100)]
+    [1, 2, 4, 48, 48]
+    """
+    return min(size, 1 << (count - 1).bit_length())
 
 
 def chunk_size() -> int:
@@ -65,13 +76,3 @@ def for_many(one: Callable[..., Any]) -> Callable[..., Any]:
 def batched(function: Callable[..., Any], *static: Any) -> Callable[[Any, Any], Any]:
     """(parameters, batch) -> function(*static, parameters, example) of every example; jitted once for each function."""
     return jax.jit(jax.vmap(partial(function, *static), in_axes=(None, 0)))
-
-
-def timed(function: Callable, *parts: Any) -> tuple[np.ndarray, float]:
-    """Values in chunks, float64, and seconds an example of a full chunk without compilation."""
-    size = chunk_size()
-    in_chunks(function, size, *(part[:1] for part in parts))  # compiles: slices are padded to one shape
-    began = time.perf_counter()
-    values = in_chunks(function, size, *parts)
-    computed = size * math.ceil(len(parts[0]) / size)
-    return np.asarray(values, np.float64), (time.perf_counter() - began) / computed

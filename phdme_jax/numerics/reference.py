@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import diffrax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
@@ -31,6 +30,8 @@ def solve_reference(
       states at the output times, and whether the solve ended well (then all values are finite).
     Source: Prince and Dormand (1981); diffrax `Dopri8`.
     """
+    import diffrax  # takes longer to import than most programs use it
+
     solution = diffrax.diffeqsolve(
         diffrax.ODETerm(lambda t, x, args: vector_field(x, args)),
         diffrax.Dopri8(),

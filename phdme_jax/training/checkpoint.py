@@ -1,7 +1,8 @@
 """Checkpoints of a pytree with a JSON record beside it, written by Orbax.
 
 A checkpoint appears under its name (the step) by one rename, after all of it is on disk: a process killed at any
-moment leaves the previous ones whole. The newest two are kept.
+moment leaves the previous ones whole. The newest two are kept. Orbax is imported where it is used: it takes longer to
+import than a forecast takes.
 """
 
 import contextlib
@@ -11,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import PyTree
 
@@ -44,6 +44,8 @@ def save_checkpoint(
     Returns:
       folder of the checkpoint.
     """
+    import orbax.checkpoint as ocp
+
     record = {"config_digest": config_digest, "step": step, "metadata": dict(metadata or {})}
     with _manager(directory, writing=True) as manager:
         for leftover in [other for other in manager.all_steps() if other >= step]:
@@ -71,6 +73,8 @@ def restore_latest(directory: str | Path, template: PyTree, config_digest: str) 
     failure: Exception | None = None
     if not Path(directory).is_dir():
         return None
+    import orbax.checkpoint as ocp
+
     with _manager(directory) as manager:
         for step in sorted(manager.all_steps(), reverse=True):
             record = _read_record(manager, step)
@@ -106,12 +110,14 @@ def latest_checkpoint(directory: str | Path) -> Path | None:
 
 
 @contextlib.contextmanager
-def _manager(directory: str | Path, writing: bool = False) -> Iterator[ocp.CheckpointManager]:
+def _manager(directory: str | Path, writing: bool = False) -> Iterator[Any]:
     """A manager that saves before it returns, whose log is silent below errors.
 
     Only a writing one clears away the temporary folders of killed processes: that runs in a thread which nothing but
     a save waits for, and two such threads trip over each other.
     """
+    import orbax.checkpoint as ocp
+
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -133,7 +139,9 @@ def _folder(directory: str | Path, step: int) -> Path:
     return Path(directory).absolute() / str(step)
 
 
-def _read_record(manager: ocp.CheckpointManager, step: int) -> dict[str, Any] | None:
+def _read_record(manager: Any, step: int) -> dict[str, Any] | None:
+    import orbax.checkpoint as ocp
+
     try:
         record = manager.restore(step, args=ocp.args.Composite(record=ocp.args.JsonRestore())).record
     except Exception:  # half-deleted or damaged: not a checkpoint

@@ -19,7 +19,6 @@ from phdme_jax.methods.presets import INFORMED, MLP, baseline_group, equation_gr
 from phdme_jax.methods.sampling.corrected import fit_corrected
 from phdme_jax.methods.sampling.resolved import fit_resolved
 from phdme_jax.methods.table import METHODS
-from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems import make_equations, make_system
 from phdme_jax.systems.energy.base import parameter_values, vector_field
@@ -257,17 +256,3 @@ def test_teachers_are_in_the_table_and_no_two_methods_that_learn_share_random_dr
             if learns and other not in entry.needs:
                 assert entry.stream not in streams, f"{method} draws as {streams[entry.stream]} does"
                 streams[entry.stream] = method
-
-
-def test_slices_of_trees_are_padded_to_one_shape():
-    traces = []
-
-    @jax.jit
-    def double(tree):
-        traces.append(None)
-        return jax.tree.map(lambda leaf: 2 * leaf, tree)
-
-    tree = {"a": np.arange(5.0), "b": np.arange(10.0).reshape(5, 2)}
-    found = in_chunks(double, 2, tree)
-    np.testing.assert_array_equal(found["b"], 2 * tree["b"])
-    assert len(traces) == 1

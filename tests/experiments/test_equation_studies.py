@@ -1,7 +1,6 @@
 """Studies of known equations from their command line, and the scores they report."""
 
 import json
-import time
 from types import SimpleNamespace
 
 import jax
@@ -15,7 +14,6 @@ from experiments.evaluation import equations as equation_scores
 from experiments.evaluation.equations import reference_rows
 from experiments.study.command import main, offered_methods, parse
 from phdme_jax.files import RunFailed
-from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Sample
 
@@ -106,17 +104,6 @@ def test_examples_in_turn_are_those_drawn_at_once(monkeypatch):
     turn = draw_set(equations, 5, jax.random.key(0))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     np.testing.assert_allclose(draw_set(equations, 5, jax.random.key(0)).fields, turn.fields, rtol=1e-9, atol=1e-12)
-
-
-def test_workers_keep_the_order_of_the_examples():
-    """Slices that take the longer the earlier they are come back in their places."""
-
-    def slow(numbers):
-        time.sleep(0.02 * float(10.0 - numbers[0]))
-        return {"twice": 2.0 * numbers}
-
-    found = in_chunks(slow, 3, np.arange(10.0), workers=4)
-    np.testing.assert_array_equal(found["twice"], 2.0 * np.arange(10.0))
 
 
 def test_padding_of_a_density_has_no_part_in_distances():

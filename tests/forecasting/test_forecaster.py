@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -102,6 +104,8 @@ def test_the_same_call_goes_on_and_another_is_refused(fitted, folder):
         again(folder=folder, seed=1)
     with pytest.raises(InputError, match="trajectories is"):
         fit(waves(1, 9), "vibrating_string", options=tiny_options(), folder=folder)
+    with jax.default_prng_impl("rbg"), pytest.raises(InputError, match="JAX_DEFAULT_PRNG_IMPL is absent there and rbg"):
+        again(folder=folder)
 
 
 def test_learned_efforts_are_in_the_units_of_the_file(forecaster):
@@ -246,6 +250,25 @@ def test_what_is_loaded_forecasts_the_same(forecaster, saved):
     # a fit may also be calibrated when it comes back
     assert conformalize(loaded, CALIBRATION, LEVEL).calibration.quantile == forecaster.calibration.quantile
     assert not (load_arrays(saved / "forecaster" / "arrays.npz") or {}).get("generator/energy/factor")
+
+
+COMPILED = """
+import sys, jax, phdme_jax
+seen = []
+jax.monitoring.register_event_duration_secs_listener(lambda name, *_, **__: seen.append("backend_compile" in name))
+forecaster = phdme_jax.load(sys.argv[1])
+loading = sum(seen)
+phdme_jax.forecast(forecaster, sys.argv[2])
+print(loading, sum(seen))
+"""
+
+
+def test_loading_compiles_nothing_and_a_forecast_little(saved, files):
+    """Beside a learned step, a mean and samples: boundary values, and the random keys."""
+    command = [sys.executable, "-c", COMPILED, str(saved), str(files / "state.npz")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    loading, all_in_all = map(int, done.stdout.split())
+    assert loading == 0 and all_in_all < 12
 
 
 def test_a_forecaster_without_calibration_is_saved_too(fitted, tmp_path):

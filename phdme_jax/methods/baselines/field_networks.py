@@ -16,7 +16,18 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from phdme_jax.files import InputError
-from phdme_jax.methods.base import Fitted, Host, Model, Normaliser, Options, Start, Task, Times, fit_normaliser
+from phdme_jax.methods.base import (
+    Fitted,
+    Host,
+    Model,
+    Normaliser,
+    Options,
+    Start,
+    Task,
+    Times,
+    fit_normaliser,
+    mean_model,
+)
 from phdme_jax.methods.baselines.fourier_operator import FourierOperator, init_operator, operate
 from phdme_jax.methods.baselines.neural_dynamics import (
     FieldFactory,
@@ -25,7 +36,7 @@ from phdme_jax.methods.baselines.neural_dynamics import (
     field_factory,
     solve_field,
 )
-from phdme_jax.methods.baselines.windows import WindowOptions, fit_windows, mean_model
+from phdme_jax.methods.baselines.windows import WindowOptions, fit_windows
 from phdme_jax.methods.energy.losses import Example, PhysicsTerms, mean_loss
 from phdme_jax.methods.energy.options import cut_windows
 from phdme_jax.systems.energy.base import Structure, System

@@ -12,8 +12,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from phdme_jax.gp import independent
-from phdme_jax.methods.base import Fitted, Host, Model, Options, Start, Task, Times, fit_normaliser
-from phdme_jax.methods.baselines.windows import mean_model
+from phdme_jax.methods.base import Fitted, Host, Model, Options, Start, Task, Times, fit_normaliser, mean_model
 from phdme_jax.systems.energy.base import System, parameter_values
 
 

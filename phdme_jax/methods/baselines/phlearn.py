@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
-from scipy.interpolate import CubicSpline
 
 from phdme_jax.files import InputError
 from phdme_jax.methods.base import Fitted, Host, Options, Task
@@ -97,6 +96,7 @@ def _train(stride: int, options: PeerOptions, data: Observed, key: Array) -> lis
     """Parameters after training on pairs of states that are `stride` frames apart."""
     import torch
     from phlearn.phnns import HamiltonianNN, PseudoHamiltonianNN, R_estimator, train
+    from scipy.interpolate import CubicSpline
 
     torch.manual_seed(int(jax.random.randint(key, (), 0, 2**31 - 1)))
     driven = CubicSpline(np.asarray(data.times), np.asarray(data.inputs)[:, 0])

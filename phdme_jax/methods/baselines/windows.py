@@ -18,7 +18,7 @@ import optax
 from jaxtyping import Array, Float, Key, PyTree
 
 from phdme_jax.files import InputError, config_digest
-from phdme_jax.methods.base import Fitted, Host, Model, Start, Task, Times
+from phdme_jax.methods.base import Fitted, Host, Model, Start, Task, Times, mean_model
 from phdme_jax.methods.baselines.neural_dynamics import FieldFactory, solve_field, window_loss
 
 
@@ -45,16 +45,6 @@ class Observed(NamedTuple):
     states: Float[Array, "time field"]
     times: Float[Array, "time"]
     inputs: Float[Array, "time port"]
-
-
-def mean_model(prepare: Any, times: Times) -> Model:
-    """A model without a distribution, whose forecasts `prepare` makes: (params, start) -> fields."""
-    return Model(
-        prepare=prepare,
-        draw=lambda params, prepared, latent, key: prepared,
-        mean=lambda params, prepared: prepared,
-        times=times,
-    )
 
 
 @dataclass(frozen=True)

@@ -190,7 +190,8 @@ def _mean_rollouts(design: Design, normaliser: Normaliser, energy: PyTree, examp
     centre = batched(conditional_mean, replace(design, input_times=design.times))
     starts: Start = examples.condition
     units = jax.tree.map(np.asarray, normaliser)
-    return units.physical(in_chunks(partial(centre, GeneratorParams(normaliser, energy=energy)), CHUNK, starts))
+    params = GeneratorParams(normaliser, energy=energy)
+    return units.physical(in_chunks(partial(centre, params), CHUNK, starts, fixed=True))
 
 
 def _example(

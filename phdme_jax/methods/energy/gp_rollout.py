@@ -42,11 +42,17 @@ def fit(
     if quadratic:
         prior = replace(prior, shapes=("quadratic",) * len(structure.fields), pair=0)
     basis, posterior, seconds = fit_energy(structure, task.train(), prior)
-    return fitted_rollout(structure, basis, posterior, task, prior.substeps, seconds)
+    return fitted_rollout(structure, basis, posterior, task.times, prior.substeps, seconds, task.companions)
 
 
 def fitted_rollout(
-    structure: Structure, basis: Basis, posterior: EnergyPosterior, task: Task, substeps: int, seconds: float
+    structure: Structure,
+    basis: Basis,
+    posterior: EnergyPosterior,
+    times: Times,
+    substeps: int,
+    seconds: float,
+    companions: int = 0,
 ) -> Fitted:
     """The method of a posterior, from whatever rows it came.
 
@@ -54,15 +60,16 @@ def fitted_rollout(
       structure: operators.
       basis: of the energies.
       posterior: over energies, of which the type decides that of rollouts.
-      task: gives the times of forecasts, and how many fields never change.
+      times: of forecasts.
       substeps: integration steps between frames.
       seconds: that the fit ran.
+      companions: how many fields never change.
     Returns:
       the method; its parameters are the posterior.
     """
-    moving = len(structure.fields) - task.companions
+    moving = len(structure.fields) - companions
     dynamics = learned_dynamics(structure, basis, substeps)
-    model = _model(dynamics, structure, basis, task.times, moving, posterior.mean.weights.dtype.name)
+    model = _model(dynamics, structure, basis, times, moving, posterior.mean.weights.dtype.name)
     found = {name: float(value) for name, value in posterior.parameters.items()}
     return Fitted(model, posterior, {"fit": seconds}, found)
 

@@ -80,8 +80,8 @@ def make_rollouts(
       RunFailed: fewer than two rollouts are left.
     """
     keys = jax.random.split(key, starts.state.shape[0])
-    sampled = in_chunks(partial(_sampler(dynamics, times, substeps), params), CHUNK, starts, keys)
-    means = in_chunks(partial(_roller(dynamics, times, substeps), params), CHUNK, starts)
+    sampled = in_chunks(partial(_sampler(dynamics, times, substeps), params), CHUNK, starts, keys, fixed=True)
+    means = in_chunks(partial(_roller(dynamics, times, substeps), params), CHUNK, starts, fixed=True)
     ok = np.asarray(sampled.ok & means.ok)
     if ok.sum() < 2:
         raise RunFailed(
@@ -120,7 +120,7 @@ def trajectory_weights(
     if dynamics.variance is None:  # nothing is uncertain
         spread = np.ones_like(states[:, 1:])
     else:
-        spread = in_chunks(partial(_variance(dynamics, times), params), 16, states[..., :told])
+        spread = in_chunks(partial(_variance(dynamics, times), params), 16, states[..., :told], fixed=True)
     weights = np.zeros_like(states[:, 1:], np.float32)
     deviations = states - constant_parts(fields.structure, states)
     weights[..., :moving] = residual_weight(spread[..., :moving], deviations[..., :moving], times)

@@ -153,7 +153,8 @@ def _with_means(propagator: Propagator, params: PyTree, example: Example) -> Exa
     """The example with the propagator's mean from what the generator is told."""
     frames = example.mean.shape[1]
     repeat = batched(_propagate, propagator, frames)
-    return example._replace(mean=jnp.asarray(in_chunks(partial(repeat, params), 128, np.asarray(example.mean[:, 0]))))
+    starts = np.asarray(example.mean[:, 0])
+    return example._replace(mean=jnp.asarray(in_chunks(partial(repeat, params), 128, starts, fixed=True)))
 
 
 def _propagate(propagator: Propagator, num_frames: int, params: PyTree, state: Array) -> Array:
@@ -170,7 +171,7 @@ def _residual_scale(example: Example) -> Float[Array, "..."]:
 
 def _scales(params: GeneratorParams, means: Array) -> Array:
     """Scale of what each mean leaves, (n, time, *ones, field)."""
-    return jnp.asarray(in_chunks(partial(batched(scale_of), params), 128, np.asarray(means)))
+    return jnp.asarray(in_chunks(partial(batched(scale_of), params), 128, np.asarray(means), fixed=True))
 
 
 def with_amplitude(
