@@ -15,6 +15,7 @@ from experiments.evaluation import equations as equation_scores
 from experiments.evaluation.equations import reference_rows
 from experiments.study.command import main, offered_methods, parse
 from phdme_jax.files import RunFailed
+from phdme_jax.numerics import batching
 from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Sample
@@ -117,6 +118,14 @@ def test_workers_keep_the_order_of_the_examples():
 
     found = in_chunks(slow, 3, np.arange(10.0), workers=4)
     np.testing.assert_array_equal(found["twice"], 2.0 * np.arange(10.0))
+
+
+def test_every_thread_has_slices(monkeypatch):
+    """Two slices for two threads would leave one idle: the first is taken alone, it compiles."""
+    monkeypatch.setattr(batching, "num_workers", lambda: 2)
+    assert [batching.slice_size(count) for count in (1, 12, 64, 4096)] == [1, 1, 8, 32]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [batching.slice_size(count) for count in (12, 4096)] == [12, 256]
 
 
 def test_padding_of_a_density_has_no_part_in_distances():
