@@ -149,7 +149,7 @@ def eliminate(own: Float[Array, "block row own"], below: Float[Array, "block row
         here, left = bands
         # kept in memory: fused into the second product the first would be computed once for each of its bands
         half = jax.lax.optimization_barrier(_times(left, previous))
-        inverse = _inverse(dense(here) - _times(left, half.T))
+        inverse = _inverse(dense(here) - jax.vmap(partial(_times, left))(half))
         return inverse, inverse
 
     size = own.shape[1]
