@@ -158,7 +158,11 @@ def rollout256() -> Iterator[Row]:
             return solve_reference(lambda x, _: drawn(x), state, times, None, rtol=1e-10, atol=1e-11)[0]
 
         truth = jax.jit(lambda *examples: jax.lax.map(exact, examples))(states[:16], keys[:16])
-        solvers = {"ours": ours, "Tsit5, 2 steps": partial(tsit, 2), "Tsit5, 3 steps": partial(tsit, 3)}
+        solvers: dict[str, Callable[..., Any]] = {
+            "ours": ours,
+            "Tsit5, 2 steps": partial(tsit, 2),
+            "Tsit5, 3 steps": partial(tsit, 3),
+        }
         timed = measure_in_turn(solvers, posterior, states, keys)
         for name, (timing, found) in timed.items():
             path = found.trajectory if name == "ours" else found
@@ -211,7 +215,12 @@ def references() -> Iterator[Row]:
             options = {"method": "DOP853", "t_eval": times, "rtol": 1e-8, "atol": 1e-9}
             return solve_ivp(lambda t, x: np.asarray(rate(t, x)), (0.0, times[-1]), state, **options).y.T
 
-        solvers = {"threads": threads, "in turn": many, "side by side": jax.vmap(solve), "scipy, one of them": peer}
+        solvers: dict[str, Callable[..., Any]] = {
+            "threads": threads,
+            "in turn": many,
+            "side by side": jax.vmap(solve),
+            "scipy, one of them": peer,
+        }
         timed = measure_in_turn(solvers, states, host=("threads", "scipy, one of them"), runs=3)
         for part, (timing, path) in timed.items():
             solves = 1 if path.ndim == 2 else len(path)

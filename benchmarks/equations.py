@@ -2,7 +2,7 @@
 
 import importlib.util
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -66,7 +66,7 @@ def bodies() -> Iterator[Row]:
         fixed = jnp.zeros_like(load).at[0].set(1.0)
         peer = partial(_sparse_equilibrium, *_places(size))
         matrix = jnp.asarray(random.standard_normal((512, 512)))
-        solvers = {
+        solvers: dict[str, Callable[..., Any]] = {
             "ours": elasticity.solve_equilibrium,
             "SuperLU": peer,
             "product": lambda e, *_, m=matrix: (m + e[0, 0]) @ m,

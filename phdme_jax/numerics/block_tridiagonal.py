@@ -8,7 +8,7 @@ dense matrix.
 """
 
 from collections.abc import Callable
-from functools import partial
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -127,7 +127,7 @@ def _times(bands: Float[Array, "row offset"], right: Float[Array, "row *column"]
     size, width = bands.shape
     wide = jnp.pad(right, [(width // 2, width // 2)] + [(0, 0)] * (right.ndim - 1))
     flat = (size,) + (1,) * (right.ndim - 1)
-    return sum(bands[:, k].reshape(flat) * wide[k : k + size] for k in range(width))
+    return reduce(jnp.add, (bands[:, k].reshape(flat) * wide[k : k + size] for k in range(width)))
 
 
 def eliminate(own: Float[Array, "block row own"], below: Float[Array, "block row below"]) -> BlockInverse:
