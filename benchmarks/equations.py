@@ -1,16 +1,19 @@
-"""What is timed of known equations: their data, the residual of plane elasticity, a step of the U-Net's training."""
+"""What is timed of known equations: their data, plane elasticity, a step of the U-Net's training."""
 
 import importlib.util
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from scipy import sparse
+from scipy.sparse.linalg import splu
 
-from benchmarks.harness import Timing, measure, record
+from benchmarks.harness import Timing, measure, measure_in_turn, record, times_peer
 from phdme_jax.diffusion import make_unet
 from phdme_jax.diffusion.networks import Condition
 from phdme_jax.systems import make_equations
@@ -49,6 +52,50 @@ def elasticity_residual() -> Iterator[Row]:
     yield record("elasticity", "residual, 8 bodies of 64 x 64 squares", timing)
     timing, _ = measure(jax.vmap(elasticity.solve_equilibrium), density, load, fixed, runs=5)
     yield record("elasticity", "equilibrium, 8 bodies of 64 x 64 squares", timing)
+
+
+def bodies() -> Iterator[Row]:
+    """Equilibrium of a body of 32 or 64 squares, assembly included, beside scipy's SuperLU of the same system.
+
+    The limit is the elimination's operations at the rate of a product of two matrices measured in the same run.
+    """
+    random = np.random.default_rng(0)
+    for size in (32, 64):
+        stiffness = jnp.asarray(1e-3 + random.uniform(0.0, 1.0, (size, size)) ** 3)
+        load = jnp.zeros((size + 1, size + 1, 2)).at[-1, size // 2, 1].set(1.0)
+        fixed = jnp.zeros_like(load).at[0].set(1.0)
+        peer = partial(_sparse_equilibrium, *_places(size))
+        matrix = jnp.asarray(random.standard_normal((512, 512)))
+        solvers: dict[str, Callable[..., Any]] = {
+            "ours": elasticity.solve_equilibrium,
+            "SuperLU": peer,
+            "product": lambda e, *_, m=matrix: (m + e[0, 0]) @ m,
+        }
+        timed = measure_in_turn(solvers, stiffness, load, fixed, host=("SuperLU",), runs=25)
+        product, found = timed.pop("product")[0], {name: np.asarray(result) for name, (_, result) in timed.items()}
+        least = (size + 1) * 2 / 3 * (2 * (size + 1)) ** 3 / 512**3 * product.median
+        apart = float(np.abs(found["ours"] - found["SuperLU"]).max() / np.abs(found["SuperLU"]).max())
+        for name, (timing, _) in timed.items():
+            facts = {"apart": apart, "limit_seconds": least, **times_peer(timing, timed["SuperLU"][0])}
+            yield record("bodies", f"{size} squares: {name}", timing, **facts)
+
+
+def _places(size: int) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of each entry of each square's stiffness."""
+    x, y = np.meshgrid(np.arange(size), np.arange(size), indexing="ij")
+    nodes = np.stack([(x + a) * (size + 1) + y + b for a, b in elasticity.CORNERS], -1).reshape(-1, 4)
+    places = np.stack([2 * nodes, 2 * nodes + 1], -1).reshape(-1, 8)
+    return np.repeat(places, 8, axis=1).ravel(), np.tile(places, (1, 8)).ravel()
+
+
+def _sparse_equilibrium(rows: np.ndarray, columns: np.ndarray, stiffness: Any, load: Any, fixed: Any) -> np.ndarray:
+    values = np.ravel(np.asarray(stiffness)[..., None, None] * elasticity.element_stiffness())
+    free, force = np.flatnonzero(np.ravel(fixed) < 0.5), np.ravel(load)
+    matrix = sparse.coo_matrix((values, (rows, columns)), shape=(force.size,) * 2).tocsc()[free][:, free]
+    options = {"permc_spec": "MMD_AT_PLUS_A", "diag_pivot_thresh": 0.0, "options": {"SymmetricMode": True}}
+    solved = np.zeros(force.size)
+    solved[free] = splu(matrix, **options).solve(force[free])
+    return solved.reshape(load.shape)
 
 
 def unet_step() -> Iterator[Row]:

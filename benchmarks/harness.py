@@ -5,7 +5,7 @@ import os
 import platform
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass
 from importlib import metadata
 from pathlib import Path
@@ -49,22 +49,59 @@ def measure(
     Returns:
       the times, and the function's result.
     """
-    compile_seconds = None
-    if compiled:
+    return measure_in_turn({"": function}, *arguments, host=() if compiled else ("",), runs=runs, seconds=seconds)[""]
+
+
+def measure_in_turn(
+    functions: Mapping[str, Callable[..., Any]],
+    *arguments: Any,
+    host: Collection[str] = (),
+    runs: int = 7,
+    seconds: float = 10.0,
+) -> dict[str, tuple[Timing, Any]]:
+    """Time several functions of the same arguments round by round, so that a busy machine slows all alike.
+
+    Args:
+      functions: by name; compiled here but for those named in `host`.
+      *arguments: their arguments.
+      host: names of host functions.
+      runs: timed rounds at the most.
+      seconds: budget of a function, after which no further round starts; two are made in any case.
+    Returns:
+      by name: the times, and the function's result.
+    """
+    compile_seconds: dict[str, float | None] = dict.fromkeys(functions)
+    ready = dict(functions)
+    for name in functions.keys() - set(host):
         began = time.perf_counter()
-        function = jax.jit(function).lower(*arguments).compile()
-        compile_seconds = time.perf_counter() - began
+        ready[name] = jax.jit(functions[name]).lower(*arguments).compile()
+        compile_seconds[name] = time.perf_counter() - began
     jax.block_until_ready(arguments)
-    result = jax.block_until_ready(function(*arguments))
-    wall: list[float] = []
-    processor: list[float] = []
-    while len(wall) < 2 or (len(wall) < runs and sum(wall) < seconds):
-        began, began_processor = time.perf_counter(), time.process_time()
-        jax.block_until_ready(function(*arguments))
-        wall.append(time.perf_counter() - began)
-        processor.append(time.process_time() - began_processor)
-    low, median, high = np.quantile(wall, [0.25, 0.5, 0.75]).tolist()
-    return Timing(compile_seconds, median, (low, high), float(np.median(processor)), len(wall)), result
+    results = {name: jax.block_until_ready(function(*arguments)) for name, function in ready.items()}
+    wall: dict[str, list[float]] = {name: [] for name in functions}
+    processor: dict[str, list[float]] = {name: [] for name in functions}
+    for done in range(runs):
+        if done >= 2 and sum(map(sum, wall.values())) > seconds * len(functions):
+            break
+        for name, function in ready.items():
+            began, began_processor = time.perf_counter(), time.process_time()
+            jax.block_until_ready(function(*arguments))
+            wall[name].append(time.perf_counter() - began)
+            processor[name].append(time.process_time() - began_processor)
+    timings = {}
+    for name, times in wall.items():
+        low, median, high = np.quantile(times, [0.25, 0.5, 0.75]).tolist()
+        busy = float(np.median(processor[name]))
+        timings[name] = Timing(compile_seconds[name], median, (low, high), busy, len(times))
+    return {name: (timings[name], results[name]) for name in functions}
+
+
+def times_peer(timing: Timing, peer: Timing) -> dict[str, float]:
+    """Median times in units of a peer's: on the wall, and of the processor, which a busy machine changes less."""
+    return {
+        "times_peer": timing.median / peer.median,
+        "times_peer_processor": timing.processor_median / peer.processor_median,
+    }
 
 
 def environment() -> dict[str, Any]:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from typing import Any
 
-import jax
 import numpy as np
 
 from experiments.darcy_kle import FEW_METHODS
@@ -20,7 +19,7 @@ from experiments.study.study import Answer, Shown, Study
 from phdme_jax.app.page import Section
 from phdme_jax.app.rows import Measurement
 from phdme_jax.methods.presets import INFORMED, LARGE_UNET, SMALL_UNET, UNET, equation_groups, equation_stages
-from phdme_jax.numerics.batching import in_chunks
+from phdme_jax.numerics.batching import for_many, in_chunks, num_workers
 from phdme_jax.systems.equations.base import Equations
 
 # the residual teaches displacements alone, volume and true stiffness the density, all at the data's weight, which is
@@ -65,7 +64,7 @@ def _compliance(equations: Equations) -> Callable[[Any, Any], Any]:
     """Objective of many examples, solved anew."""
     resolve, objective = equations.resolve, equations.objective
     assert resolve is not None and objective is not None
-    return jax.jit(jax.vmap(lambda fields, condition: objective(resolve(fields, condition), condition)))
+    return for_many(lambda fields, condition: objective(resolve(fields, condition), condition))
 
 
 def body_scores(equations: Equations, generated: FieldSet, reference: FieldSet) -> dict[str, Measurement]:
@@ -86,9 +85,8 @@ def body_scores(equations: Equations, generated: FieldSet, reference: FieldSet) 
 
     solid = np.zeros_like(generated.fields)
     solid[..., :-1, :-1, 2] = generated.fields[..., :-1, :-1, 2] > 0.5
-    compliance = _compliance(equations)
-    found = in_chunks(compliance, scores.CHUNK, solid, generated.condition)
-    best = in_chunks(compliance, scores.CHUNK, reference.fields, reference.condition)
+    solve = partial(in_chunks, _compliance(equations), scores.CHUNK, workers=num_workers())
+    found, best = solve(solid, generated.condition), solve(reference.fields, reference.condition)
     volume = solid[..., :-1, :-1, 2].mean(axis=(1, 2))
     asked = generated.condition[:, 0, 0, 0]
     pieces = [ndimage.label(one[:-1, :-1, 2], structure=np.ones((3, 3)))[1] != 1 for one in solid]

@@ -16,7 +16,7 @@ from phdme_jax.methods.base import Examples, Method, Task, stage_key
 from phdme_jax.methods.equations.check import check
 from phdme_jax.methods.ranges import Range
 from phdme_jax.methods.table import METHODS
-from phdme_jax.numerics.batching import chunk_size, for_many, in_chunks, num_workers
+from phdme_jax.numerics.batching import for_many, in_chunks, num_workers, thread_slice
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Equations
 
@@ -42,14 +42,13 @@ def resolver(equations: Equations) -> Callable[[Any, Any], Any]:
     return for_many(equations.resolve)
 
 
-def draw_set(equations: Equations, count: int, key: Any, chunk: int | None = None) -> FieldSet:
+def draw_set(equations: Equations, count: int, key: Any) -> FieldSet:
     """Draw examples, those that do not count left out.
 
     Args:
       equations: whose examples.
       count: how many.
       key: random key.
-      chunk: examples at a time; None leaves it to `chunk_size`.
     Returns:
       the examples.
     Raises:
@@ -59,7 +58,7 @@ def draw_set(equations: Equations, count: int, key: Any, chunk: int | None = Non
     fields, conditions, drawn, found = [], [], 0, 0
     while found < count:
         keys = jax.random.split(jax.random.fold_in(key, drawn), max(1, count - found))
-        samples = in_chunks(one, min(chunk or chunk_size(), count), keys, workers=num_workers(), fixed=True)
+        samples = in_chunks(one, thread_slice(count), keys, workers=num_workers(), fixed=True)
         kept = np.asarray(samples.ok)
         fields.append(samples.fields[kept])
         conditions.append(samples.condition[kept])

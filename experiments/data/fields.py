@@ -18,7 +18,7 @@ from phdme_jax.methods.base import Examples, Method, Start, Task, Times, fit_nor
 from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states
 from phdme_jax.methods.energy.options import read_options
 from phdme_jax.numerics import solve_reference
-from phdme_jax.numerics.batching import in_chunks
+from phdme_jax.numerics.batching import for_many, in_chunks, num_workers, thread_slice
 from phdme_jax.numerics.parity import Parity
 from phdme_jax.numerics.resampling import resample
 from phdme_jax.systems import make_system
@@ -60,7 +60,8 @@ def frame_times(data: Any) -> Times:
 def reference_trajectories(fine: System, family: str, times: Times, stride: int, keys: Any) -> np.ndarray:
     """Reference solutions from drawn initial states, every `stride`-th grid point along each axis kept.
 
-    Solved by diffrax Dopri8 at relative and absolute tolerance 1e-8 / 1e-9 on the fine grid.
+    Solved by diffrax Dopri8 at relative and absolute tolerance 1e-8 / 1e-9 on the fine grid; on a CPU one after the
+    other on every thread, as side by side each step of a batch would copy all that is saved of every member.
 
     Raises:
       RunFailed: a reference solution failed.
@@ -68,18 +69,14 @@ def reference_trajectories(fine: System, family: str, times: Times, stride: int,
     draw = fine.initial_state(family)
     kept = (slice(None), *(slice(None, None, stride) for _ in fine.structure.grid.points))
 
-    @jax.jit
-    def solve(keys: Any) -> Any:
-        def one(key: Any) -> Any:
-            values = parameter_values(fine, jnp.float64)
-            field = partial(vector_field, fine.structure, fine.density)
-            state = fine.structure.constrain(draw(key))
-            trajectory, ok = solve_reference(field, state, jnp.asarray(times), values, rtol=1e-8, atol=1e-9)
-            return trajectory[kept], ok
+    def solve(key: Any) -> Any:
+        values = parameter_values(fine, jnp.float64)
+        field = partial(vector_field, fine.structure, fine.density)
+        state = fine.structure.constrain(draw(key))
+        trajectory, ok = solve_reference(field, state, jnp.asarray(times), values, rtol=1e-8, atol=1e-9)
+        return trajectory[kept], ok
 
-        return jax.vmap(one)(keys)
-
-    trajectories, ok = in_chunks(solve, 32, keys, fixed=True)
+    trajectories, ok = in_chunks(for_many(solve), thread_slice(len(keys)), keys, workers=num_workers(), fixed=True)
     if not ok.all():
         raise RunFailed(f"{int((~ok).sum())} of {ok.size} reference solutions failed; try a looser tolerance")
     return trajectories

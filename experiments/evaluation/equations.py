@@ -11,7 +11,7 @@ import numpy as np
 from experiments.data.equations import FieldSet, resolver
 from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
-from phdme_jax.numerics.batching import in_chunks
+from phdme_jax.numerics.batching import in_chunks, num_workers
 from phdme_jax.systems.equations.base import Equations, stacked_residual, without_padding
 from phdme_jax.training import distances
 
@@ -65,7 +65,7 @@ def physics_scores(equations: Equations, generated: FieldSet) -> dict[str, Measu
     rows = {"residual_mae": mean_measurement(mae), "residual_rms": mean_measurement(rms)}
     rows["relative_residual"] = Measurement(float(np.mean(mae)) / spread if spread > 0 else None)
     if equations.resolve is not None:
-        again = in_chunks(resolver(equations), CHUNK, *generated)[..., :count]
+        again = in_chunks(resolver(equations), CHUNK, *generated, workers=num_workers())[..., :count]
         others = tuple(range(1, again.ndim))
         size = np.sqrt(np.sum(again**2, axis=others))
         error = np.sqrt(np.sum((generated.fields[..., :count] - again) ** 2, axis=others)) / size

@@ -23,6 +23,7 @@ from phdme_jax.forecasting.forecaster import Forecaster, energy_forecasts, forec
 from phdme_jax.forecasting.inputs import FitInputs
 from phdme_jax.forecasting.offers import TEACHER
 from phdme_jax.forecasting.structures import known_structure
+from phdme_jax.gp.sampling import num_steps
 from phdme_jax.training.loop import Watch
 
 SEEN = 8  # trajectories of the data that are forecast
@@ -203,10 +204,11 @@ def _fit_text(evaluation: Evaluation) -> str:
     units, structure = setup.units, setup.options["structure"]
     damping = ", ".join(f"{name} {value:.3g}" for name, value in forecaster.dissipation.items())
     rejected = 100 * forecaster.fitted.found.get("rejection_rate", 0.0)
+    steps = num_steps(setup.options["prior"]["substeps"])
     text = (
         f"{len(observed.digests)} trajectories of {observed.time.size} frames at {observed.grid.size} grid points, "
         f"fitted as {setup.structure} with stencils of order {structure['order']} ({structure['closure']} closure) and "
-        f"{setup.options['prior']['substeps']} integration steps between frames. Learned dissipation, in the units of "
+        f"{steps} integration steps between frames. Learned dissipation, in the units of "
         f"the file: {damping or 'none'}. Internally, one unit of time is {units.time:.4g} and one of length "
         f"{units.length:.4g}. {rejected:.3g} % of the rollouts of sampled energies were dropped because they left the "
         "range of the data or gained energy.\n\n"

@@ -20,6 +20,7 @@ from phdme_jax.forecasting.options import check_seed, make_options
 from phdme_jax.forecasting.precision import in_double_precision
 from phdme_jax.forecasting.saved import nested, posterior_from
 from phdme_jax.forecasting.structure_check import check_structure
+from phdme_jax.gp.sampling import num_steps
 from phdme_jax.methods.base import Dynamics, Examples, Fitted, Host, Options, Task, unusual_draws
 from phdme_jax.methods.energy.gp_rollout import fitted_rollout
 from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states
@@ -30,8 +31,8 @@ from phdme_jax.systems.energy.base import Structure, System
 from phdme_jax.training.loop import Watch, unwatched
 from phdme_jax.training.stages import Trainer
 
-# a Runge-Kutta step of one over the fastest rate is far inside its stability region and accurate to some 1e-3 there
-STEP = 1.0
+# two of these over the fastest rate are a step inside the stability region, accurate to some 1e-3 there
+STEP = 0.8
 
 
 @in_double_precision
@@ -169,7 +170,7 @@ def _as_waves_need(inputs: FitInputs, task: Task, energy: Fitted) -> tuple[Optio
     substeps, reach = math.ceil(fastest * step / STEP), math.ceil(wave * step)
     options = as_method_reads(inputs.options, substeps, reach + 2)
     if substeps > inputs.options["prior"]["least_substeps"]:
-        notes.append(f"{substeps} integration steps between frames, as the fastest waves need")
+        notes.append(f"{num_steps(substeps)} integration steps between frames, as the fastest waves need")
     propagator = options["network"]["propagator"]
     propagator["radius"] = min(propagator["radius"], num_points - 1)  # no more than the grid mirrors
     if propagator["radius"] < reach:

@@ -11,7 +11,7 @@ from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts
 from phdme_jax.gp.fit import EnergyPosterior
 from phdme_jax.numerics.arrays import one_type
 from phdme_jax.numerics.interpolation import interpolate
-from phdme_jax.numerics.stepping import forced_relaxation_rk4_step, rollout
+from phdme_jax.numerics.stepping import Pieces, relaxed_step, rollout
 
 Flow = Callable[[Array, dict[str, Array]], Array]
 
@@ -53,6 +53,11 @@ def inside_box(box: Box, trajectory: Float[Array, "*points field"]) -> Bool[Arra
     return jnp.all(jnp.abs(absolute - box.centre) <= box.half_width)
 
 
+def num_steps(substeps: int) -> int:
+    """Steps of the integrator between output times: it is of fifth order, and each takes two substeps."""
+    return (substeps + 1) // 2
+
+
 def roll_out(
     basis: Basis,
     flow: Flow,
@@ -64,7 +69,7 @@ def roll_out(
     substeps: int = 4,
     supplied: Float[Array, "time *grid field"] | None = None,
 ) -> Rollout:
-    """Roll one energy out from one initial state, with an energy balance that closes in every step.
+    """Roll one energy out from one initial state, with an energy balance that closes at every output time.
 
     Args:
       basis: sizes of the basis.
@@ -74,7 +79,7 @@ def roll_out(
       parameters: dissipation parameters.
       state: initial state, boundary values imposed.
       times: output times, the first one included.
-      substeps: steps between output times.
+      substeps: steps between output times that the classical Runge-Kutta method would need, see `num_steps`.
       supplied: rates G u at the output times, interpolated between them; None where nothing is put in.
     Returns:
       trajectory, energy and the `ok` mask, of the type that holds all that is given.
@@ -97,20 +102,21 @@ def roll_out(
     def pairing(left: Array, right: Array) -> Array:
         return jnp.sum(jnp.reshape(left * right, (left.shape[0], -1)) @ measure)
 
-    pieces = (
-        lambda x: first(efforts(basis, energy, last(x))),
-        lambda e: first(flow(last(e), parameters)),
-        total,
-        pairing,
+    pieces = Pieces(
+        effort=lambda x: first(efforts(basis, energy, last(x))),
+        flow=lambda e: first(flow(last(e), parameters)),
+        energy=total,
+        inner=pairing,
     )
 
-    def step(carry: tuple[Array, Array, Array], dt: Array) -> tuple[tuple[Array, Array, Array], Array]:
-        x, time, work = carry
+    def step(carry: tuple[Array, ...], dt: Array) -> tuple[tuple[Array, ...], Array]:
+        x, time, level, work = carry
         supply = None if supplied is None else lambda since: first(interpolate(times, supplied, time + since))
-        x, advanced, more = forced_relaxation_rk4_step(*pieces, supply, x, dt)
-        return (x, time + advanced, work + more), advanced
+        x, advanced, level, more = relaxed_step(pieces._replace(supply=supply), x, level, dt, num_steps(substeps))
+        return (x, time + advanced, level, work + more), advanced
 
-    path, _, work = rollout(step, (first(state), times[0], jnp.zeros_like(times[0])), times, substeps)
+    begin = first(state)
+    path, _, _, work = rollout(step, (begin, times[0], total(begin), jnp.zeros_like(times[0])), times, 1)
     levels, trajectory = jax.vmap(total)(path), jnp.moveaxis(path, 1, -1)
     rounding = 100 * substeps * jnp.finfo(state.dtype).eps * jnp.max(jnp.abs(levels) + jnp.abs(work))
     ok = (
@@ -142,7 +148,7 @@ def sample_rollout(
       state: initial state.
       times: output times, the first one included.
       key: random key.
-      substeps: steps between output times.
+      substeps: steps between output times that the classical Runge-Kutta method would need, see `num_steps`.
       supplied: rates G u at the output times, None where nothing is put in.
     Returns:
       the sample's rollout.

@@ -148,7 +148,7 @@ class Dynamics:
       sample: (params, start, key, times, substeps) -> Rollout of an energy drawn from the posterior.
       variance: (params, trajectory (time, *grid, field), times) -> posterior variance of the residual (time - 1, *grid,
         field); None where nothing is uncertain.
-      substeps: integration steps between frames that the fit asks for.
+      substeps: of rollouts between frames that the fit asks for, see `PriorOptions`.
       efforts: (params, states (*points, field)) -> mean and standard deviation of the efforts there; None where nothing
         is uncertain.
     """

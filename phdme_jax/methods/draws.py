@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
 from phdme_jax.methods.base import Fitted, Model
-from phdme_jax.numerics.batching import chunk_size, for_many, in_chunks
+from phdme_jax.numerics.batching import chunk_size, for_many, in_chunks, num_workers
 
 
 class Draws(NamedTuple):
@@ -29,13 +29,13 @@ class Draws(NamedTuple):
     seconds: float
 
     def finished(self, model: Model, condition: PyTree) -> "Draws":
-        """With what follows a draw done, see `Model.finish`; one example after the other."""
+        """With what follows a draw done, see `Model.finish`; on a CPU one example after the other on every thread."""
         if model.finish is None or self.samples is None:
             return self
         began, (count, num_samples) = time.perf_counter(), self.samples.shape[:2]
         flat = self.samples.reshape(count * num_samples, *self.samples.shape[2:])
         asked = jax.tree.map(lambda leaf: np.repeat(np.asarray(leaf, np.float64), num_samples, axis=0), condition)
-        finished = in_chunks(_finisher(model.finish), chunk_size(), flat, asked)
+        finished = in_chunks(_finisher(model.finish), chunk_size(), flat, asked, workers=num_workers())
         seconds = (time.perf_counter() - began) / len(flat)
         samples = np.asarray(finished, np.float64).reshape(self.samples.shape)
         return _checked(self.mean, samples, self.seconds + seconds)

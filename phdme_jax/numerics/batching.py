@@ -59,10 +59,16 @@ def chunk_size() -> int:
 
 
 def num_workers() -> int:
-    """Threads that draw examples: as many as there are processors for this process, one for an accelerator."""
+    """Threads that draw or solve examples: as many as this process has processors, one for an accelerator."""
     if jax.default_backend() != "cpu":
         return 1
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def thread_slice(count: int) -> int:
+    """Examples a slice: on a CPU so few that every thread has several slices, many for an accelerator."""
+    size = min(chunk_size(), count)
+    return size if jax.default_backend() != "cpu" else max(1, min(size, count // (4 * num_workers())))
 
 
 def for_many(one: Callable[..., Any]) -> Callable[..., Any]:

@@ -14,6 +14,7 @@ from experiments.evaluation import equations as equation_scores
 from experiments.evaluation.equations import reference_rows
 from experiments.study.command import main, offered_methods, parse
 from phdme_jax.files import RunFailed
+from phdme_jax.numerics import batching
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Sample
 
@@ -104,6 +105,14 @@ def test_examples_in_turn_are_those_drawn_at_once(monkeypatch):
     turn = draw_set(equations, 5, jax.random.key(0))
     monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
     np.testing.assert_allclose(draw_set(equations, 5, jax.random.key(0)).fields, turn.fields, rtol=1e-9, atol=1e-12)
+
+
+def test_every_thread_has_slices(monkeypatch):
+    """Two slices for two threads would leave one idle: the first is taken alone, it compiles."""
+    monkeypatch.setattr(batching, "num_workers", lambda: 2)
+    assert [batching.thread_slice(count) for count in (1, 12, 64, 4096)] == [1, 1, 8, 32]
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    assert [batching.thread_slice(count) for count in (12, 4096)] == [12, 256]
 
 
 def test_padding_of_a_density_has_no_part_in_distances():

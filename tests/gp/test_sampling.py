@@ -87,7 +87,7 @@ def test_rollout_follows_the_vector_field_of_its_energy(world, posterior, rollou
 
     assert rollouts.ok[6]
     exact, level = reference(world.states[0])
-    np.testing.assert_allclose(rollouts.trajectory[6], exact, atol=1e-5)
+    np.testing.assert_allclose(rollouts.trajectory[6], exact, atol=1e-8)
     np.testing.assert_allclose(rollouts.energy[6, 0], level, rtol=1e-12)
 
 

@@ -51,3 +51,36 @@ def test_a_matrix_that_is_not_positive_definite_is_told_by_nan():
     _, diagonal, below = random_matrix(4, 3, seed=1)
     factor = jax.jit(block_tridiagonal.factorise)((diagonal.at[2].multiply(-1.0), below))
     assert np.isfinite(factor.inverse[:2]).all() and not np.isfinite(factor.inverse[2]).all()
+
+
+def banded_matrix(blocks, row, seed):
+    """Symmetric and diagonally dominant, three bands in its own blocks and five in those below."""
+    random = np.random.default_rng(seed)
+    own, below = random.uniform(-1.0, 1.0, (blocks, row, 3)), random.uniform(-1.0, 1.0, (blocks, row, 5))
+    own[:, 1:, 0], own[..., 1] = own[:, :-1, 2], 15.0
+    split = np.zeros((blocks, row, blocks, row))
+    for k in range(blocks):
+        split[k, :, k] = sum(np.diag(own[k, max(0, -d) : row - max(0, d), d + 1], d) for d in (-1, 0, 1))
+        for d in range(-2, 3) if k else ():
+            split[k, :, k - 1] += np.diag(below[k, max(0, -d) : row - max(0, d), d + 2], d)
+        split[max(k - 1, 0), :, k] = split[k, :, max(k - 1, 0)].T
+    return split.reshape(blocks * row, -1), jnp.asarray(own), jnp.asarray(below)
+
+
+@pytest.mark.parametrize(("blocks", "row"), [(1, 4), (2, 3), (7, 5), (3, 75)])
+def test_elimination_of_banded_blocks_equals_the_dense_solution(blocks, row):
+    matrix, own, below = banded_matrix(blocks, row, seed=blocks)
+    np.testing.assert_array_equal(matrix, matrix.T)
+    np.testing.assert_array_equal(block_tridiagonal.dense(own[0]), matrix[:row, :row])
+    right = np.random.default_rng(3).standard_normal((blocks, row))
+    factor = block_tridiagonal.eliminate(own, below)
+    solved = block_tridiagonal.solve_eliminated(factor, jnp.asarray(right))
+    np.testing.assert_allclose(np.ravel(solved), np.linalg.solve(matrix, right.ravel()), rtol=1e-10, atol=1e-13)
+    # what is left of the last block is the inverse's last block
+    np.testing.assert_allclose(factor.inverse[-1], np.linalg.inv(matrix)[-row:, -row:], atol=1e-13)
+
+
+def test_elimination_of_a_matrix_that_is_not_positive_definite_is_told_by_nan():
+    _, own, below = banded_matrix(4, 3, seed=1)
+    factor = jax.jit(block_tridiagonal.eliminate)(own.at[2].multiply(-1.0), below)
+    assert np.isfinite(factor.inverse[:2]).all() and not np.isfinite(factor.inverse[2]).all()

@@ -31,15 +31,15 @@ def inner(left, right):
     return jnp.sum(left * right)
 
 
+def pieces(friction=0.0):
+    return stepping.Pieces(effort, partial(flow, friction=friction), density, inner)
+
+
 def make_step(method, friction=0.0):
-    friction_flow = partial(flow, friction=friction)
-
-    def field(x):
-        return friction_flow(effort(x))
-
     return {
-        "rk4": lambda x, dt: (stepping.rk4_step(field, x, dt), dt),
-        "relaxation": partial(stepping.relaxation_rk4_step, effort, friction_flow, density, inner),
+        "rk4": lambda x, dt: (stepping.rk4_step(lambda y: flow(effort(y), friction), x, dt), dt),
+        "relaxed": lambda x, dt: stepping.relaxed_step(pieces(friction), x, density(x), dt)[:2],
+        "relaxed in its last third": lambda x, dt: stepping.relaxed_step(pieces(friction), x, density(x), dt, 3)[:2],
     }[method]
 
 
@@ -52,50 +52,68 @@ def exact(friction):
 
 
 @pytest.mark.parametrize(
-    ("method", "order", "friction"),
-    [("rk4", 4, 0.2), ("relaxation", 4, 0.0), ("relaxation", 4, 0.2)],
+    ("method", "order", "steps", "friction"),
+    [("rk4", 4, 16, 0.2)]
+    + [(m, 5, n, c) for m, n in (("relaxed", 12), ("relaxed in its last third", 4)) for c in (0, 0.2)],
 )
-def test_measured_order(method, order, friction):
+def test_measured_order(method, order, steps, friction):
     run = jax.jit(partial(stepping.rollout, make_step(method, friction)), static_argnums=2)
-    errors = [float(jnp.max(jnp.abs(run(START, TIMES, n) - exact(friction)))) for n in (16, 32)]
-    assert abs(np.log2(errors[0] / errors[1]) - order) < 0.2
+    errors = [float(jnp.max(jnp.abs(run(START, TIMES, n) - exact(friction)))) for n in (steps, 2 * steps)]
+    # the leading error of the fifth order is so small that the next one shows
+    assert order - 0.2 < np.log2(errors[0] / errors[1]) < order + (0.2 if order == 4 else 0.8)
+    assert order == 4 or errors[1] < 2e-10
 
 
 def test_energy_is_kept_to_rounding_over_long_runs():
     times = jnp.linspace(0.0, 1000.0, 101)
-    trajectory = stepping.rollout(make_step("relaxation"), START, times, 100)
+    trajectory = stepping.rollout(make_step("relaxed"), START, times, 50)
     levels = density(trajectory)
     assert float(jnp.max(jnp.abs(levels / levels[0] - 1))) < 1e-11
     # and it still is a pendulum that swings
     assert float(jnp.ptp(trajectory[:, 1])) > 2.0
 
 
-def test_relaxation_step_closes_the_energy_balance_with_friction():
-    friction_flow = partial(flow, friction=0.3)
-    dt = 0.2
-    new, advanced = make_step("relaxation", 0.3)(START, jnp.asarray(dt))
-    e1 = effort(START)
-    e2 = effort(START + dt / 2 * friction_flow(e1))
-    e3 = effort(START + dt / 2 * friction_flow(e2))
-    e4 = effort(START + dt * friction_flow(e3))
-    weights = np.array([1, 2, 2, 1]) / 6
-    power = sum(w * inner(e, friction_flow(e)) for w, e in zip(weights, (e1, e2, e3, e4), strict=True))
-    assert abs(float(density(new) - density(START) - advanced * power)) < 1e-14
+@pytest.mark.parametrize("parts", [1, 3])
+def test_relaxed_step_closes_the_energy_balance_with_friction_and_force(parts):
+    def force(time):
+        return jnp.stack([0.5 * jnp.cos(time), jnp.zeros_like(time)])
+
+    friction, dt, level = 0.3, jnp.asarray(0.7 * parts), density(START)
+    new = stepping.relaxed_step(pieces(friction)._replace(supply=force), START, level, dt, parts)
+    assert abs(float(density(new.state) - new.energy)) < 1e-14
+
+    # beside the state: time, what friction takes, what the force puts in
+    def field(x, _):
+        e = effort(x[:2])
+        put_in = force(x[2])
+        return jnp.concatenate([flow(e, friction) + put_in, jnp.stack([1.0, friction * e[0] ** 2, inner(e, put_in)])])
+
+    begin, span = jnp.concatenate([START, jnp.zeros(3)]), jnp.stack([0.0, new.time])
+    (_, end), ok = solve_reference(field, begin, span, None, rtol=1e-12, atol=1e-13)
+    assert ok
+    np.testing.assert_allclose(new.state, end[:2], atol=1e-4)
+    np.testing.assert_allclose([new.work, level + new.work - new.energy], [end[4], end[3]], rtol=1e-3)
     # the relaxation did something
-    assert 1e-6 < abs(float(advanced) / dt - 1) < 0.05
+    assert 1e-7 < abs(float(new.time / dt) - 1) < 0.05
+
+
+def test_an_energy_that_was_off_is_made_up_for():
+    """The carried energy is the balance's; what one step leaves of its defect the next one takes away."""
+    off = stepping.relaxed_step(pieces(), START, density(START) - 1e-9, jnp.asarray(0.1))
+    assert abs(float(density(off.state) - density(START) + 1e-9)) < 1e-14
 
 
 def test_friction_lets_the_energy_fall_in_every_step():
-    trajectory = stepping.rollout(make_step("relaxation", 0.1), START, jnp.linspace(0.0, 20.0, 101), 1)
+    trajectory = stepping.rollout(make_step("relaxed", 0.1), START, jnp.linspace(0.0, 20.0, 101), 1)
     levels = np.asarray(density(trajectory))
     # at the turning points friction does no work to leading order
     assert np.all(np.diff(levels) < 0)
     assert levels[-1] < 0.3 * levels[0]
 
 
-def test_relaxation_at_rest_stays_at_rest_in_both_precisions():
+def test_relaxed_step_at_rest_stays_at_rest_in_both_precisions():
     for dtype in (jnp.float32, jnp.float64):
-        new, advanced = make_step("relaxation", 0.1)(jnp.zeros(2, dtype), jnp.asarray(0.1, dtype))
+        new, advanced = make_step("relaxed", 0.1)(jnp.zeros(2, dtype), jnp.asarray(0.1, dtype))
         assert new.dtype == advanced.dtype == dtype
         np.testing.assert_allclose(new, 0.0)
         np.testing.assert_allclose(advanced, 0.1, rtol=1e-6)
@@ -119,7 +137,7 @@ def test_rollout_makes_up_for_steps_of_another_length():
 
 def test_rollout_is_differentiable_and_batches():
     def final(x):
-        return stepping.rollout(make_step("relaxation", 0.1), x, jnp.linspace(0.0, 1.0, 4), 3)[-1]
+        return stepping.rollout(make_step("relaxed", 0.1), x, jnp.linspace(0.0, 1.0, 4), 3)[-1]
 
     batch = jnp.stack([START, 0.5 * START])
     np.testing.assert_allclose(jax.vmap(final)(batch), jnp.stack([final(x) for x in batch]), rtol=1e-13)

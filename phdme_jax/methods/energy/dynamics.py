@@ -14,7 +14,7 @@ from phdme_jax.methods.base import Dynamics, Model, Start, Times
 from phdme_jax.methods.energy.physics import learned_rate, residual_variance
 from phdme_jax.methods.energy.posterior import supplied_rates
 from phdme_jax.numerics.interpolation import interpolate
-from phdme_jax.numerics.stepping import rk4_step, rollout
+from phdme_jax.numerics.stepping import NUM_STAGES, rk4_step, rollout
 from phdme_jax.systems.energy.base import Structure, System, parameter_values, total_energy, vector_field
 
 
@@ -161,6 +161,6 @@ def rollout_model(dynamics: Dynamics, times: Times, moving: int) -> Model:
         latent=lambda key: jnp.zeros((0,)),
         mean=lambda params, start: dynamics.rollout(params, start, times, substeps).trajectory[..., :moving],
         times=times,
-        num_calls=4 * substeps * (len(times) - 1),
+        num_calls=NUM_STAGES * sampling.num_steps(substeps) * (len(times) - 1),
         dynamics=dynamics,
     )

@@ -38,7 +38,7 @@ class PriorOptions:
       main: basis sines per field.
       margin: half width of the basis' box in units of the largest excursion from rest.
       time_tests: test functions in time.
-      substeps: integration steps between frames in rollouts.
+      substeps: of rollouts between frames; an integration step takes two, see `phdme_jax.gp.sampling.num_steps`.
       pair: basis sines per field of each pair, 0 for a separable energy.
       space_tests: test functions over the grid.
       centre: state at rest; zero where empty. Constant parts that the states have beside it move it.

@@ -232,16 +232,9 @@ def _normal_bands(permeability: Float[Array, "x y"]) -> Float[Array, "x apart y 
     )
 
 
-def _dense(bands: Float[Array, "line offset"]) -> Float[Array, "line line"]:
-    """The matrix of these bands: rows that are one entry too long, cut anew, shift by one from line to line."""
-    size, width = bands.shape
-    long_rows = jnp.pad(bands, ((0, 0), (0, size + 1 - width))).reshape(-1)
-    return long_rows[REACH : REACH + size * size].reshape(size, size)
-
-
 def _pair_blocks(bands: Float[Array, "2 apart y offset"]) -> tuple[Array, Array]:
     """Blocks of A^T A for a pair of grid rows: with itself and with the pair before; shape (2 y, 2 y)."""
-    upper, lower = jax.vmap(jax.vmap(_dense))(bands)
+    upper, lower = jax.vmap(jax.vmap(block_tridiagonal.dense))(bands)
     # of blocks on the diagonal only the lower triangle is read
     diagonal = jnp.block([[upper[0], jnp.zeros_like(upper[0])], [lower[1], lower[0]]])
     return diagonal, jnp.block([[upper[2], upper[1]], [lower[3], lower[2]]])
@@ -294,13 +287,12 @@ def solve_nodal(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) 
     # conductance of each face: mean K times the width of the face over the distance of the nodes
     down = 0.5 * (permeability[1:] + permeability[:-1]) * width / spacing
     right = 0.5 * (permeability[:, 1:] + permeability[:, :-1]) * width[:, None] / spacing
-    total = jnp.pad(down, ((1, 0), (0, 0))) + jnp.pad(down, ((0, 1), (0, 0)))
-    total = total + jnp.pad(right, ((0, 0), (1, 0))) + jnp.pad(right, ((0, 0), (0, 1)))
-    diagonal = jax.vmap(lambda own, side: jnp.diag(own) - jnp.diag(side, 1) - jnp.diag(side, -1))(total, right)
-    below = -jax.vmap(jnp.diag)(jnp.pad(down, ((1, 0), (0, 0))))
-    factor = block_tridiagonal.factorise((diagonal.at[0, 0, 0].multiply(2.0), below))
+    above, under = jnp.pad(down, ((1, 0), (0, 0))), jnp.pad(down, ((0, 1), (0, 0)))
+    before, after = jnp.pad(right, ((0, 0), (1, 0))), jnp.pad(right, ((0, 0), (0, 1)))
+    own = jnp.stack([-before, above + under + before + after, -after], axis=-1)
+    factor = block_tridiagonal.eliminate(own.at[0, 0, 1].multiply(2.0), -above[..., None])
     balance = source * width[:, None] * width
-    pressure = block_tridiagonal.solve(factor, balance)
+    pressure = block_tridiagonal.solve_eliminated(factor, balance)
     return centred(pressure)
 
 

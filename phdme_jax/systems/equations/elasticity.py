@@ -7,8 +7,8 @@ Source: Hughes (2000), The Finite Element Method, sections 2.7 and 3.2 (four-nod
 """
 
 from functools import partial
+from itertools import product
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
@@ -123,30 +123,26 @@ def von_mises(
     return stiffness * jnp.sqrt(jnp.maximum(xx**2 + yy**2 - xx * yy + 3.0 * xy**2, 1e-30))
 
 
-@cached_arrays
-def _row_patterns(num_squares: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What each square of a row adds to the blocks of its two rows of nodes: own, own of the next, next by own.
-
-    Each of shape (square, 2 nodes, 2 nodes).
-    """
-    width = 2 * (num_squares + 1)
-    matrix = element_stiffness()
-    patterns = np.zeros((3, num_squares, width, width))
-    for square in range(num_squares):
-        for i, (a, b) in enumerate(CORNERS):
-            for j, (c, d) in enumerate(CORNERS):
-                part = {(0, 0): 0, (1, 1): 1, (1, 0): 2}.get((a, c))
-                if part is not None:
-                    row, column = 2 * (square + b), 2 * (square + d)
-                    values = matrix[2 * i : 2 * i + 2, 2 * j : 2 * j + 2]
-                    patterns[part, square, row : row + 2, column : column + 2] += values
-    return patterns[0], patterns[1], patterns[2]
+def _bands(stiffness: Float[Array, "ex ey"], free: Float[Array, "x y 2"], dx: int) -> Float[Array, "x row 7"]:
+    """Entries of K between the free displacements of each row of nodes (y, component) and those of the row x + dx."""
+    shape, matrix = free.shape, element_stiffness()
+    around, beyond = jnp.pad(stiffness, 1), jnp.pad(free, ((1, 1), (1, 1), (0, 0)))
+    bands = [[jnp.zeros(shape[:2], stiffness.dtype)] * 7 for _ in range(2)]
+    for (i, (a, b)), (j, (c, d)) in product(enumerate(CORNERS), repeat=2):
+        if c - a == dx:
+            squares = around[1 - a : 1 - a + shape[0], 1 - b : 1 - b + shape[1]]  # of which each node is corner i
+            others = beyond[1 + dx : 1 + dx + shape[0], 1 + d - b : 1 + d - b + shape[1]]
+            for row, column in product(range(2), repeat=2):
+                entry = squares * free[..., row] * others[..., column] * float(matrix[2 * i + row, 2 * j + column])
+                # from one component of a node to another of the node y + d - b is as many places
+                bands[row][2 * (d - b) + column - row + 3] += entry
+    return jnp.stack([jnp.stack(part, axis=-1) for part in bands], axis=-2).reshape(shape[0], 2 * shape[1], 7)
 
 
 def solve_equilibrium(
     stiffness: Float[Array, "ex ey"], load: Float[Array, "x y 2"], fixed: Float[Array, "x y 2"]
 ) -> Float[Array, "x y 2"]:
-    """Displacement at equilibrium, by a Cholesky factorisation row of nodes by row of nodes.
+    """Displacement at equilibrium, by elimination row of nodes by row of nodes, with one step of refinement.
 
     Args:
       stiffness: E of each square, positive.
@@ -155,20 +151,15 @@ def solve_equilibrium(
     Returns:
       u at the nodes, zero where fixed; not finite where the body can move.
     """
-    nx, ny = stiffness.shape
-    own, following, between = (
-        jnp.tensordot(stiffness, jnp.asarray(pattern, stiffness.dtype), axes=1, precision="highest")
-        for pattern in _row_patterns(ny)
-    )
-    diagonal = jnp.pad(own, ((0, 1), (0, 0), (0, 0))) + jnp.pad(following, ((1, 0), (0, 0), (0, 0)))
-    below = jnp.pad(between, ((1, 0), (0, 0), (0, 0)))
-    free = (fixed < 0.5).astype(stiffness.dtype).reshape(nx + 1, 2 * (ny + 1))
-    diagonal = diagonal * free[:, :, None] * free[:, None] + jax.vmap(jnp.diag)(1.0 - free)
-    before = jnp.concatenate([jnp.ones_like(free[:1]), free[:-1]])
-    below = below * free[:, :, None] * before[:, None]
-    factor = block_tridiagonal.factorise((diagonal, below))
-    solved = block_tridiagonal.solve(factor, free * load.reshape(free.shape))
-    return solved.reshape(load.shape)
+    free = (fixed < 0.5).astype(stiffness.dtype)
+    own, below = (_bands(stiffness, free, dx) for dx in (0, -1))
+    factor = block_tridiagonal.eliminate(own.at[..., 3].add((1.0 - free).reshape(own.shape[:2])), below)
+
+    def solved(force: Array) -> Array:
+        return block_tridiagonal.solve_eliminated(factor, (free * force).reshape(own.shape[:2])).reshape(load.shape)
+
+    displacement = solved(load)
+    return displacement + solved(load - internal_force(displacement, stiffness))
 
 
 def is_supported(fixed: Bool[Array, "x y 2"]) -> Bool[Array, ""]:

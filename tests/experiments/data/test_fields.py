@@ -3,11 +3,14 @@
 from types import SimpleNamespace
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.data import fields
 from experiments.data.fields import measured
 from phdme_jax.numerics.resampling import resample
+from phdme_jax.systems import make_system
 
 PARITY = ((-1,), (1,))
 
@@ -46,3 +49,19 @@ def test_noise_is_drawn_at_the_sites_and_interpolated_between_them():
     assert at_sites[..., 1].std() == pytest.approx(expected[1], rel=0.1)
     again = jax.vmap(jax.vmap(lambda x: resample(x, PARITY, 33)))(at_sites)
     np.testing.assert_allclose(again, error, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+def test_reference_solutions_follow_the_keys(monkeypatch, backend):
+    """A CPU solves one after the other on its threads, an accelerator many side by side."""
+    fine, times = make_system("vibrating_string", num_points=33, order=6), (0.0, 0.5, 2.0)
+
+    def decay(field, state, times, values, **tolerances):
+        return jnp.exp(-times)[:, None, None] * state, state[16, 1] > -10.0
+
+    monkeypatch.setattr(fields, "solve_reference", decay)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    keys = jax.random.split(jax.random.key(0), 11)
+    starts = np.stack([fine.structure.constrain(fine.initial_state("random_smooth")(key)) for key in keys])
+    solved = fields.reference_trajectories(fine, "random_smooth", times, 2, keys)
+    np.testing.assert_allclose(solved, np.exp(-np.array(times))[:, None, None] * starts[:, None, ::2], rtol=1e-12)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.numerics.stepping import relaxation_rk4_step, rk4_step, rollout
+from phdme_jax.numerics.stepping import Pieces, relaxed_step, rk4_step, rollout
 from phdme_jax.systems import make_system
 from phdme_jax.systems.energy.base import (
     at_points,
@@ -93,15 +93,11 @@ def test_mass_is_kept_and_energy_without_viscosity(name, options):
         values = (zero_parameters if conservative else lambda *_: parameter_values(system, state.dtype))(
             structure, state.dtype
         )
-        step = partial(
-            relaxation_rk4_step,
-            partial(at_points, jax.grad(system.density)),
-            lambda e: structure.flow(e, values),
-            partial(total_energy, structure, system.density),
-            partial(inner, structure),
-        )
-        path = rollout(step, state, times, 20)
-        return path, jax.vmap(partial(total_energy, structure, system.density))(path)
+        energy = partial(total_energy, structure, system.density)
+        effort, flow = partial(at_points, jax.grad(system.density)), lambda e: structure.flow(e, values)
+        pieces = Pieces(effort, flow, energy, partial(inner, structure))
+        path = rollout(lambda x, dt: relaxed_step(pieces, x, energy(x), dt)[:2], state, times, 10)
+        return path, jax.vmap(energy)(path)
 
     kept, level = run(state, True)
     mass = np.sum(weights * np.asarray(kept[..., 0]), axis=tuple(range(1, 1 + weights.ndim)))

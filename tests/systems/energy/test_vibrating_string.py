@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from phdme_jax.numerics.reference import solve_reference
-from phdme_jax.numerics.stepping import relaxation_rk4_step, rk4_step, rollout
+from phdme_jax.numerics.stepping import Pieces, relaxed_step, rk4_step, rollout
 from phdme_jax.systems.energy import vibrating_string as string
 from phdme_jax.systems.energy.base import inner, parameter_values, total_energy, vector_field
 
@@ -108,8 +108,9 @@ def test_energy_is_kept_or_falls_in_rollouts():
         state = string.modes_state(jnp.asarray(structure.grid.coordinates()), jnp.array([0.5, 0.4]), jnp.zeros(2))
         gradient = jax.vmap(jax.grad(system.density))
         flow = partial(structure.flow, parameters={"kelvin_voigt_damping": damping})
-        step = partial(relaxation_rk4_step, gradient, flow, energy, partial(inner, structure))
-        return jax.vmap(energy)(rollout(step, state, jnp.linspace(0.0, 20.0, 41), 10))
+        pieces = Pieces(gradient, flow, energy, partial(inner, structure))
+        path = rollout(lambda x, dt: relaxed_step(pieces, x, energy(x), dt)[:2], state, jnp.linspace(0.0, 20.0, 41), 5)
+        return jax.vmap(energy)(path)
 
     kept, damped = levels(jnp.asarray(0.0)), levels(jnp.asarray(0.05))
     np.testing.assert_allclose(kept, kept[0], rtol=1e-12)
