@@ -20,7 +20,6 @@ from phdme_jax.app.drawing import Curve, Labels
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.app.rows import Measurement
 from phdme_jax.files import InputError
-from phdme_jax.methods.baselines.windows import check_lengths
 from phdme_jax.methods.presets import RANGES
 from phdme_jax.methods.ranges import Range
 from phdme_jax.systems.energy.base import System
@@ -39,7 +38,7 @@ def groups(size: str) -> dict[str, Any]:
     """
     laptop = size == "laptop"
     return {
-        "prior": {"main": 12, "margin": 1.5, "time_tests": 120, "draws": 64 if laptop else 8},
+        "prior": {"main": 12, "margin": 1.5, "time_tests": 120, "iterations": 600, "draws": 64 if laptop else 8},
         "network": {"width": 64, "depth": 2},
         "training": {
             "windows": (10, 30, 60, 120) if laptop else (10,),
@@ -59,6 +58,8 @@ def problem(config: ConfigDict, case: str) -> System:
 
 def check(context: Context) -> None:
     """Refuse missing or garbled recordings before anything is written."""
+    from phdme_jax.methods.baselines.windows import check_lengths
+
     if context.data_dir is None:
         raise InputError("this study needs measured data; say --data_dir DIR, a folder that holds schmidt_lipson/")
     for case in DEGREES:

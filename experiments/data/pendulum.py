@@ -16,7 +16,6 @@ from ml_collections import ConfigDict
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.files import RunFailed
 from phdme_jax.methods.base import Examples, Start, Task, Times
-from phdme_jax.methods.baselines.windows import check_lengths
 from phdme_jax.methods.energy.options import read_options
 from phdme_jax.numerics import solve_reference
 from phdme_jax.systems import make_system
@@ -125,6 +124,8 @@ def check_pendulum(context: Context) -> None:
     Raises:
       ValueError: what is wrong.
     """
+    from phdme_jax.methods.baselines.windows import check_lengths
+
     config = context.config
     read_options(config.to_dict())
     for key in ("training.windows", "phlearn.strides"):

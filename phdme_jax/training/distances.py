@@ -68,17 +68,15 @@ def energy_distance(
         raise ValueError(f"expected at least two fields in a set, got {count}; one has no distance from another")
     left, right, deviation = _standard(left, right)
 
-    def mean_distance(one: Array, other: Array) -> Array:
+    def mean_distance(one: Array, other: Array, apart: bool) -> Array:
+        """Between all fields, or between those at different places."""
         squares = jnp.sum(one**2, 1)[:, None] + jnp.sum(other**2, 1) - 2.0 * one @ other.T
-        if one is other:  # rounding apart
+        if apart:
             squares = jnp.where(jnp.eye(count, dtype=bool), 0.0, squares)
-        return jnp.sum(root(squares / one.shape[1]))
+        return jnp.sum(root(squares / one.shape[1])) / (count * (count - 1) if apart else count**2)
 
-    off = count * (count - 1)
-    pairs = jnp.sum(root(jnp.mean((left - right) ** 2, axis=1))) if paired else 0.0
-    within = (mean_distance(left, left) + mean_distance(right, right)) / off
-    between = (mean_distance(left, right) - pairs) / (off if paired else count**2)
-    return ratio(2.0 * between - within, deviation)
+    within = mean_distance(left, left, True) + mean_distance(right, right, True)
+    return ratio(2.0 * mean_distance(left, right, paired) - within, deviation)
 
 
 def radial_spectrum(fields: Float[Array, "sample *grid"]) -> Float[Array, " wave"]:

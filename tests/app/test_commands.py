@@ -212,6 +212,7 @@ def test_forecast_refuses_bad_arguments(files, tmp_path, capsys):
 
 def test_a_home_folder_is_expanded(files, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(files / "cache"))
     monkeypatch.chdir(tmp_path)
     arguments = ["--run", "~/run", "--initial", "~/state.npz", "--out", "~/out.npz"]
     assert main(["forecast", *arguments]) == 2 and f"{tmp_path}/run: holds no fitted" in sentence(capsys)

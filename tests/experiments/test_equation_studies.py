@@ -66,7 +66,7 @@ def test_a_map_is_offered_where_there_are_fields_to_predict_the_solution_from():
 def test_wrong_encodings_are_refused_before_anything_is_written(tmp_path, capsys):
     folder = tmp_path / "run"
     assert main(circle.STUDY, [*TINY, "--config.data.kinds=linear", "--workdir", str(folder)]) == 2
-    assert "expected" in capsys.readouterr().err and not folder.exists()
+    assert "expects 2 values" in capsys.readouterr().err and not folder.exists()
     arguments = ["--size", "smoke", "--methods", "pidm_map", "--config.training.predicts=v", "--workdir", str(folder)]
     assert main(darcy_kle.STUDY, arguments) == 2
     assert "expected predicts='x0'" in capsys.readouterr().err and not folder.exists()

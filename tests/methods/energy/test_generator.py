@@ -197,7 +197,7 @@ def test_misfits_are_refused_in_one_sentence():
 def test_options_that_cannot_be_are_refused(group, change, error, words):
     with pytest.raises(error, match=words):
         read_options({**OPTIONS, group: {**OPTIONS[group], **change}})
-    assert read_options(OPTIONS).network.make_denoiser() is read_options(OPTIONS).network.make_denoiser()
+    assert read_options(OPTIONS).network.make_denoiser() == read_options(OPTIONS).network.make_denoiser()
 
 
 def test_changed_weights_are_even_or_moved():

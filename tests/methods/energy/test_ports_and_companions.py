@@ -200,8 +200,17 @@ def test_companions_ride_along_and_starts_that_are_measured_with_an_error_are_dr
 
 def test_weights_of_trajectories_are_one_for_what_never_changes_and_zero_for_inputs():
     times = tuple(np.linspace(0.0, 2.0, 11).tolist())
-    dynamics = true_dynamics(System(oscillator_structure(), spring_density), 2)
+    two = oscillator_structure(driven=True)
+    structure = replace(
+        two,
+        fields=(*two.fields, "companion"),
+        units=(*two.units, "1"),
+        parity=(*two.parity, ()),
+        flow=lambda efforts, parameters: jnp.append(two.flow(efforts[:2], parameters), 0.0),
+        inject=lambda inputs: jnp.append(two.inject(inputs), 0.0),
+    )
+    dynamics = true_dynamics(System(two, spring_density), 2)
     states = np.random.default_rng(0).standard_normal((3, 11, 4)).astype(np.float32)
-    weights = trajectory_weights(dynamics, (), states, times, companions=1, ports=1)
+    weights = trajectory_weights(dynamics, (), states, times, Fields(structure, companions=1))
     assert weights.shape == (3, 10, 4) and np.all(weights[..., :2] > 0)
     np.testing.assert_array_equal(weights[..., 2:], np.broadcast_to([1.0, 0.0], (3, 10, 2)))
