@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.data.oscillators import DEGREES, load, oscillator_bench, system_of
+from experiments.data.oscillators import DEGREES, FILES, load, oscillator_bench, system_of
 from experiments.study.command import main
 from experiments.study.study import Answer, Context, Run, Shown, Study
 from phdme_jax.app import figures
@@ -141,6 +141,7 @@ STUDY = Study(
     extras=(found_masses, reference_rows),
     check=check,
     ranges=RANGES | {"draws": Range(2)},
+    files=lambda config: [f"schmidt_lipson/{name}" for name in FILES.values()],
 )
 
 

@@ -258,7 +258,8 @@ def make_page(results: Path, workdir: Path) -> Path:
     if (workdir / "config.json").exists():
         raise InputError(f"{workdir}: holds a run whose results would be lost; choose another --workdir")
     parts = read_parts(results)
-    workdir.mkdir(parents=True, exist_ok=True)
+    if (workdir / "config.json").exists():
+        raise InputError(f"{workdir}: holds a run, whose rows this page would replace; choose another --workdir")
     (workdir / "results.jsonl").unlink(missing_ok=True)
     append_rows(workdir / "results.jsonl", [row for part in parts.values() for row in part.rows])
 

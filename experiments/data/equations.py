@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.study.study import Bench, Context, Split
-from phdme_jax.files import RunFailed, load_arrays, save_arrays
+from phdme_jax.files import RunFailed, kept_arrays
 from phdme_jax.methods import presets
 from phdme_jax.methods.base import Examples, Method, Task, stage_key
 from phdme_jax.methods.equations.check import check
@@ -69,7 +69,7 @@ def draw_set(equations: Equations, count: int, key: Any) -> FieldSet:
 
 
 def load_or_make(
-    equations: dict[str, Equations], counts: dict[str, int], seed: int, folder: Path
+    equations: dict[str, Equations], counts: dict[str, int], seed: int, folder: Path, source: dict[str, Any]
 ) -> dict[str, FieldSet]:
     """Sets of examples by split, made once and then read from the folder.
 
@@ -78,19 +78,16 @@ def load_or_make(
       counts: examples of each split.
       seed: of the draws, with the split's place.
       folder: of the run.
+      source: what the equations were made from, as JSON can carry it.
     Returns:
       the sets.
     """
     sets = {}
     for place, (split, one) in enumerate(equations.items()):
-        path = folder / "data" / f"{split}_{seed}.npz"
-        kept = load_arrays(path)
-        if kept is not None:
-            sets[split] = FieldSet(**kept)
-            continue
         key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11), seed), place)
-        sets[split] = draw_set(one, counts[split], key)
-        save_arrays(path, sets[split]._asdict())
+        made_from = {**source, "count": counts[split], "key": jax.random.key_data(key).tolist()}
+        path = folder / "data" / f"{split}_{seed}.npz"
+        sets[split] = FieldSet(**kept_arrays(path, made_from, lambda: draw_set(one, counts[split], key)._asdict()))
     return sets
 
 
@@ -136,7 +133,9 @@ def equation_bench(
     sources = {"train": equations, "test": equations}
     if shifted:
         sources["shifted"] = make_equations(case, **options["equations"], **shifted)
-    sets = load_or_make(sources, {split: config.data[f"num_{split}"] for split in sources}, seed, context.workdir)
+    counts = {split: config.data[f"num_{split}"] for split in sources}
+    made_from = {"case": case, "equations": options["equations"], "shifted": shifted}
+    sets = load_or_make(sources, counts, seed, context.workdir, made_from)
     key, train = jax.random.fold_in(jax.random.key(13), seed), sets["train"]
     asked = [split for split in sets if split != "train"]
 

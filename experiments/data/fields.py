@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.calibration import minimum_calibration_size
-from phdme_jax.files import RunFailed, load_arrays, save_arrays
+from phdme_jax.files import RunFailed, kept_arrays
 from phdme_jax.methods.base import Examples, Method, Start, Task, Times, fit_normaliser, stage_key
 from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states
 from phdme_jax.methods.energy.options import read_options
@@ -101,12 +101,13 @@ def load_or_make(system: str, config: Any, seed: int, workdir: Path) -> FieldDat
     root = jax.random.key(20260121)
 
     def cached(name: str, family: str, count: int, key: Any) -> np.ndarray:
-        path = workdir / "data" / f"{name}.npz"
-        kept = load_arrays(path)
-        if kept is None:
-            kept = {"state": reference_trajectories(fine, family, times, stride, jax.random.split(key, count))}
-            save_arrays(path, kept)
-        return kept["state"]
+        source = {"system": [system, config.system.to_dict(), num_points, stride], "times": times}
+        source["draws"] = [family, count, jax.random.key_data(key).tolist()]
+
+        def make() -> dict[str, np.ndarray]:
+            return {"state": reference_trajectories(fine, family, times, stride, jax.random.split(key, count))}
+
+        return kept_arrays(workdir / "data" / f"{name}.npz", source, make)["state"]
 
     seed_key = jax.random.fold_in(root, 1000 + seed)
     clean = cached(f"observed_{seed}_{data.num_observed}", data.family, data.num_observed, seed_key)

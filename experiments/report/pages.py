@@ -40,7 +40,7 @@ from experiments.report.catalogue import fill_catalogue
 from phdme_jax.app.rows import ResultRow, aggregate, read_rows
 from phdme_jax.app.streams import tolerant_streams
 from phdme_jax.app.tables import MISSING, format_value
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, atomic_write
 
 RESULTS = Path(experiments.__file__).parent / "results"
 
@@ -251,7 +251,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if check:
             print(f"{page} is not what its rows make it; run python -m experiments.report --pages", file=sys.stderr)
         else:
-            page.write_text(made[page], encoding="utf-8")
+            with atomic_write(page) as file:
+                file.write(made[page].encode("utf-8"))
     return 1 if check and changed else 0
 
 

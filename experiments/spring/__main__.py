@@ -117,6 +117,7 @@ STUDY = Study(
         "starts": Range(fixed=True),
         "calibration": Range(fixed=True),
     },
+    files=lambda config: [f"spring/{name}.txt" for name in (config.data.train, config.data.test)],
 )
 
 

@@ -23,7 +23,7 @@ from phdme_jax.app.command import (
     user_input,
     whole_number,
 )
-from phdme_jax.app.folder import prepare_run_folder
+from phdme_jax.app.folder import claimed_run
 from phdme_jax.app.headline import print_headline
 from phdme_jax.app.overrides import apply_overrides
 from phdme_jax.app.page import Section, build_report
@@ -60,10 +60,12 @@ def _run_study(study: Study, arguments: Sequence[str], command: str, run: Run) -
     with user_input():
         _check(context)
     record = {"experiment": study.name, "size": context.size, "config": context.config.to_dict()}
-    prepare_run_folder(context.workdir, record, command)
-    sections = run(study, context)
-    path = build_report(context.workdir, study.title, sections)
-    print_headline([*headline(context), f"Everything else: {path}"], main_rows(context), study.metrics)
+    if context.files:
+        record["files"] = dict(context.files)
+    with claimed_run(context.workdir, record, command):
+        sections = run(study, context)
+        path = build_report(context.workdir, study.title, sections)
+        print_headline([*headline(context), f"Everything else: {path}"], main_rows(context), study.metrics)
 
 
 def _check(context: Context) -> None:

@@ -20,7 +20,7 @@ from phdme_jax.app.progress import shown as shown_progress
 from phdme_jax.app.rows import Measurement
 from phdme_jax.files import config_digest
 from phdme_jax.forecasting import bands
-from phdme_jax.methods.base import Fitted, Method, Options, stage_key
+from phdme_jax.methods.base import Fitted, Method, Options, stage_key, unusual_draws
 from phdme_jax.methods.draws import Draws, draw_forecasts
 from phdme_jax.methods.table import METHODS
 from phdme_jax.training.stages import Trainer
@@ -66,10 +66,11 @@ class SeedRun:
     def host(self, method: Method) -> Trainer:
         """What a fit is handed: trains in a folder of the method's own, keeps in one that methods share."""
         label = f"{self.case}_{method.name}" if self.context.study.cases else method.name
-        options = {name: group for name, group in self.bench.options.items() if name not in UNTRAINED}
+        read = {name: group for name, group in self.config.to_dict().items() if name not in UNTRAINED}
+        record = {"case": self.case, "seed": self.seed, "config": read, "files": self.context.files}
         return Trainer(
             self.folder / "training" / f"{label}_{self.seed}",
-            config_digest(options),
+            config_digest({**record, **unusual_draws()}),
             watch=shown_progress,
             description=method.name,
             shared=self.folder / "data",

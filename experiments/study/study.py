@@ -8,6 +8,7 @@ if __name__ == "__main__":
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ from ml_collections import ConfigDict
 
 from phdme_jax.app.page import Section
 from phdme_jax.app.rows import Measurement, ResultsWriter
+from phdme_jax.files import file_digest
 from phdme_jax.forecasting.bands import Calibration, Forecasts
 from phdme_jax.methods.base import Fitted, Method, Options, Problem, Task, Times
 from phdme_jax.methods.draws import Draws
@@ -176,6 +178,13 @@ class Context:
     data_dir: Path | None
     results: ResultsWriter
 
+    @cached_property
+    def files(self) -> Mapping[str, str]:
+        """Digests of the measured files that the study reads, by their names below `data_dir`."""
+        if self.study.files is None or self.data_dir is None:
+            return {}
+        return {name: file_digest(self.data_dir / name) for name in self.study.files(self.config)}
+
     def figure_path(self, name: str) -> Path:
         """Path of the picture `name`.png in the run folder."""
         return self.workdir / "figures" / f"{name}.png"
@@ -219,6 +228,7 @@ class Study:
       ranges: what the numbers of the configuration may be, see `phdme_jax.methods.ranges`.
       num_seeds: of a bare command, but one at the sizes that only try the study.
       check: refuses wrong input before the run folder is made; raises InputError or ValueError.
+      files: configuration -> names of the measured files that it reads below the folder of data.
     """
 
     name: str
@@ -240,6 +250,7 @@ class Study:
     ranges: Ranges = field(default_factory=lambda: RANGES)
     num_seeds: int = 3
     check: Callable[[Context], None] | None = None
+    files: Callable[[ConfigDict], Iterable[str]] | None = None
 
     def get_config(self, size: str) -> ConfigDict:
         """Configuration of one size; its groups are keyword arguments of the factories."""

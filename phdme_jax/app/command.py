@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from phdme_jax.app.streams import tolerant_streams
-from phdme_jax.files import InputError, RunFailed
+from phdme_jax.files import MACHINE_ERRORS, InputError, RunFailed
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -47,8 +47,8 @@ def run_main(function: Callable[[], object], command: str = "") -> int:
       command: the command to print after an interruption, see `command_line`.
 
     Returns:
-      0; 2 after an InputError and 1 after a RunFailed, whose one sentence goes to standard error, or where the memory
-      is full; 130 after an interruption.
+      0; 2 after an InputError and 1 after a RunFailed, whose one sentence goes to standard error, or where memory or
+      disk is full; 130 after an interruption.
     """
     with tolerant_streams():
         try:
@@ -58,6 +58,12 @@ def run_main(function: Callable[[], object], command: str = "") -> int:
             return 2
         except RunFailed as error:
             print(f"failed: {' '.join(str(error).split())}", file=sys.stderr)
+            return 1
+        except OSError as error:
+            if error.errno not in MACHINE_ERRORS:
+                raise
+            reason = f"{error.filename or 'a file'}: cannot be written ({error.strerror})"
+            print(f"failed: {reason}; once that is mended, the same command goes on", file=sys.stderr)
             return 1
         except (MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and "RESOURCE_EXHAUSTED" not in str(error):

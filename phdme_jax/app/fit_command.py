@@ -17,7 +17,7 @@ from typing import Any
 
 from phdme_jax.app.command import CommandParser, command_line, path, run_folder, run_main, split_overrides, whole_number
 from phdme_jax.app.fit_page import Evaluation, evaluate, headline, record_rows, report_sections
-from phdme_jax.app.folder import prepare_run_folder
+from phdme_jax.app.folder import claimed_run
 from phdme_jax.app.headline import print_headline
 from phdme_jax.app.overrides import apply_overrides
 from phdme_jax.app.page import build_report
@@ -80,11 +80,17 @@ def _fit(arguments: Sequence[str], program: str, command: str) -> None:
         )
         check_memory(calibration.state.shape, inputs.options, len(calibration.state))
         inputs = replace(inputs, notes=(*inputs.notes, *notes))
-    prepare_run_folder(request.workdir, request.record(inputs), command)
+    with claimed_run(request.workdir, request.record(inputs), command):
+        _work(request, inputs, calibration)
+
+
+def _work(request: Request, inputs: FitInputs, calibration: Trajectories | None) -> None:
+    """What the command does in its run folder, up to the headline."""
     _print_notes(inputs.notes)
     results = ResultsWriter(request.workdir / "results.jsonl", "fit")
     forecaster = _finished(request, inputs)
     if forecaster is None:
+        (request.workdir / "sections.json").unlink(missing_ok=True)  # its being there says that all rows are
         evaluation = _run(request, inputs, calibration)
         forecaster = evaluation.forecaster
         record_rows(results, evaluation)

@@ -1,24 +1,26 @@
 """A run folder and what it says about itself: `config.json`, `environment.json`, one configuration a folder."""
 
+import contextlib
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from phdme_jax.files import InputError, atomic_write, claim_folder, plain, to_json
+from phdme_jax.files import InputError, atomic_write, claimed_folder, plain, read_json, to_json
 from phdme_jax.methods.base import unusual_draws
 
 _PACKAGES = ("phdme_jax", "jax", "jaxlib", "flax", "optax", "diffrax", "equinox", "numpy", "scipy", "matplotlib")
 
 
-def prepare_run_folder(workdir: Path | str, config: Any, command: str) -> Path:
-    """Makes a run folder with `config.json` and `environment.json`, or finds the one to go on with.
+@contextlib.contextmanager
+def claimed_run(workdir: Path | str, config: Any, command: str) -> Iterator[Path]:
+    """A run folder with `config.json` and `environment.json`, made or found to go on with; this process's alone.
 
-    Call it after everything the user gave has been checked, so that wrong input leaves nothing behind.
+    Enter it after everything the user gave has been checked, so that wrong input leaves nothing behind.
 
     Args:
       workdir: the folder.
@@ -26,18 +28,21 @@ def prepare_run_folder(workdir: Path | str, config: Any, command: str) -> Path:
         Variables that change random draws are added, see `unusual_draws`.
       command: the command to record.
 
-    Returns:
+    Yields:
       The folder.
 
     Raises:
-      InputError: the folder holds a run of another configuration, or cannot be written.
+      InputError: the folder holds a run of another configuration, another process works in it, or it cannot be written.
+      RunFailed: there is no space, or the folder was removed while the block ran.
     """
     folder = Path(workdir)
     if (folder / "results.jsonl").exists() and not (folder / "config.json").exists():
         raise InputError(f"{folder}: holds results but no config.json that says whose; choose another folder")
-    claim_folder(folder, {**plain(config), **unusual_draws()}, "config.json")
-    _write_environment(folder / "environment.json", describe_environment(command))
-    return folder
+    path = folder / "environment.json"
+    previous = read_json(path)
+    with claimed_folder(folder, {**plain(config), **unusual_draws()}, "config.json"):
+        _write_environment(path, previous, describe_environment(command))
+        yield folder
 
 
 def describe_environment(command: str) -> dict[str, Any]:
@@ -67,17 +72,13 @@ def describe_environment(command: str) -> dict[str, Any]:
     }
 
 
-def _write_environment(path: Path, environment: dict[str, Any]) -> None:
+def _write_environment(path: Path, previous: dict[str, Any], environment: dict[str, Any]) -> None:
     """Keeps what earlier parts of a resumed run were made with under `earlier`, if it differs."""
-    try:
-        previous = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        previous = {}
     earlier = previous.pop("earlier", [])
     if previous and {**previous, "started": None} == {**environment, "started": None}:
         return
     if previous:
-        environment["earlier"] = [*earlier, previous]
+        environment["earlier"] = [*(earlier if isinstance(earlier, list) else [earlier]), previous]
     with atomic_write(path) as file:
         file.write((to_json(environment, indent=2) + "\n").encode("utf-8"))
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from phdme_jax.app.command import CommandParser, command_line, folder, run_main
 from phdme_jax.app.rows import ResultRow, read_rows
-from phdme_jax.app.tables import Table, make_tables, print_table, render_html, render_markdown
-from phdme_jax.files import InputError, atomic_write, flatten
+from phdme_jax.app.tables import Table, escape_markdown, make_tables, print_table, render_html, render_markdown
+from phdme_jax.files import InputError, atomic_write, flatten, read_json
 
 _STYLE = """
 :root { color-scheme: light; }
@@ -104,7 +104,7 @@ def build_report(run_folder: Path | str, title: str | None = None, sections: Seq
     rows = read_rows(folder / "results.jsonl")
     title, sections = _words(folder, title, sections)
     tables = make_tables(rows)
-    markdown = f"# {title}\n\n" + "\n".join(render_markdown(table) for table in tables) + f"\n{_NOTE}\n"
+    markdown = "\n".join([f"# {escape_markdown(title)}\n", *map(render_markdown, tables), f"{_NOTE}\n"])
     page = _page(folder, title, sections, rows, tables)
     for name, text in (("tables.md", markdown), ("report.html", page)):
         with atomic_write(folder / name) as file:
@@ -132,10 +132,11 @@ def main(arguments: Sequence[str] | None = None, program: str = "phdme report") 
 def _words(folder: Path, title: str | None, sections: Sequence[Section] | None) -> tuple[str, tuple[Section, ...]]:
     """Title and sections: those given are kept in `sections.json`, those not given are taken from there."""
     path = folder / "sections.json"
-    kept: dict[str, Any] = _read_json(path)
+    kept = read_json(path)
     if sections is None and kept.get("sections") is not None:
-        sections = [_kept_section(part) for part in kept["sections"]]
-    title = title or kept.get("title") or _read_json(folder / "config.json").get("experiment") or folder.resolve().name
+        sections = _kept_sections(path, kept["sections"])
+    names = (title, kept.get("title"), read_json(folder / "config.json").get("experiment"), folder.resolve().name)
+    title = " ".join(str(next(filter(None, names), "")).split())
     if sections is not None:
         sections = [dataclasses.replace(part, pictures=_relative(folder, part.pictures)) for part in sections]
     parts = None if sections is None else [dataclasses.asdict(part) for part in sections]
@@ -144,9 +145,18 @@ def _words(folder: Path, title: str | None, sections: Sequence[Section] | None) 
     return title, _default_sections(folder) if sections is None else tuple(sections)
 
 
-def _kept_section(part: Mapping[str, Any]) -> Section:
-    pictures = tuple(Picture(**picture) for picture in part["pictures"])
-    return Section(part["title"], part["text"], pictures, tuple(part["metrics"]), tuple(part.get("experiments", ())))
+def _kept_sections(path: Path, parts: Any) -> list[Section]:
+    try:
+        sections = [
+            Section(**part | {"pictures": tuple(Picture(**picture) for picture in part["pictures"])}) for part in parts
+        ]
+        words = [word for part in sections for word in (part.title, part.text, *part.metrics, *part.experiments)]
+        words += [word for part in sections for picture in part.pictures for word in (picture.file, picture.caption)]
+        if all(isinstance(word, str) for word in words):
+            return sections
+    except (TypeError, KeyError):
+        pass
+    raise InputError(f"{path}: holds no sections of a page; remove it, and the page shows every picture of the folder")
 
 
 def _default_sections(folder: Path) -> tuple[Section, ...]:
@@ -158,20 +168,29 @@ def _default_sections(folder: Path) -> tuple[Section, ...]:
 
 def _relative(folder: Path, pictures: Iterable[Picture]) -> tuple[Picture, ...]:
     """Pictures with paths relative to the run folder, so that the folder may be moved."""
-    relative = []
-    for picture in pictures:
-        for path in (Path(picture.file), folder / picture.file):
+    paths = [(picture, _inside(folder, picture.file)) for picture in pictures]
+    top = folder.resolve()
+    return tuple(
+        dataclasses.replace(picture, file=path.relative_to(top).as_posix() if path else str(picture.file))
+        for picture, path in paths
+    )
+
+
+def _inside(folder: Path, file: str | Path) -> Path | None:
+    """Where a file lies below the run folder, links followed; None for what is missing or lies elsewhere."""
+    for path in (Path(file), folder / file):
+        try:
             if path.is_file() and path.resolve().is_relative_to(folder.resolve()):
-                picture = dataclasses.replace(picture, file=path.resolve().relative_to(folder.resolve()).as_posix())
-                break
-        relative.append(dataclasses.replace(picture, file=str(picture.file)))
-    return tuple(relative)
+                return path.resolve()
+        except (OSError, ValueError):  # a name that no file can have
+            continue
+    return None
 
 
 def _page(
     folder: Path, title: str, sections: Sequence[Section], rows: Sequence[ResultRow], tables: Sequence[Table]
 ) -> str:
-    config, environment = _read_json(folder / "config.json"), _read_json(folder / "environment.json")
+    config, environment = read_json(folder / "config.json"), read_json(folder / "environment.json")
     parts = [
         "<!DOCTYPE html>",
         '<html lang="en"><head><meta charset="utf-8">',
@@ -212,8 +231,8 @@ def _section(folder: Path, section: Section, rows: Sequence[ResultRow]) -> str:
         shown = [row for row in rows if not section.experiments or row.experiment in section.experiments]
         parts += [render_html(table) for table in make_tables(shown, section.metrics)]
     for picture in section.pictures:
-        path, caption = folder / picture.file, html.escape(picture.caption)
-        if not path.is_file():
+        path, caption = _inside(folder, picture.file), html.escape(picture.caption)
+        if path is None:
             parts.append(f'<p class="note">(missing picture: {html.escape(str(picture.file))})</p>')
             continue
         data = base64.b64encode(path.read_bytes()).decode("ascii")
@@ -229,19 +248,6 @@ def _record(name: str, record: Mapping[str, Any]) -> str:
         for key, value in flatten(record).items()
     )
     return f'<details><summary>{name}</summary><table class="record"><tbody>{lines}</tbody></table></details>'
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file; empty where the file is missing."""
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
-        record = None
-    if not isinstance(record, dict):
-        raise InputError(f"{path}: is not a JSON object; remove it and run the experiment's command again")
-    return record
 
 
 if __name__ == "__main__":

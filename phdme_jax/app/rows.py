@@ -1,15 +1,16 @@
-"""Long-format result rows: one JSON object a line in `results.jsonl`, append-only, the last row of a key wins.
+"""Long-format result rows: one JSON object a line in `results.jsonl`, which only grows, the last row of a key wins.
 
 A run that is killed and started again writes the same rows again: identical rows are skipped and changed rows replace
-the earlier ones on reading, so that the file may always be appended to and never needs rewriting.
+the earlier ones on reading. Size and digest of what was written stand beside it in `results.digest`: a file that has
+lost rows since, or holds others, is refused.
 """
 
 import dataclasses
 import difflib
+import hashlib
 import json
 import math
 import numbers
-import os
 import re
 import statistics
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, RunFailed, atomic_write, read_json
 
 # A new metric is one word here; `name_qualifier` of a listed name needs no entry.
 METRIC_NAMES = (
@@ -74,8 +75,8 @@ class ResultRow:
         """Refuses what JSON or a table could not carry; raises InputError."""
         for name in ("experiment", "system", "method", "split", "metric", "unit"):
             text = getattr(self, name)
-            if not isinstance(text, str) or not text:
-                raise InputError(f"a result row needs text in {name}, got {text!r}")
+            if not isinstance(text, str) or not text or not text.isprintable():
+                raise InputError(f"a result row needs printable text in {name}, got {text!r}")
         for name in ("seed", "n"):
             number = getattr(self, name)
             if not isinstance(number, numbers.Integral) or isinstance(number, bool) or number < 0:
@@ -86,6 +87,8 @@ class ResultRow:
                 continue
             if not isinstance(number, numbers.Real) or isinstance(number, bool) or not math.isfinite(number):
                 raise InputError(f"result rows need a finite number or null as {name} of {self.metric}, got {number!r}")
+        if not isinstance(self.settings, Mapping) or not self.label.isprintable():
+            raise InputError(f"a result row needs printable names and values in settings, got {self.settings!r}")
 
     @property
     def key(self) -> tuple[str, str, str, str, int, str, str]:
@@ -189,35 +192,17 @@ def check_name(kind: str, name: str) -> None:
 def read_rows(path: Path | str) -> list[ResultRow]:
     """Reads the rows of a result file, the last one of every key, in order of first appearance.
 
-    A last line cut off by a kill is left out.
-
     Args:
       path: the `results.jsonl`; a missing file holds no rows.
 
     Raises:
-      InputError: a line other than a cut-off last one is not a row.
+      InputError: a line is not a row, or rows that `append_rows` wrote are gone or changed.
     """
-    path = Path(path)
-    if not path.exists():
-        return []
-    rows: dict[tuple, ResultRow] = {}
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    lines = text.split("\n")
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            row = _parse_row(line)
-        except (InputError, ValueError) as error:
-            if number == len(lines):
-                continue
-            raise InputError(f"{path}: line {number} is not a result row ({error}); remove the line") from None
-        rows[row.key] = row
-    return list(rows.values())
+    return list({row.key: row for _, row in _read_lines(Path(path))}.values())
 
 
 def append_rows(path: Path | str, rows: Iterable[ResultRow]) -> int:
-    """Appends rows in a single write; rows the file already holds with the same values are skipped.
+    """Appends rows, all of them or none; rows the file already holds with the same values are skipped.
 
     Args:
       path: the `results.jsonl`; made if missing.
@@ -227,27 +212,28 @@ def append_rows(path: Path | str, rows: Iterable[ResultRow]) -> int:
       Number of rows written.
 
     Raises:
-      InputError: a name outside the vocabulary; nothing is written then.
+      InputError: a name outside the vocabulary, or a file that `read_rows` refuses; nothing is written then.
+      RunFailed: there is no space; nothing is written then.
     """
     path = Path(path)
     rows = list(rows)
     for row in rows:
         for kind in ("system", "method", "metric", "split"):
             check_name(kind, getattr(row, kind))
-    present = {row.key: row for row in read_rows(path)}
+    lines = _read_lines(path)
+    present = {row.key: row for _, row in lines}
     fresh = []
     for row in rows:
         if present.get(row.key) != row:
             present[row.key] = row
-            fresh.append(row)
-    if not fresh:
-        return 0
-    _mend_last_line(path)
-    payload = "".join(_format_row(row) + "\n" for row in fresh).encode("utf-8")
-    with path.open("ab", buffering=0) as file:
-        file.write(payload)
-        file.flush()
-        os.fsync(file.fileno())
+            fresh.append(_format_row(row))
+    if fresh:
+        content = "".join(f"{line}\n" for line in [*(line for line, _ in lines), *fresh]).encode("utf-8")
+        record = {"bytes": len(content), "digest": _digest(content)}
+        # in this order: rows beyond those that the digest knows are no loss
+        for name, written in ((path, content), (_digest_file(path), json.dumps(record).encode("utf-8"))):
+            with atomic_write(name) as file:
+                file.write(written)
     return len(fresh)
 
 
@@ -257,6 +243,7 @@ class ResultsWriter:
 
     path: Path
     experiment: str
+    _written: set[tuple] = dataclasses.field(default_factory=set, compare=False, repr=False)
 
     def record(
         self,
@@ -281,7 +268,11 @@ class ResultsWriter:
 
         Returns:
           Number of rows written.
+
+        Raises:
+          RunFailed: rows that this writer wrote before are gone.
         """
+        self.rows()
         names = (self.experiment, system, method, int(seed), split)
         rows = [
             ResultRow(
@@ -295,11 +286,19 @@ class ResultsWriter:
             )
             for metric, measurement in measurements.items()
         ]
-        return append_rows(self.path, rows)
+        count = append_rows(self.path, rows)
+        self._written.update(row.key for row in rows)
+        return count
 
     def rows(self) -> list[ResultRow]:
-        """The rows of this experiment so far."""
-        return [row for row in read_rows(self.path) if row.experiment == self.experiment]
+        """The rows of this experiment so far; raises RunFailed if some that this writer wrote are gone."""
+        found = read_rows(self.path)
+        if not self._written <= {row.key for row in found}:
+            raise RunFailed(
+                f"{self.path}: rows written a moment ago are gone, someone removed the file or its folder; remove what "
+                "is left of the folder and give the same command again"
+            )
+        return [row for row in found if row.experiment == self.experiment]
 
     def has(self, system: str, method: str, seed: int, split: str, settings: Mapping[str, Any] | None = None) -> bool:
         """Whether the file holds rows of this run, so that it may be skipped."""
@@ -359,6 +358,38 @@ def vocabulary_place(kind: str, name: str) -> tuple[int, str]:
     return (known.index(max(roots, key=len)) if roots else len(known), name)
 
 
+def _digest_file(path: Path) -> Path:
+    return path.with_suffix(".digest")
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _read_lines(path: Path) -> list[tuple[str, ResultRow]]:
+    """Lines of a result file with their rows; a last line without its end that is no row is left out."""
+    record = read_json(_digest_file(path))  # first: meanwhile the file may grow
+    if not path.exists():
+        return []
+    content = path.read_bytes()
+    size = record.get("bytes")
+    if record and not (isinstance(size, int) and _digest(content[:size]) == record.get("digest")):
+        raise InputError(
+            f"{path}: has lost rows that were written to it, or holds others; put it back, or remove it and give the "
+            "command of the run again, which makes its rows anew"
+        )
+    lines, found = content.decode("utf-8", errors="surrogateescape").split("\n"), []
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            found.append((line, _parse_row(line)))
+        except (ValueError, OverflowError, RecursionError) as error:
+            if number < len(lines):
+                raise InputError(f"{path}: line {number} is not a result row ({error}); remove the line") from None
+    return found
+
+
 def _parse_row(line: str) -> ResultRow:
     fields = json.loads(line)
     if not isinstance(fields, dict) or set(fields) | {"settings"} != set(ROW_FIELDS):
@@ -374,20 +405,3 @@ def _format_row(row: ResultRow) -> str:
     if not fields["settings"]:
         del fields["settings"]
     return json.dumps(fields, allow_nan=False)
-
-
-def _mend_last_line(path: Path) -> None:
-    """Ends the file with a newline: completes a whole last line, cuts off half a one."""
-    if not path.exists():
-        return
-    content = path.read_bytes()
-    if not content or content.endswith(b"\n"):
-        return
-    start = content.rfind(b"\n") + 1
-    try:
-        _parse_row(content[start:].decode("utf-8"))
-    except ValueError:
-        os.truncate(path, start)
-    else:
-        with path.open("ab", buffering=0) as file:
-            file.write(b"\n")

@@ -84,11 +84,11 @@ def format_value(mean: float, standard_deviation: float | None) -> str:
 def render_markdown(table: Table) -> str:
     """The table in Markdown; best means in bold."""
     header = [f"{name} {detail}".strip() for name, detail in zip(table.header, table.details, strict=True)]
-    lines = [f"**{_escape_markdown(table.caption)}**", "", _markdown_line(header)]
+    lines = [f"**{escape_markdown(table.caption)}**", "", _markdown_line(header)]
     lines.append("|" + "|".join([" --- "] * 3 + [" ---: "] * (len(header) - 3)) + "|")
     for row, cells in enumerate(table.rows):
         marked = [
-            f"**{_escape_markdown(cell)}**" if (row, column) in table.best else _escape_markdown(cell)
+            f"**{escape_markdown(cell)}**" if (row, column) in table.best else escape_markdown(cell)
             for column, cell in enumerate(cells)
         ]
         lines.append("| " + " | ".join(marked) + " |")
@@ -229,10 +229,11 @@ def _best_rows(lines: list[tuple[str, str, str]], column: list[Summary | None]) 
 
 
 def _markdown_line(cells: Iterable[str]) -> str:
-    return "| " + " | ".join(_escape_markdown(cell) for cell in cells) + " |"
+    return "| " + " | ".join(escape_markdown(cell) for cell in cells) + " |"
 
 
-def _escape_markdown(text: str) -> str:
-    for sign in "\\|*<":
+def escape_markdown(text: str) -> str:
+    """Text that Markdown shows as it is: no HTML, links, emphasis or columns."""
+    for sign in ("\\", "|", "*", "<", "]("):
         text = text.replace(sign, "\\" + sign)
     return text

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import PyTree
 
-from phdme_jax.files import InputError, RunFailed, claim_folder, config_digest, flatten, unflatten
+from phdme_jax.files import InputError, RunFailed, claimed_folder, config_digest, flatten, unflatten
 from phdme_jax.forecasting.files import TrajectorySource
 from phdme_jax.forecasting.forecaster import Forecaster, Setup, starts_from
 from phdme_jax.forecasting.inputs import FitInputs, check_memory, read_inputs
@@ -81,16 +81,15 @@ def fit_inputs(
         "trajectories": list(inputs.observed.digests),
         **unusual_draws(),
     }
-    if folder is not None:
-        folder = Path(folder)
-        claim_folder(folder, record, "fit.json")
-    host = Trainer(
-        None if folder is None else folder / "training",
-        config_digest(record),
-        watch=watch,
-        description=method_name,
-        shared=folder,
-    )
+    digest = config_digest(record)
+    if folder is None:
+        return _fit(inputs, method_name, seed, Trainer(None, digest, watch, method_name))
+    folder = Path(folder)
+    with claimed_folder(folder, record, "fit.json"):
+        return _fit(inputs, method_name, seed, Trainer(folder / "training", digest, watch, method_name, folder))
+
+
+def _fit(inputs: FitInputs, method_name: str, seed: int, host: Host) -> Forecaster:
     setup = Setup(inputs.name, method_name, seed, inputs.options, inputs.units)
     task = make_task(inputs, setup)
     energy, options, notes = fit_energy(inputs, task, host)

@@ -43,10 +43,9 @@ def save(forecaster: Forecaster, folder: Path | str) -> Path:
     Returns:
       where the files are, `folder/forecaster`.
     Raises:
-      InputError: the folder cannot be written.
+      InputError, RunFailed: the folder cannot be written.
     """
     place = Path(folder) / FOLDER
-    (place / RECORD).unlink(missing_ok=True)
     setup, observed, fitted = forecaster.setup, forecaster.observed, forecaster.fitted
     arrays = {
         "observed": {name: getattr(observed, name) for name in _OBSERVED},
@@ -91,11 +90,11 @@ def load(folder: Path | str) -> Forecaster:
     record = _read_record(place / RECORD)
     if file_digest(place / ARRAYS) != record["arrays_digest"]:
         raise InputError(f"{place / ARRAYS}: is damaged or was changed; fit again in a new folder")
-    with np.load(place / ARRAYS, allow_pickle=False) as archive:
-        arrays = unflatten({name: archive[name] for name in archive.files}, "/")
     try:
+        with np.load(place / ARRAYS, allow_pickle=False) as archive:
+            arrays = unflatten({name: archive[name] for name in archive.files}, "/")
         return _build(record, arrays)
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # what somebody else has written can be wrong in any way
         raise InputError(f"{place}: cannot be put together ({error}); fit again in a new folder") from None
 
 
@@ -107,7 +106,7 @@ def _read_record(path: Path) -> dict[str, Any]:
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
         found, digest = record["format"], record.pop("digest")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise InputError(f"{path}: is damaged; fit again in a new folder") from None
     if found != FORMAT:
         raise InputError(

@@ -147,7 +147,8 @@ def train(
 
     Raises:
       TrainingDiverged: loss or gradient not finite.
-      ValueError: the checkpoints in `workdir` belong to another configuration, key or set of options.
+      InputError: the checkpoints in `workdir` belong to another configuration, key or set of options.
+      RunFailed: a checkpoint cannot be written.
     """
     if isinstance(dataset, MixedData) != (options.real_fraction > 0):
         raise ValueError(

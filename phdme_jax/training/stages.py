@@ -7,7 +7,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key, PyTree
 
-from phdme_jax.files import load_arrays, save_arrays
+from phdme_jax.files import kept_arrays
 from phdme_jax.training.loop import LoopOptions, Watch, train, unwatched
 from phdme_jax.training.state import make_optimizer
 from phdme_jax.training.step import ExampleLoss, MixedData
@@ -29,7 +29,7 @@ class Trainer:
 
         Args:
           folder: of the training, one below it for each stage; None keeps nothing on disk.
-          digest: of the options that training reads, guards the checkpoints.
+          digest: of all that training depends on, guards the checkpoints and the kept arrays.
           watch: shows the progress, see `phdme_jax.training.loop`.
           description: title of the progress.
           shared: folder of kept arrays; None keeps them in memory alone.
@@ -99,10 +99,5 @@ class Trainer:
         """Arrays of a name, made where they are not kept yet."""
         if name not in self._kept:
             path = None if self.shared is None else self.shared / f"{name}{self.suffix}.npz"
-            arrays = None if path is None else load_arrays(path)
-            if arrays is None:
-                arrays = dict(make())
-                if path is not None:
-                    save_arrays(path, arrays)
-            self._kept[name] = arrays
+            self._kept[name] = dict(make()) if path is None else kept_arrays(path, {"run": self.digest}, make)
         return self._kept[name]

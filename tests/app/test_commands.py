@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -72,6 +73,33 @@ def test_the_same_command_ends_with_its_headline_and_others_are_refused(run, fil
     ):
         assert main(["fit", *arguments]) == 2
         assert words in sentence(capsys)
+
+
+def test_lost_numbers_are_told_and_made_anew_only_when_removed(run, files, tmp_path, capsys, monkeypatch):
+    copy = shutil.copytree(run, tmp_path / "run")
+    arguments = ["fit", *fit_arguments(files, copy, "--calibration", str(files / "calibration.npz"))]
+    (copy / "results.jsonl").write_bytes(b"")
+    assert main(arguments) == 2
+    assert "has lost rows that were written to it" in sentence(capsys) and (copy / "results.jsonl").read_bytes() == b""
+    (copy / "results.jsonl").unlink()
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fit_command, "record_rows", interrupted)
+    monkeypatch.setattr(fit_command, "_run", lambda *arguments: SimpleNamespace(forecaster=None))
+    assert main(arguments) == 130
+    assert not (copy / "sections.json").exists(), "the run has not ended: part of its rows may be missing"
+
+
+def test_measurements_in_the_folder_of_the_run_are_not_taken_for_its_own(files, tmp_path, capsys):
+    (tmp_path / "fit").mkdir()
+    for name in ("energy.npz", "rollouts.npz"):
+        shutil.copy(files / "data.npz", tmp_path / "fit" / name)
+    assert main(["fit", *fit_arguments(tmp_path / "fit", tmp_path, data="rollouts.npz")]) == 2
+    assert "energy.npz: was not written by this run, which keeps its own there; move" in sentence(capsys)
+    for name in ("energy.npz", "rollouts.npz"):
+        assert (tmp_path / "fit" / name).read_bytes() == (files / "data.npz").read_bytes()
 
 
 def test_the_forecast_file_is_what_python_forecasts(run, files, tmp_path, capsys):

@@ -17,7 +17,8 @@ import pytest
 from phdme_jax.app.page import Picture, Section, build_report, main
 from phdme_jax.app.rows import ResultRow, append_rows, read_rows
 from phdme_jax.app.tables import format_value, make_tables, print_table, render_html, render_markdown, render_text
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, RunFailed
+from tests.disk import full_disk
 
 PIXEL = base64.b64decode(
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
@@ -196,6 +197,57 @@ def test_a_name_that_is_not_utf8_is_escaped(folder):
     text = build_report(folder, f"Fit of {name}", [Section("Data", name)]).read_text(encoding="utf-8")
     assert r"<h1>Fit of m\udce9tro.npz</h1>" in text
     assert build_report(folder).read_text(encoding="utf-8") == text
+
+
+def test_only_pictures_below_the_run_folder_are_embedded(folder):
+    secret = folder.parent / "secret.txt"
+    secret.write_bytes(PIXEL)
+    (folder / "link.png").symlink_to(secret)
+    sections = [
+        {"title": "x", "pictures": [{"file": name} for name in (str(secret), "../secret.txt", "link.png", "\0")]}
+    ]
+    (folder / "sections.json").write_text(json.dumps({"title": "x", "sections": sections}))
+    assert (text := build_report(folder).read_text()).count("missing picture") == 4 and "<img" not in text
+    (folder / "sections.json").unlink()
+    text = build_report(folder).read_text()
+    assert text.count("missing picture: link.png") == 1 and text.count("<img") == 1
+
+
+def test_names_are_words_in_markdown_too(folder):
+    title = "a\n<script>x</script> [b](javascript:c)"
+    build_report(folder, title, [])
+    assert (folder / "tables.md").read_text().startswith("# a \\<script>x\\</script> [b\\](javascript:c)\n\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        '{"sections": 3}',
+        '{"sections": {"a": 1}}',
+        '{"sections": ["a"]}',
+        '{"sections": [{"title": "x"}]}',
+        '{"sections": [{"title": 5, "pictures": []}]}',
+        '{"sections": [{"title": "x", "pictures": [{"file": 5}]}]}',
+        '{"sections": [{"title": "x", "pictures": [], "metrics": [1]}]}',
+        '{"sections": [{"title": "x", "pictures": [], "metrics": null}]}',
+    ],
+)
+def test_words_of_another_shape_are_a_sentence(folder, text, capsys):
+    (folder / "sections.json").write_text(text)
+    assert main([str(folder)]) == 2
+    assert re.fullmatch(r"error: .*sections\.json: (is not|holds no) [^\n]*; remove [^\n]*\n", capsys.readouterr().err)
+    (folder / "sections.json").write_text('{"title": 5}')
+    (folder / "config.json").write_text('{"size": [1], "experiment": {"a": "<b>"}}')
+    (folder / "environment.json").write_text('{"command": 5, "versions": null}')
+    assert main([str(folder)]) == 0 and "<title>5</title>" in (folder / "report.html").read_text()
+
+
+def test_without_space_the_old_page_stays(folder):
+    page = build_report(folder).read_bytes()
+    with full_disk(1000), pytest.raises(RunFailed, match="cannot be written"):
+        build_report(folder, "Another title")
+    assert (folder / "report.html").read_bytes() == page and not list(folder.glob(".*tmp"))
 
 
 def test_rebuilding_gives_the_same_bytes(folder, tmp_path):

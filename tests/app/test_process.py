@@ -9,7 +9,7 @@ import jax
 import pytest
 
 from phdme_jax.app import process
-from phdme_jax.app.folder import prepare_run_folder
+from phdme_jax.app.folder import claimed_run
 from phdme_jax.files import InputError
 
 
@@ -72,13 +72,17 @@ def test_a_platform_that_is_not_there_is_one_sentence(platform, tmp_path):
 
 
 def test_a_run_goes_on_with_the_draws_that_it_began_with(tmp_path):
-    prepare_run_folder(tmp_path, {"a": 1}, "toy")
-    prepare_run_folder(tmp_path, {"a": 1}, "toy")
+    def enter(folder):
+        with claimed_run(folder, {"a": 1}, "toy"):
+            pass
+
+    enter(tmp_path)
+    enter(tmp_path)
     with jax.default_prng_impl("rbg"):
         with pytest.raises(InputError, match="JAX_DEFAULT_PRNG_IMPL is absent there and rbg now"):
-            prepare_run_folder(tmp_path, {"a": 1}, "toy")
-        prepare_run_folder(tmp_path / "other", {"a": 1}, "toy")
+            enter(tmp_path)
+        enter(tmp_path / "other")
     with jax.threefry_partitionable(False), pytest.raises(InputError, match="JAX_THREEFRY_PARTITIONABLE is absent"):
-        prepare_run_folder(tmp_path, {"a": 1}, "toy")
+        enter(tmp_path)
     with pytest.raises(InputError, match="JAX_DEFAULT_PRNG_IMPL is rbg there and absent now"):
-        prepare_run_folder(tmp_path / "other", {"a": 1}, "toy")
+        enter(tmp_path / "other")

@@ -20,8 +20,9 @@ from phdme_jax.app.rows import (
     read_rows,
     vocabulary,
 )
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, RunFailed
 from phdme_jax.methods.table import METHODS
+from tests.disk import full_disk
 
 
 def row(**changes) -> ResultRow:
@@ -79,6 +80,9 @@ def test_numpy_numbers_become_plain_json(tmp_path):
         {"n": -1},
         {"unit": ""},
         {"metric": None},
+        {"method": "a\x1b[2Jb"},
+        {"system": "a\n<script>"},
+        {"settings": {"a\nb": 1}},
     ],
 )
 def test_malformed_rows_are_refused(changes):
@@ -144,11 +148,66 @@ def test_a_run_started_again_changes_nothing_and_a_changed_value_replaces(tmp_pa
     assert [r.seed for r in read_rows(path)] == [0, 1, 2]
 
 
+def from_elsewhere(path):
+    """A result file whose digest did not come along."""
+    path.with_suffix(".digest").unlink()
+
+
+@pytest.mark.parametrize("lose", [lambda all: b"", lambda all: all[: len(all) // 2], lambda all: all[1:], bytes.upper])
+def test_rows_that_were_lost_or_changed_are_refused_and_made_anew_once_removed(tmp_path, lose):
+    path, rows = tmp_path / "results.jsonl", [row(seed=seed) for seed in range(3)]
+    append_rows(path, rows[:1])
+    append_rows(path, rows[1:])
+    whole = path.read_bytes()
+    path.write_bytes(lose(whole))
+    for act in (read_rows, lambda path: append_rows(path, rows)):
+        with pytest.raises(InputError, match="has lost rows that were written to it, or holds others; put it back"):
+            act(path)
+    path.write_bytes(whole)
+    assert read_rows(path) == rows
+    path.unlink()
+    assert read_rows(path) == [] and append_rows(path, rows) == 3 and path.read_bytes() == whole
+
+
+def test_a_kill_between_the_rows_and_their_digest_loses_nothing(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_rows(path, [row(seed=0)])
+    before = path.with_suffix(".digest").read_bytes()
+    append_rows(path, [row(seed=1)])
+    path.with_suffix(".digest").write_bytes(before)
+    assert append_rows(path, [row(seed=2)]) == 1
+    assert [r.seed for r in read_rows(path)] == [0, 1, 2]
+    path.with_suffix(".digest").write_text('{"bytes": "all"}')
+    with pytest.raises(InputError, match="has lost rows"):
+        read_rows(path)
+
+
+def test_without_space_no_row_is_written_and_later_all_are(tmp_path):
+    path = tmp_path / "results.jsonl"
+    append_rows(path, [row(seed=0)])
+    before = path.read_bytes()
+    with full_disk(len(before) + 50), pytest.raises(RunFailed, match="cannot be written"):
+        append_rows(path, [row(seed=1), row(seed=2)])
+    assert path.read_bytes() == before and read_rows(path) == [row(seed=0)]
+    assert append_rows(path, [row(seed=seed) for seed in range(3)]) == 2
+
+
+def test_a_writer_whose_rows_are_gone_stops(tmp_path):
+    writer = ResultsWriter(tmp_path / "results.jsonl", "demo")
+    writer.record("oscillator", "phdme", 0, "test", {"mse": Measurement(1.0)}, 3)
+    writer.path.unlink()
+    for act in (writer.rows, lambda: writer.record("oscillator", "phdme", 1, "test", {"mse": Measurement(1.0)}, 3)):
+        with pytest.raises(RunFailed, match="rows written a moment ago are gone"):
+            act()
+    assert not writer.path.exists()
+
+
 @pytest.mark.parametrize("cut", [1, 20, 90])
 def test_a_cut_off_last_line_is_left_out_and_mended(tmp_path, cut):
     path = tmp_path / "results.jsonl"
     rows = [row(seed=seed) for seed in range(3)]
     append_rows(path, rows)
+    from_elsewhere(path)
     whole = path.read_bytes()
     path.write_bytes(whole[: -1 - cut])
     assert read_rows(path) == rows[:2]
@@ -160,6 +219,7 @@ def test_a_last_line_that_only_lacks_its_newline_counts(tmp_path):
     path = tmp_path / "results.jsonl"
     rows = [row(seed=0), row(seed=1)]
     append_rows(path, rows)
+    from_elsewhere(path)
     path.write_bytes(path.read_bytes()[:-1])
     assert read_rows(path) == rows
     append_rows(path, [row(seed=2)])
@@ -169,9 +229,13 @@ def test_a_last_line_that_only_lacks_its_newline_counts(tmp_path):
 def test_a_broken_line_in_the_middle_is_named(tmp_path):
     path = tmp_path / "results.jsonl"
     append_rows(path, [row(seed=0)])
-    path.write_text('{"experiment": 1}\n' + path.read_text())
-    with pytest.raises(InputError, match="line 1 is not a result row"):
-        read_rows(path)
+    from_elsewhere(path)
+    whole = path.read_text()
+    good = json.loads(whole)
+    for bad in ({"experiment": 1}, good | {"settings": 3}, good | {"value": 10**400}, good | {"unit": "\udcff"}):
+        path.write_text(json.dumps(bad) + "\n" + whole)
+        with pytest.raises(InputError, match="line 1 is not a result row"):
+            read_rows(path)
 
 
 def test_writer_turns_divergence_into_null_and_knows_what_is_done(tmp_path):

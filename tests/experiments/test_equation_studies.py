@@ -154,10 +154,10 @@ def test_data_are_drawn_once_and_unusable_examples_are_left_out(tmp_path):
     never = type(equations)(**{**vars(equations), "draw": lambda key: half(key)._replace(ok=jnp.asarray(False))})
     with pytest.raises(RunFailed, match="unusable"):
         draw_set(never, 10, jax.random.key(0))
-    first = load_or_make({"train": equations}, {"train": 8}, 0, tmp_path)["train"]
-    again = load_or_make({"train": equations}, {"train": 8}, 0, tmp_path)["train"]
+    first = load_or_make({"train": equations}, {"train": 8}, 0, tmp_path, {"case": "circle"})["train"]
+    again = load_or_make({"train": equations}, {"train": 8}, 0, tmp_path, {"case": "circle"})["train"]
     np.testing.assert_array_equal(first.fields, again.fields)
-    other = load_or_make({"train": equations}, {"train": 8}, 1, tmp_path)["train"]
+    other = load_or_make({"train": equations}, {"train": 8}, 1, tmp_path, {"case": "circle"})["train"]
     assert np.abs(first.fields - other.fields).max() > 0.1
 
 

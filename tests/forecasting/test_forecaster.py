@@ -16,7 +16,7 @@ from phdme_jax import InitialState, InputError, conformalize, fit, forecast, loa
 from phdme_jax.app import figures
 from phdme_jax.app.fit_page import Evaluation, physical_efforts, report_sections
 from phdme_jax.calibration import conformal_rank
-from phdme_jax.files import load_arrays
+from phdme_jax.files import RunFailed
 from phdme_jax.forecasting import bands
 from phdme_jax.forecasting.conformalize import score_floor
 from phdme_jax.forecasting.fit import fit_energy, make_task
@@ -26,6 +26,7 @@ from phdme_jax.forecasting.inputs import read_inputs
 from phdme_jax.forecasting.structure_check import StructureCheck
 from phdme_jax.methods.energy.initial_states import smoothest_part
 from phdme_jax.training.stages import Trainer
+from tests.disk import full_disk
 from tests.forecasting.string_files import FRAMES, LEVEL, POINTS, STIFFNESS, tiny_options, waves
 
 STATE = waves(1, 2)["state"][0, 0]
@@ -249,7 +250,15 @@ def test_what_is_loaded_forecasts_the_same(forecaster, saved):
     np.testing.assert_array_equal(made.upper, other.upper)
     # a fit may also be calibrated when it comes back
     assert conformalize(loaded, CALIBRATION, LEVEL).calibration.quantile == forecaster.calibration.quantile
-    assert not (load_arrays(saved / "forecaster" / "arrays.npz") or {}).get("generator/energy/factor")
+    with np.load(saved / "forecaster" / "arrays.npz") as archive:
+        assert "energy/factor" in archive.files and "generator/energy/factor" not in archive.files
+
+
+def test_without_space_the_forecaster_that_was_there_stays(forecaster, fitted, tmp_path):
+    save(fitted, tmp_path)
+    with full_disk(1000), pytest.raises(RunFailed, match=r"arrays\.npz: cannot be written"):
+        save(forecaster, tmp_path)
+    assert not load(tmp_path).is_calibrated
 
 
 COMPILED = """

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.files import config_digest
+from phdme_jax.files import InputError, RunFailed, config_digest
 from phdme_jax.training import (
     init_train_state,
     latest_checkpoint,
@@ -16,6 +16,7 @@ from phdme_jax.training import (
     restore_latest,
     save_checkpoint,
 )
+from tests.disk import full_disk
 
 DIGEST = config_digest({"name": "test"})
 
@@ -105,8 +106,43 @@ def test_half_written_checkpoints_are_passed_over(tmp_path, damage):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["10", "20"]
 
 
+def test_a_checkpoint_with_one_bit_changed_is_passed_over(tmp_path):
+    for step in (10, 20):
+        save_checkpoint(tmp_path, step, {"a": jnp.arange(40.0)}, DIGEST, {"losses": [0.125] * 9})
+    files = [path for path in (tmp_path / "20").rglob("*") if path.is_file()]
+    found = []
+    for path in files:
+        whole = path.read_bytes()
+        for position in np.linspace(0, len(whole) - 1, 4).astype(int):
+            content = bytearray(whole)
+            content[position] ^= 4
+            path.write_bytes(content)
+            restored = restore_latest(tmp_path, {"a": jnp.zeros(40)}, DIGEST)
+            assert leaves_identical(restored.tree, {"a": jnp.arange(40.0)}), path
+            assert restored.metadata == {"losses": [0.125] * 9}, path
+            found.append(restored.step)
+        path.write_bytes(whole)
+    assert 10 in found
+    shutil.rmtree(tmp_path / "10")
+    (tmp_path / "20" / "tree" / "manifest.ocdbt").write_bytes(b"")
+    assert restore_latest(tmp_path, {"a": jnp.zeros(40)}, DIGEST) is None, "trained anew"
+    assert latest_checkpoint(tmp_path) is None
+
+
+def test_without_space_a_checkpoint_is_a_sentence_and_the_one_before_stays(tmp_path, capfd):
+    save_checkpoint(tmp_path, 10, make_state(10), DIGEST)
+    with full_disk(), pytest.raises(RunFailed, match=r"cannot be written \(File too large\); once") as caught:
+        save_checkpoint(tmp_path, 20, make_state(20), DIGEST)
+    assert "\n" not in str(caught.value) and capfd.readouterr() == ("", "")
+    assert [path.name for path in tmp_path.iterdir()] == ["10"]
+    assert restore_latest(tmp_path, make_state(0.0), DIGEST).step == 10
+    save_checkpoint(tmp_path, 20, make_state(20), DIGEST)
+    assert leaves_identical(restore_latest(tmp_path, make_state(0.0), DIGEST).tree, make_state(20))
+
+
 def test_another_network_is_an_error_not_a_fresh_start(tmp_path):
     save_checkpoint(tmp_path, 1, make_state(1.0), DIGEST)
     params = {"layer": [jnp.zeros((2, 3), jnp.float32)]}
-    with pytest.raises(ValueError):
+    with pytest.raises(InputError, match=r"another network \(.*remove this folder") as caught:
         restore_latest(tmp_path, init_train_state(params, make_optimizer(1e-3, 2, 10)), DIGEST)
+    assert "\n" not in str(caught.value)

@@ -14,9 +14,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from tensorboardX import record_writer
 from tensorboardX.proto.event_pb2 import Event
 
 from phdme_jax.app.progress import shown
+from phdme_jax.files import RunFailed
 from phdme_jax.training import (
     MixedData,
     draw_batch,
@@ -137,6 +139,20 @@ def test_events_hold_every_chunk_once(finished):
     np.testing.assert_allclose([value for _, value in values["train/loss"]], finished[2].losses, rtol=1e-6)
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device of Linux")
+def test_events_that_cannot_be_written_end_the_training(tmp_path, monkeypatch, capsys):
+    writer = record_writer.RecordWriter
+    monkeypatch.setattr(record_writer, "RecordWriter", lambda path: writer("/dev/full"))
+    with pytest.raises(RunFailed, match=r"events: cannot be written \(No space left on device\)"):
+        run(tmp_path)
+    told = []
+    with pytest.raises(RunFailed), shown(tmp_path, "", 0, 10_000) as tell:
+        for step in range(10_000):
+            tell(step, {"loss": 1.0})
+            told.append(step)
+    assert 0 < len(told) < 1000
+
+
 def test_divergence_names_step_and_checkpoint(tmp_path):
     """The loss turns NaN once the parameter, moved by 0.01 a step, is below 0.875: at step 13, in the third chunk."""
 
@@ -242,4 +258,5 @@ def test_killed_run_ends_with_the_same_bits(tmp_path):
 def latest_step(workdir):
     folder = workdir / "checkpoints"
     names = os.listdir(folder) if folder.is_dir() else []
-    return max((int(name) for name in names if re.fullmatch(r"\d+", name)), default=0)
+    whole = (name for name in names if re.fullmatch(r"\d+", name) and (folder / name / "digest").exists())
+    return max(map(int, whole), default=0)

@@ -55,4 +55,6 @@ def test_arrays_are_made_once_in_memory_and_once_on_disk(tmp_path):
         found = Trainer(shared=tmp_path, suffix="_0").keep("rollouts", make)
         np.testing.assert_array_equal(found["x"], np.arange(3.0))
         assert float(found["share"]) == 0.25
-    assert len(made) == 2 and [path.name for path in tmp_path.iterdir()] == ["rollouts_0.npz"]
+    Trainer(digest="other", shared=tmp_path, suffix="_0").keep("rollouts", make)
+    assert len(made) == 3, "a run that trains on something else takes nothing over"
+    assert [path.name for path in tmp_path.iterdir()] == ["rollouts_0.npz"]

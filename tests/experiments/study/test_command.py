@@ -1,9 +1,11 @@
 """The command line of a study: overrides, refusals with exit code 2, run folders, resuming."""
 
 import dataclasses
+import errno
 import json
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -16,12 +18,14 @@ import numpy as np
 import pytest
 
 from experiments.study.command import main, offered_methods, parse
+from experiments.study.runner import SeedRun
 from experiments.study.study import Context, Study
 from phdme_jax.app.command import CommandParser, run_main
-from phdme_jax.app.folder import prepare_run_folder
+from phdme_jax.app.folder import claimed_run
 from phdme_jax.app.page import Section
 from phdme_jax.app.rows import Measurement, read_rows
 from phdme_jax.files import InputError, RunFailed, config_digest
+from phdme_jax.methods.table import METHODS
 
 ROOT = Path(__file__).parents[3]
 SCRIPT = textwrap.dedent(
@@ -239,6 +243,12 @@ def test_a_run_that_cannot_go_on_is_one_sentence_too(capsys, tmp_path):
     assert main(toy_study(), ["--workdir", str(tmp_path / "run")], run) == 1
     assert capsys.readouterr().err == "failed: the training diverged\n"
 
+    def full(study, context):
+        raise OSError(errno.ENOSPC, "No space left on device", "scratch")
+
+    assert main(toy_study(), ["--workdir", str(tmp_path / "run")], full) == 1
+    assert capsys.readouterr().err.startswith("failed: scratch: cannot be written (No space left on device); once")
+
 
 @pytest.mark.parametrize("library", [np, jnp])
 def test_a_full_memory_is_one_sentence(capsys, library):
@@ -258,6 +268,7 @@ def test_a_run_ends_with_its_table_and_its_report(capsys, tmp_path):
     assert {path.name for path in workdir.iterdir()} == {
         "config.json",
         "environment.json",
+        "results.digest",
         "results.jsonl",
         "report.html",
         "sections.json",
@@ -305,16 +316,79 @@ def test_digest_is_that_of_the_sorted_json():
 
 def test_folders_that_cannot_be_run_folders(tmp_path):
     (tmp_path / "file").write_text("")
+
+    def enter(folder):
+        with claimed_run(folder, {}, "toy"):
+            pass
+
     with pytest.raises(InputError, match="cannot be written"):
-        prepare_run_folder(tmp_path / "file" / "run", {}, "toy")
+        enter(tmp_path / "file" / "run")
     (tmp_path / "config.json").write_text("{")
-    with pytest.raises(InputError, match=r"config\.json cannot be read"):
-        prepare_run_folder(tmp_path, {}, "toy")
+    with pytest.raises(InputError, match=r"config\.json: is not the JSON object"):
+        enter(tmp_path)
+    for text in ('["numpy"]', "null"):
+        (tmp_path / "conda").mkdir(exist_ok=True)
+        (tmp_path / "conda" / "environment.json").write_text(text)
+        with pytest.raises(InputError, match=r"environment\.json: is not the JSON object"):
+            enter(tmp_path / "conda")
+        assert (tmp_path / "conda" / "environment.json").read_text() == text
+        assert not (tmp_path / "conda" / "config.json").exists()
+    (tmp_path / "conda" / "environment.json").write_text('{"earlier": 3}')
+    enter(tmp_path / "conda")
     orphan = tmp_path / "orphan"
     orphan.mkdir()
     (orphan / "results.jsonl").write_text("")
     with pytest.raises(InputError, match=r"no config\.json that says whose"):
-        prepare_run_folder(orphan, {}, "toy")
+        enter(orphan)
+
+
+def test_a_folder_removed_while_a_study_runs_ends_it(capsys, tmp_path):
+    workdir = tmp_path / "run"
+
+    def run(study, context):
+        run_toy(study, dataclasses.replace(context, methods=("phdme",)))
+        shutil.rmtree(workdir)
+        return run_toy(study, dataclasses.replace(context, methods=("diffusion",)))
+
+    assert main(toy_study(), ["--workdir", str(workdir)], run) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("failed: ") and "rows written a moment ago are gone" in error and error.count("\n") == 1
+    assert not workdir.exists()
+    assert main(toy_study(), ["--workdir", str(workdir)], run_toy) == 0
+    assert {row.method for row in read_rows(workdir / "results.jsonl")} == {"phdme", "diffusion"}
+
+
+def test_measured_files_are_part_of_the_configuration(capsys, tmp_path):
+    study, arguments = toy_study(files=lambda config: ["a.txt"]), ["--workdir", str(tmp_path / "run")]
+    (tmp_path / "a.txt").write_text("1")
+    assert main(study, [*arguments, "--data_dir", str(tmp_path)], run_toy) == 0
+    (tmp_path / "a.txt").write_text("2")
+    assert main(study, [*arguments, "--data_dir", str(tmp_path)], run_toy) == 2
+    assert "files.a.txt is " in capsys.readouterr().err
+
+
+def test_training_is_guarded_by_all_that_it_depends_on_and_nothing_else(tmp_path):
+    """What is kept of other data, another configuration or seed is not taken over; sampling trains nothing anew."""
+    (tmp_path / "a.txt").write_text("1")
+    sizes = {"smoke": lambda: groups(4) | {"sampling": {"num_steps": 2}}}
+    study = toy_study(sizes=sizes, files=lambda config: ["a.txt"])
+
+    def digest(*arguments, seed=0):
+        context = parse(study, ["--workdir", str(tmp_path / "run"), "--data_dir", str(tmp_path), *arguments])
+        return SeedRun(context, "toy", seed).host(METHODS["phdme"]).digest
+
+    first = digest()
+    assert digest() == first == digest("--config.sampling.num_steps=3")
+    assert len({first, digest("--config.model.width=5"), digest(seed=1)}) == 3
+    (tmp_path / "a.txt").write_text("2")
+    assert digest() != first
+
+
+def test_a_second_process_in_the_folder_is_refused(tmp_path):
+    with claimed_run(tmp_path / "run", {"a": 1}, "toy"):
+        second = script(tmp_path, "--workdir", "run")
+    assert second.returncode == 2 and second.stdout == "" and not (tmp_path / "run" / "results.jsonl").exists()
+    assert second.stderr.startswith(f"error: run: process {os.getpid()} on ") and second.stderr.count("\n") == 1
 
 
 def test_a_parser_complains_in_one_sentence(capsys):
