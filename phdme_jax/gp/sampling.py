@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts
 from phdme_jax.gp.fit import EnergyPosterior
-from phdme_jax.numerics.arrays import one_type
+from phdme_jax.numerics.arrays import one_type, require_steps
 from phdme_jax.numerics.interpolation import interpolate
 from phdme_jax.numerics.stepping import Pieces, relaxed_step, rollout
 
@@ -54,7 +54,12 @@ def inside_box(box: Box, trajectory: Float[Array, "*points field"]) -> Bool[Arra
 
 
 def num_steps(substeps: int) -> int:
-    """Steps of the integrator between output times: it is of fifth order, and each takes two substeps."""
+    """Steps of the integrator between output times: it is of fifth order, and each takes two substeps.
+
+    Raises:
+      ValueError: no substep.
+    """
+    require_steps(substeps, "substeps")
     return (substeps + 1) // 2
 
 
@@ -83,6 +88,8 @@ def roll_out(
       supplied: rates G u at the output times, interpolated between them; None where nothing is put in.
     Returns:
       trajectory, energy and the `ok` mask, of the type that holds all that is given.
+    Raises:
+      ValueError: no substep, or times that do not increase.
     """
     weights, energy, parameters, state, times, supplied = one_type(weights, energy, parameters, state, times, supplied)
 

@@ -91,6 +91,12 @@ def test_rollout_follows_the_vector_field_of_its_energy(world, posterior, rollou
     np.testing.assert_allclose(rollouts.energy[6, 0], level, rtol=1e-12)
 
 
+def test_a_rollout_in_no_step_is_refused(world, posterior):
+    structure, weights = world.system.structure, jnp.asarray(world.system.structure.weights())
+    with pytest.raises(ValueError, match="substeps >= 1, got 0"):
+        sample_rollout(BASIS, structure.flow, weights, posterior, world.states[0], TIMES, jax.random.key(0), 0)
+
+
 def test_rollouts_that_leave_the_box_or_blow_up_are_flagged(rollouts):
     assert not np.any(rollouts.ok[7:])
     assert inside_box(BOX, jnp.array([[1.99, -2.99]])) and not inside_box(BOX, jnp.array([[1.5, -3.01]]))
