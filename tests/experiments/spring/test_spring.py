@@ -110,7 +110,7 @@ def test_windows_hold_what_forecast_window_scores(recording):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--data_dir", ""], "needs measured data"),
+        ([], "needs measured data"),
         (["--data_dir", str(DATA), "--config.data.test=nothing"], "nothing.txt"),
         (["--data_dir", str(DATA), "--config.forecast.start_frame=27"], "among the starts"),
         (["--data_dir", str(DATA), "--config.calibration=[20,60,20]"], "calibration windows for level 0.9"),
