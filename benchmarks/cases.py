@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from benchmarks import equations, forecasts
+from benchmarks import energies, equations, forecasts
 from benchmarks.harness import measure, measure_in_turn, record, times_peer
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import compression, fit, observations, sampling
@@ -266,6 +266,7 @@ def string_field() -> Iterator[Row]:
 CASES: dict[str, Callable[[], Iterator[Row]]] = {
     "fit150": fit150,
     "fit_weak": fit_weak,
+    "energy_rows": energies.energy_rows,
     "sample_draw": sample_draw,
     "rollout256": rollout256,
     "references": references,

@@ -76,37 +76,44 @@ def fit_energy(
     Raises:
       RunFailed: the frames do not resolve the motion.
     """
-    basis, fields = make_basis(structure, options), jnp.asarray(examples.fields)
-    box = make_box(fields, jnp.asarray(state_at_rest(structure, examples.fields, options)), options.margin)
-    try:
-        tests = interval_tests(examples.times, examples.fields, options.time_tests)
-    except ValueError as error:
-        raise RunFailed(f"no energy can be learned from these frames: {error}") from error
-    rows = _compressed_rows(structure, basis, options.space_tests, box, tests, fields, examples.condition.inputs)
+    basis, box, rows = observed_rows(structure, examples, options)
     return basis, *fit_rows(basis, box, rows, structure.parameters, iterations=options.iterations)
 
 
+_anchor = jax.jit(anchor_rows, static_argnums=(0, 2))  # as one program instead of a hundred
 # numbers in the rows that are made at once
 _MOST = 2**22
 
 
-def _compressed_rows(
-    structure: Structure,
-    basis: Basis,
-    space_tests: int,
-    box: Box,
-    tests: IntervalTests,
-    states: Float[Array, "sample time *grid field"],
-    inputs: Float[Values, "sample time port"],
-) -> CompressedObservations:
-    """Rows of all trajectories and the anchor of the gauge, made a few trajectories at a time."""
-    count = len(states)
-    build = partial(_weak_rows, structure, basis, space_tests, box, tests)
+def observed_rows(
+    structure: Structure, examples: Examples, options: PriorOptions
+) -> tuple[Basis, Box, CompressedObservations]:
+    """What observed trajectories say about the energy, with the anchor of its gauge.
+
+    Rows are made and compressed a few trajectories at a time: memory does not grow with their number.
+
+    Args:
+      structure: operators.
+      examples: observed trajectories.
+      options: sizes.
+    Returns:
+      the basis, the box around the states, and the rows.
+    Raises:
+      RunFailed: the frames do not resolve the motion.
+    """
+    basis, states = make_basis(structure, options), jnp.asarray(examples.fields)
+    inputs, count = jnp.asarray(examples.condition.inputs), len(states)
+    box = make_box(states, jnp.asarray(state_at_rest(structure, examples.fields, options)), options.margin)
+    try:
+        tests = interval_tests(examples.times, examples.fields, options.time_tests)
+    except ValueError as error:
+        raise RunFailed(f"no energy can be learned from these frames: {error}") from error
+    build = partial(_weak_rows, structure, basis, options.space_tests, box, tests)
     one = sum(leaf.size for leaf in jax.eval_shape(build, states[:1], inputs[:1]))
     size = max(size for size in range(1, count + 1) if count % size == 0 and (size == 1 or size * one <= _MOST))
     parts = (build(states[start : start + size], inputs[start : start + size]) for start in range(0, count, size))
-    anchor = anchor_rows(basis, box, len(structure.parameters))
-    return compress(concatenate([*parts, anchor]) if size == count else chain(parts, [anchor]))
+    anchor = _anchor(basis, box, len(structure.parameters))
+    return basis, box, compress(concatenate([*parts, anchor]) if size == count else chain(parts, [anchor]))
 
 
 def state_at_rest(structure: Structure, states: Values, options: PriorOptions) -> Float[np.ndarray, "field"]:
