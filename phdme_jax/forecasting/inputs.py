@@ -14,6 +14,7 @@ from phdme_jax.forecasting.agreement import check_copies, check_ends, check_moti
 from phdme_jax.forecasting.files import GRID_TOLERANCE, FileLayout, Trajectories, TrajectorySource, read_trajectories
 from phdme_jax.forecasting.options import check_options
 from phdme_jax.forecasting.structures import INTERNAL_LENGTH, Units, known_structure, stencil_order
+from phdme_jax.gp.observations import frame_rule
 from phdme_jax.methods.base import Options
 from phdme_jax.methods.energy.options import cut_windows
 from phdme_jax.systems.energy.base import Structure, constant_parts
@@ -106,6 +107,12 @@ def read_inputs(source: TrajectorySource, name: str, options: Options) -> FitInp
         notes.append(
             f"the linear part of {name} explains {100 * max(explained, 0):.0f} % of the motion between frames; noise, "
             "frames too far apart or other physics look like this"
+        )
+    resolved = frame_rule(time, trajectories.state)[1]
+    if not resolved.all():
+        notes.append(
+            f"{np.sum(~resolved)} of {resolved.size} intervals between frames are too long for the motion in them and "
+            "teach nothing about the energy"
         )
     constant = constant_parts(physical, trajectories.state)
     scale = np.sqrt(np.mean((trajectories.state - constant) ** 2, axis=(0, 1, 2)))

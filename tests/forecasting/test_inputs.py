@@ -108,6 +108,13 @@ def test_even_frames_are_offered_and_needed_by_methods_that_learn_a_time_step():
         fit(waves(2, 6, time, 8), "vibrating_string", options=tiny_options())
 
 
+def test_intervals_that_teach_nothing_are_counted():
+    time = np.linspace(0.0, 1.0, 40) * LENGTH / SPEED
+    paused = np.where(np.arange(40) >= 20, time + 2 * LENGTH / SPEED, time)
+    assert not any("intervals" in note for note in read(waves(2, 6, time)).notes)
+    assert any("1 of 39 intervals between frames are too long" in note for note in read(waves(2, 6, paused)).notes)
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
