@@ -124,7 +124,7 @@ def read_table(path: Path, columns: int) -> np.ndarray:
         row = int(wrong[0]) if wrong.size else 0
         raise InputError(
             f"{path}: time goes from {table[row, 1]:g} to {table[row + 1, 1]:g} after row {row + 1}, and by {step:g} "
-            f"usually; expected rows at even, increasing times, {wrong.size} steps are others, cut the table there"
+            f"usually; expected rows at even, increasing times, {max(wrong.size, 1)} steps are others, cut the table there"
         )
     return table
 
@@ -147,6 +147,8 @@ def load(data_dir: Path, name: str) -> Recording:
     position = position - np.average(position[:split], axis=0, weights=np.hanning(split))
     slope = savgol_filter(position, 2 * REACH + 1, ORDER, deriv=1, delta=float(time[1]), axis=0)
     size, speed = position[:split].std(), slope[REACH : split - REACH].std()
+    if not (size > 0 and speed > 0):
+        raise InputError(f"{data_dir}: the recording of the {name} does not move; expected positions that change")
     states, truth = (np.concatenate([position / size, rate / speed], axis=1) for rate in (slope, velocity))
     known, made = _differences(position[:split] / size), velocity[FILTER_REACH : split - FILTER_REACH] / speed
     weights = np.linalg.lstsq(known.reshape(-1, FILTER_REACH), made.reshape(-1), rcond=None)[0]

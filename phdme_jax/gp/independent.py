@@ -255,7 +255,7 @@ def roll_out_independent(
       states at the output times, of the type that holds all that is given, and whether all are finite.
     """
     ok = fitted.ok
-    fitted, parameters, state, times = one_type(fitted, parameters, state, times)
+    fitted, parameters, state, times = one_type(fitted, parameters, state, jnp.asarray(times))
     step = partial(rk4_step, lambda x: flow(independent_efforts(fitted, x), parameters))
     trajectory = rollout(lambda x, dt: (step(x, dt), dt), state, times, substeps)
     return trajectory, jnp.all(jnp.isfinite(trajectory)) & ok

@@ -15,6 +15,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from phdme_jax.gp.basis import Basis, Box, feature_efforts
 from phdme_jax.gp.quadrature import find_time_scale, noisy_interval_rule
+from phdme_jax.numerics.arrays import one_type
 from phdme_jax.numerics.quadrature import IntervalRule, integral_of_tests, interval_rule
 
 Flow = Callable[[Array, dict[str, Array]], Array]
@@ -236,6 +237,7 @@ def integral_rows(
     Returns:
       time test x space test x field rows, states' noise uncorrelated between rows.
     """
+    box, states, supplied = one_type(box, states, supplied)
     grid, num_fields = states.shape[1:-1], states.shape[-1]
     change, integral, state_share, rate_share = (jnp.asarray(leaf, states.dtype) for leaf in tests)
     cosines = jnp.asarray(grid_tests(grid, space_tests), states.dtype)
@@ -322,6 +324,7 @@ def displacement_rows(
     """
     if basis.shape(0) != "known":
         raise ValueError(f"expected the shape 'known' for field 0, the momentum, got {basis.shape(0)!r}")
+    box, states, time_tests, space_tests = one_type(box, states, time_tests, space_tests)
 
     def frame(state: Array) -> Array:
         features = feature_efforts(basis, box, state)

@@ -91,7 +91,8 @@ def roll_out(
     Raises:
       ValueError: no substep, or times that do not increase.
     """
-    weights, energy, parameters, state, times, supplied = one_type(weights, energy, parameters, state, times, supplied)
+    given = weights, energy, parameters, state, jnp.asarray(times), supplied
+    weights, energy, parameters, state, times, supplied = one_type(*given)
 
     # inside the loop the fields come first, so that the compiler's innermost loop runs over the grid, and sums over the
     # grid are dot products: fused into them, the energy would not be vectorised

@@ -14,6 +14,9 @@ RANGES: dict[str, Range] = {
     "centre": ANY,
     "rollouts.count": Range(2),
     # generators and baselines
+    "width": Range(1, 2**15),
+    "channels": Range(1, 2**13),
+    "embedding_size": Range(1, 2**13),
     "radius": FROM_ZERO,
     "depth": FROM_ZERO,
     "heads": FROM_ZERO,

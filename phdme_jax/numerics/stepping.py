@@ -174,7 +174,7 @@ def rollout(
       ValueError: no step, or times that do not increase.
     """
     require_steps(substeps, "substeps")
-    state, times = one_type(state, times)
+    state, times = one_type(state, jnp.asarray(times))
     if not isinstance(times, jax.core.Tracer) and np.any(np.diff(times) <= 0):
         raise ValueError(f"expected increasing times, got {np.asarray(times).tolist()}; sort them, drop duplicates")
     intervals = jnp.diff(times)

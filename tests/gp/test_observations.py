@@ -203,3 +203,11 @@ def test_more_sites_than_the_basis_can_tell_apart_are_still_distinct(world):
     assert len({tuple(site) for site in np.asarray(select(30))}) == 30
     with pytest.raises(ValueError, match="at most 45 sites"):
         select(46)
+
+
+def test_states_of_single_precision_beside_a_box_of_double_give_rows_of_double(world):
+    make = make_rows(world.system.structure, 8, 9)
+    states = jnp.asarray(0.1 * np.random.default_rng(0).standard_normal((12, 17, 2)).astype(np.float32))
+    rows, exact = make(states), make(states.astype(jnp.float64))
+    assert {leaf.dtype for leaf in rows if leaf.dtype != rows.group.dtype} == {jnp.dtype(jnp.float64)}
+    np.testing.assert_allclose(rows.design, exact.design, rtol=1e-12)

@@ -171,3 +171,11 @@ def test_rollout_joins_the_types_of_state_and_times(state_dtype, time_dtype):
         expected = jnp.result_type(state_dtype, time_dtype)
     assert path.dtype == expected
     np.testing.assert_allclose(path, 3 + times, rtol=1e-6)
+
+
+def test_times_of_a_rollout_may_be_a_list():
+    def step(x, dt):
+        return x * (1 + dt), dt
+
+    expected = stepping.rollout(step, jnp.ones(2), jnp.array([0.0, 0.5, 2.0]), 1)
+    np.testing.assert_array_equal(stepping.rollout(step, jnp.ones(2), [0.0, 0.5, 2.0], 1), expected)

@@ -38,7 +38,7 @@ from phdme_jax.methods.energy.rollouts import (
     trajectory_weights,
     with_inputs,
 )
-from phdme_jax.methods.energy.training import Lesson, Material, train_generator, with_amplitude
+from phdme_jax.methods.energy.training import Lesson, Material, mean_notes, train_generator, with_amplitude
 from phdme_jax.numerics.arrays import static_times
 from phdme_jax.numerics.batching import batched, in_chunks
 from phdme_jax.numerics.bound import Bound
@@ -110,6 +110,7 @@ def fit_generator(
     lesson = Lesson(design, read, recipe.observed, normaliser, energy, recipe.physics)
     params, examples, seconds = train_generator(lesson, material, host, key)
     params, notes = with_amplitude(design, params, examples, read.training.amplitude_draws)
+    notes = (*mean_notes(examples), *notes)
     return Fitted(make_model(design), params, {**({} if teacher is None else teacher.seconds), **seconds}, found, notes)
 
 

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from phdme_jax.diffusion.networks import Condition
 from phdme_jax.diffusion.propagator import Propagator, init_propagator, propagate
+from phdme_jax.files import RunFailed
 from phdme_jax.methods.base import Fitted, Host, Normaliser
 from phdme_jax.methods.draws import samples
 from phdme_jax.methods.energy.conditional import Design, GeneratorParams, make_model, physics_terms, scale_of
@@ -19,6 +20,9 @@ from phdme_jax.methods.energy.losses import Around, Example, PhysicsTerms, mean_
 from phdme_jax.methods.energy.options import SCHEDULE, GeneratorOptions, TrainingOptions
 from phdme_jax.methods.energy.spread import init_spread, spread_loss
 from phdme_jax.numerics.batching import batched, in_chunks
+
+# root mean square of what the mean misses over that of the trajectories, from which on it is no forecast
+_USELESS = 1.0
 
 # how far the size of deviations is corrected
 LARGEST_AMPLITUDE = 3.0
@@ -162,11 +166,34 @@ def _propagate(propagator: Propagator, num_frames: int, params: PyTree, state: A
 
 
 def _residual_scale(example: Example) -> Float[Array, "..."]:
-    """Root mean square of what the mean leaves, per frame and field, (time, *ones, field)."""
+    """Root mean square of what the mean leaves, per frame and field, (time, *ones, field).
+
+    Raises:
+      RunFailed: it is not finite.
+    """
     error = np.asarray(example.state - example.mean)
     others = (0, *range(2, error.ndim - 1))
-    scale = np.sqrt(np.mean(error**2, axis=others, keepdims=True))[0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        scale = np.sqrt(np.mean(error**2, axis=others, keepdims=True))[0]
+    if not np.isfinite(scale).all():
+        raise RunFailed(
+            f"the learned time step grows without bound over {error.shape[1]} frames; train for longer, give shorter "
+            "trajectories, or take a method that is centred on the rollout of the learned energy"
+        )
     return jnp.asarray(np.maximum(scale, 1e-3 * scale.max()), error.dtype)
+
+
+def mean_notes(example: Example) -> tuple[str, ...]:
+    """A sentence where the mean misses the training trajectories by as much as they move, or more."""
+    error, state = (np.asarray(values, np.float64) for values in (example.state - example.mean, example.state))
+    share = float(np.sqrt(np.mean(error**2) / np.mean(state**2)))
+    if share < _USELESS:
+        return ()
+    return (
+        f"the mean misses the training trajectories by {share:.2g} times their own size, so that forecasts are of no "
+        "use; train for longer, give shorter trajectories, or take a method that is centred on the rollout of the "
+        "learned energy",
+    )
 
 
 def _scales(params: GeneratorParams, means: Array) -> Array:

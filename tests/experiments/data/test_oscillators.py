@@ -187,3 +187,12 @@ def test_a_recording_of_another_oscillator_or_none_is_refused(data_dir, tmp_path
     context = partial(Context, STUDY, "smoke", tmp_path, STUDY.get_config("smoke"), (0,), ())
     with pytest.raises(InputError, match="--data_dir DIR"):
         check(context(data_dir=None, results=None))
+
+
+def test_a_recording_that_does_not_move_is_refused(tmp_path):
+    path = tmp_path / "schmidt_lipson" / oscillators.FILES["oscillator"]
+    path.parent.mkdir()
+    rows = np.stack([np.zeros(200), 0.01 * np.arange(200), np.ones(200), np.zeros(200)], axis=1)
+    np.savetxt(path, rows)
+    with pytest.raises(InputError, match="does not move"):
+        oscillators.load(tmp_path, "oscillator")
