@@ -124,7 +124,7 @@ def read_table(path: Path, columns: int) -> np.ndarray:
         row = int(wrong[0]) if wrong.size else 0
         raise InputError(
             f"{path}: time goes from {table[row, 1]:g} to {table[row + 1, 1]:g} after row {row + 1}, and by {step:g} "
-            f"usually; expected rows at even, increasing times, {max(wrong.size, 1)} steps are others, cut the table there"
+            f"usually; expected even, increasing times, {wrong.size or 'all'} steps are others, cut the table there"
         )
     return table
 

@@ -239,7 +239,7 @@ def roll_out_independent(
     fitted: IndependentEfforts,
     parameters: dict[str, Float[Array, ""]],
     state: Float[Array, "grid field"],
-    times: Float[Array, "time"],
+    times: Instants,
     substeps: int = 4,
 ) -> tuple[Float[Array, "time grid field"], Bool[Array, ""]]:
     """Roll the fitted efforts out from one initial state.

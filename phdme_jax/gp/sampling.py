@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float
 
 from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts
 from phdme_jax.gp.fit import EnergyPosterior
-from phdme_jax.numerics.arrays import one_type, require_steps
+from phdme_jax.numerics.arrays import Instants, one_type, require_steps
 from phdme_jax.numerics.interpolation import interpolate
 from phdme_jax.numerics.stepping import Pieces, relaxed_step, rollout
 
@@ -70,7 +70,7 @@ def roll_out(
     energy: Energy,
     parameters: dict[str, Array],
     state: Float[Array, "*grid field"],
-    times: Float[Array, "time"],
+    times: Instants,
     substeps: int = 4,
     supplied: Float[Array, "time *grid field"] | None = None,
 ) -> Rollout:
@@ -92,7 +92,7 @@ def roll_out(
       ValueError: no substep, or times that do not increase.
     """
     given = weights, energy, parameters, state, jnp.asarray(times), supplied
-    weights, energy, parameters, state, times, supplied = one_type(*given)
+    weights, energy, parameters, state, instants, supplied = one_type(*given)
 
     # inside the loop the fields come first, so that the compiler's innermost loop runs over the grid, and sums over the
     # grid are dot products: fused into them, the energy would not be vectorised
@@ -119,12 +119,12 @@ def roll_out(
 
     def step(carry: tuple[Array, ...], dt: Array) -> tuple[tuple[Array, ...], Array]:
         x, time, level, work = carry
-        supply = None if supplied is None else lambda since: first(interpolate(times, supplied, time + since))
+        supply = None if supplied is None else lambda since: first(interpolate(instants, supplied, time + since))
         x, advanced, level, more = relaxed_step(pieces._replace(supply=supply), x, level, dt, num_steps(substeps))
         return (x, time + advanced, level, work + more), advanced
 
     begin = first(state)
-    path, _, _, work = rollout(step, (begin, times[0], total(begin), jnp.zeros_like(times[0])), times, 1)
+    path, _, _, work = rollout(step, (begin, instants[0], total(begin), jnp.zeros_like(instants[0])), instants, 1)
     levels, trajectory = jax.vmap(total)(path), jnp.moveaxis(path, 1, -1)
     rounding = 100 * substeps * jnp.finfo(state.dtype).eps * jnp.max(jnp.abs(levels) + jnp.abs(work))
     ok = (
@@ -141,7 +141,7 @@ def sample_rollout(
     weights: Float[Array, "*grid"],
     posterior: EnergyPosterior,
     state: Float[Array, "*grid field"],
-    times: Float[Array, "time"],
+    times: Instants,
     key: Array,
     substeps: int = 4,
     supplied: Float[Array, "time *grid field"] | None = None,

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, PyTree
 
-from phdme_jax.numerics.arrays import one_type, require_steps
+from phdme_jax.numerics.arrays import Instants, one_type, require_steps
 
 Field = Float[Array, "*state"]
 Scalar = Float[Array, ""]
@@ -154,7 +154,7 @@ def relaxed_step(pieces: Pieces, state: Field, energy: Scalar, dt: Scalar, parts
 def rollout(
     step: Callable[[PyTree, Scalar], tuple[PyTree, Scalar]],
     state: PyTree[Array],
-    times: Float[Array, "time"],
+    times: Instants,
     substeps: int,
 ) -> PyTree[Array]:
     """Repeat a step from each output time to the next and keep the states at the output times.
@@ -174,10 +174,10 @@ def rollout(
       ValueError: no step, or times that do not increase.
     """
     require_steps(substeps, "substeps")
-    state, times = one_type(state, jnp.asarray(times))
-    if not isinstance(times, jax.core.Tracer) and np.any(np.diff(times) <= 0):
-        raise ValueError(f"expected increasing times, got {np.asarray(times).tolist()}; sort them, drop duplicates")
-    intervals = jnp.diff(times)
+    state, instants = one_type(state, jnp.asarray(instants))
+    if not isinstance(instants, jax.core.Tracer) and np.any(np.diff(instants) <= 0):
+        raise ValueError(f"expected increasing times, got {np.asarray(instants).tolist()}; sort them, drop duplicates")
+    intervals = jnp.diff(instants)
     intervals = jnp.where(intervals > 0, intervals, jnp.nan)
 
     def substep(index: Array, carry: tuple[PyTree, Scalar]) -> tuple[PyTree, Scalar]:
@@ -190,5 +190,5 @@ def rollout(
         new, left = jax.lax.fori_loop(0, substeps, substep, (current, interval + overdue))
         return (new, left), new
 
-    (_, _), later = jax.lax.scan(frame, (state, jnp.zeros_like(times[0])), intervals)
+    (_, _), later = jax.lax.scan(frame, (state, jnp.zeros_like(instants[0])), intervals)
     return jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest], axis=0), state, later)
