@@ -174,7 +174,7 @@ def rollout(
       ValueError: no step, or times that do not increase.
     """
     require_steps(substeps, "substeps")
-    state, instants = one_type(state, jnp.asarray(instants))
+    state, instants = one_type(state, jnp.asarray(times))
     if not isinstance(instants, jax.core.Tracer) and np.any(np.diff(instants) <= 0):
         raise ValueError(f"expected increasing times, got {np.asarray(instants).tolist()}; sort them, drop duplicates")
     intervals = jnp.diff(instants)
