@@ -57,8 +57,8 @@ def angle_scores(answer: Answer) -> Mapping[str, Measurement]:
 
 def reference_angles(run: Run) -> None:
     """How even the angles of the data are."""
-    points = run.bench.splits["test"].truth
-    run.record("reference", "test", {"angle_divergence": angle_divergence(points)}, len(points))
+    points = run.bench.splits[run.context.asked].truth
+    run.record("reference", run.context.asked, {"angle_divergence": angle_divergence(points)}, len(points))
 
 
 @drawing.styled

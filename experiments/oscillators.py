@@ -63,7 +63,7 @@ def check(context: Context) -> None:
     if context.data_dir is None:
         raise InputError("this study needs measured data; say --data_dir DIR, a folder that holds schmidt_lipson/")
     for case in DEGREES:
-        recording = load(context.data_dir, case)
+        recording = load(context.data_dir, case, context.validates)
         check_lengths("training.windows", context.config.training.windows, len(recording.times[recording.learned]))
 
 
@@ -99,7 +99,7 @@ def reference_rows(run: Run) -> None:
         recording = run.bench.world.recording
         positions = recording.states[recording.start :, : recording.degrees]
         scored = recording.as_recorded(positions)
-        run.record("reference", "test", errors(recording.truth[recording.scored], scored), 1)
+        run.record("reference", run.context.asked, errors(recording.truth[recording.scored], scored), 1)
 
 
 def case_section(shown: Shown) -> list[Section]:
@@ -110,7 +110,7 @@ def case_section(shown: Shown) -> list[Section]:
     labels = Labels(x="time [position / velocity unit]", y="position [deviation]", panels=panels)
     times = recording.times[recording.scored]
     for name, answers in shown.answers.items():
-        answer = answers["test"]
+        answer = answers[shown.context.asked]
         mean, samples = answer.forecasts.mean[0][shown_fields], answer.forecasts.samples
         curve = Curve(name, mean, samples=None if samples is None else samples[0][shown_fields])
         path = shown.context.figure_path(f"{case}_{name}")

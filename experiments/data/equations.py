@@ -20,6 +20,9 @@ from phdme_jax.numerics.batching import for_many, in_chunks, num_workers, thread
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Equations
 
+# numbers that keys of data are made from; 1 was the test before there was a validation split, and choices were made on
+# it; 2 was the shifted set then, and is not used again
+SPLITS = {"train": 0, "validation": 1, "test": 3, "shifted": 4}
 RANGES = presets.RANGES | dict.fromkeys(("num_train", "num_test", "num_shifted"), Range(2))
 
 
@@ -74,17 +77,17 @@ def load_or_make(
     """Sets of examples by split, made once and then read from the folder.
 
     Args:
-      equations: of each split; "shifted" may draw other examples than "train" and "test".
+      equations: of each split; "shifted" may draw other examples than the others.
       counts: examples of each split.
-      seed: of the draws, with the split's place.
+      seed: of the draws.
       folder: of the run.
       source: what the equations were made from, as JSON can carry it.
     Returns:
       the sets.
     """
     sets = {}
-    for place, (split, one) in enumerate(equations.items()):
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11), seed), place)
+    for split, one in equations.items():
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(11), seed), SPLITS[split])
         made_from = {**source, "count": counts[split], "key": jax.random.key_data(key).tolist()}
         path = folder / "data" / f"{split}_{seed}.npz"
         sets[split] = FieldSet(**kept_arrays(path, made_from, lambda: draw_set(one, counts[split], key)._asdict()))
@@ -130,10 +133,10 @@ def equation_bench(
       the bench; its world is the sets of examples by split.
     """
     equations, options = equations_of(config, case), config.to_dict()
-    sources = {"train": equations, "test": equations}
-    if shifted:
+    sources = {"train": equations, context.asked: equations}
+    if shifted and not context.validates:
         sources["shifted"] = make_equations(case, **options["equations"], **shifted)
-    counts = {split: config.data[f"num_{split}"] for split in sources}
+    counts = {split: config.data[f"num_{'test' if split == 'validation' else split}"] for split in sources}
     made_from = {"case": case, "equations": options["equations"], "shifted": shifted}
     sets = load_or_make(sources, counts, seed, context.workdir, made_from)
     key, train = jax.random.fold_in(jax.random.key(13), seed), sets["train"]
@@ -143,7 +146,7 @@ def equation_bench(
         return train.condition[np.asarray(jax.random.randint(key, (count,), 0, len(train.condition)))]
 
     def sample_key(split: str, method: Method) -> Any:
-        return jax.random.fold_in(stage_key(key, "generated", asked.index(split)), method.stream)
+        return jax.random.fold_in(stage_key(key, "generated", SPLITS[split]), method.stream)
 
     return Bench(
         task=Task(equations, lambda: Examples(train.fields, train.condition), starts, key),

@@ -25,7 +25,9 @@ from phdme_jax.systems import make_system
 from phdme_jax.systems.energy.alternatives import with_opposite_sign, without_dissipation
 from phdme_jax.systems.energy.base import Structure, System, parameter_values, vector_field
 
-SPLITS = ("calibration", "test", "shifted")
+# numbers that keys of data and of samples are made from; 2 was the test before there was a validation split, and
+# choices were made on it; 3 was the shifted set then, and is not used again
+SPLITS = {"calibration": 1, "validation": 2, "test": 4, "shifted": 5}
 # structures that are wrong, to learn with
 ALTERNATIVES: dict[str, Callable[[Structure], Structure]] = {
     "undamped": without_dissipation,
@@ -40,16 +42,13 @@ class FieldData(NamedTuple):
     Attributes:
       observed: what a method may learn from, noise included.
       observed_clean: the same without noise; never used for learning.
-      calibration: for conformal calibration.
-      test: for the numbers.
-      shifted: another family of initial states.
+      asked: by split: "calibration", for conformal calibration, and either "validation", for choices, or "test", for
+        the numbers, and "shifted", of another family of initial states.
     """
 
     observed: np.ndarray
     observed_clean: np.ndarray
-    calibration: np.ndarray
-    test: np.ndarray
-    shifted: np.ndarray
+    asked: dict[str, np.ndarray]
 
 
 def frame_times(data: Any) -> Times:
@@ -82,14 +81,15 @@ def reference_trajectories(fine: System, family: str, times: Times, stride: int,
     return trajectories
 
 
-def load_or_make(system: str, config: Any, seed: int, workdir: Path) -> FieldData:
-    """The study's trajectories; calibration, test and shifted sets are the same for every seed.
+def load_or_make(system: str, config: Any, seed: int, workdir: Path, validates: bool = False) -> FieldData:
+    """The study's trajectories; all but the observed ones are the same for every seed.
 
     Args:
       system: name of the system.
       config: the study's configuration.
       seed: draws the observed trajectories and their noise.
       workdir: folder where the trajectories are kept; shared by runs that differ in noise, sites or count.
+      validates: whether to make the validation split in the place of the test sets.
     Returns:
       the data.
     """
@@ -109,14 +109,20 @@ def load_or_make(system: str, config: Any, seed: int, workdir: Path) -> FieldDat
 
         return kept_arrays(workdir / "data" / f"{name}.npz", source, make)["state"]
 
+    counts = {"calibration": (data.family, data.num_calibration)}
+    if validates:
+        counts["validation"] = (data.family, data.num_test)
+    else:
+        counts |= {"test": (data.family, data.num_test), "shifted": (data.shifted_family, max(8, data.num_test // 4))}
     seed_key = jax.random.fold_in(root, 1000 + seed)
     clean = cached(f"observed_{seed}_{data.num_observed}", data.family, data.num_observed, seed_key)
     return FieldData(
         observed=measured(clean, fine.structure.parity, data, jax.random.fold_in(seed_key, 1)),
         observed_clean=clean,
-        calibration=cached("calibration", data.family, data.num_calibration, jax.random.fold_in(root, 1)),
-        test=cached("test", data.family, data.num_test, jax.random.fold_in(root, 2)),
-        shifted=cached("shifted", data.shifted_family, max(8, data.num_test // 4), jax.random.fold_in(root, 3)),
+        asked={
+            split: cached(split, family, count, jax.random.fold_in(root, SPLITS[split]))
+            for split, (family, count) in counts.items()
+        },
     )
 
 
@@ -202,11 +208,11 @@ def starts_at(states: np.ndarray, num_frames: int) -> Start:
 
 
 def field_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
-    """One seed of a study of fields; calibration, test and shifted sets are the same for every seed."""
+    """One seed of a study of fields; all sets but that of observed trajectories are the same for every seed."""
     times = frame_times(config.data)
     system = learner_system(config, case)
     world = FieldWorld(
-        load_or_make(case, config, seed, context.workdir),
+        load_or_make(case, config, seed, context.workdir, context.validates),
         system,
         learner_system(config, case, order=4),
         config.prior.substeps,
@@ -226,14 +232,13 @@ def field_bench(context: Context, config: ConfigDict, case: str, seed: int) -> B
     def sample_key(split: str, method: Method) -> Any:
         # the splits share no draws, as exchangeable scores must not; methods share them
         del method
-        return jax.random.fold_in(stage_key(key, "samples"), SPLITS.index(split))
+        return jax.random.fold_in(stage_key(key, "samples"), SPLITS[split])
 
     train = Examples(observed, starts_at(observed[:, 0], frames), times)
-    truths = {split: getattr(world.data, split) for split in SPLITS}
     return Bench(
         task=Task(problem, lambda: train, starts, key, times),
         options=config.to_dict(),
-        splits={split: Split(truth, starts_at(truth[:, 0], frames)) for split, truth in truths.items()},
+        splits={split: Split(truth, starts_at(truth[:, 0], frames)) for split, truth in world.data.asked.items()},
         key=key,
         sample_key=sample_key,
         num_samples=config.sampling.num_samples,

@@ -4,7 +4,8 @@ Learned from are the recorded positions and their slopes. The velocities in the 
 positions that takes a quarter off the fast motion of two masses, so that positions would not be their integral.
 Forecasts start from the last frame whose slope needs no frame of the second half, and are scored against positions and
 velocities as recorded: the forecast positions of every method are passed through that filter, whose weights are found
-on the first half. Two masses are in a ratio that only the data know: the one of largest evidence.
+on the first half. A validation run sees the first half alone, and scores its last quarter. Two masses are in a ratio
+that only the data know: the one of largest evidence.
 
 Source: Schmidt and Lipson (2009), Science 324, 81-85; its supporting material, unpacked as `schmidt_lipson` in the
 data folder.
@@ -129,8 +130,15 @@ def read_table(path: Path, columns: int) -> np.ndarray:
     return table
 
 
-def load(data_dir: Path, name: str) -> Recording:
+def load(data_dir: Path, name: str, validates: bool = False) -> Recording:
     """Read a recording: columns trial, time, positions, velocities.
+
+    Args:
+      data_dir: folder of measured data.
+      name: of the system.
+      validates: whether to leave out the second half, and score the last quarter of the first.
+    Returns:
+      the recording.
 
     Raises:
       InputError: see `read_table`.
@@ -139,7 +147,10 @@ def load(data_dir: Path, name: str) -> Recording:
 
     degrees = DEGREES[name]
     table = read_table(data_dir / "schmidt_lipson" / FILES[name], 2 + 2 * degrees)
-    split, time = len(table) // 2, table[:, 1] - table[0, 1]
+    split = len(table) // 2
+    if validates:
+        table, split = table[:split], 3 * split // 4
+    time = table[:, 1] - table[0, 1]
     # frames are counted at a steady rate; the file rounds their times to milliseconds
     time = np.linspace(0.0, time[-1], len(time))
     position, velocity = table[:, 2 : 2 + degrees], table[:, 2 + degrees :]
@@ -237,9 +248,9 @@ class Measured(NamedTuple):
 
 
 @lru_cache
-def measure(data_dir: Path, case: str, main: int, margin: float, time_tests: int) -> Measured:
+def measure(data_dir: Path, case: str, validates: bool, main: int, margin: float, time_tests: int) -> Measured:
     """A recording read and its masses found, once a process; arguments as of `load` and `find_masses`."""
-    recording = load(data_dir, case)
+    recording = load(data_dir, case, validates)
     return Measured(recording, find_masses(recording, main=main, margin=margin, time_tests=time_tests))
 
 
@@ -248,7 +259,9 @@ def oscillator_bench(context: Context, config: ConfigDict, case: str, seed: int)
     assert context.data_dir is not None
     prior = {**config.prior.to_dict(), "substeps": config.substeps}
     num_samples = prior.pop("draws")
-    measured = measure(context.data_dir, case, prior["main"], prior["margin"], prior["time_tests"])
+    measured = measure(
+        context.data_dir, case, context.validates, *(prior[name] for name in ("main", "margin", "time_tests"))
+    )
     recording, system = measured.recording, system_of(measured.masses)
     fields, times = to_fields(system, recording.states), recording.times
     learned, ahead = fields[recording.learned], tuple(times[recording.start :].tolist())
@@ -269,7 +282,7 @@ def oscillator_bench(context: Context, config: ConfigDict, case: str, seed: int)
     return Bench(
         task=Task(system, lambda: train, starts, key, ahead),
         options={"prior": prior, "baselines": {name: config[name].to_dict() for name in ("network", "training")}},
-        splits={"test": Split(truth, condition(learned[-1:]), observe)},
+        splits={context.asked: Split(truth, condition(learned[-1:]), observe)},
         key=key,
         sample_key=lambda split, method: sample_key,
         num_samples=num_samples,

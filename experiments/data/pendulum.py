@@ -1,4 +1,7 @@
-"""The driven reference case: one noisy trajectory under a force, and the undriven motion that is to be forecast.
+"""The driven reference case: one noisy trajectory under a force, and undriven motions that are to be forecast.
+
+The published question, a motion from (-3, 0), is the validation split: choices were made on it. The test asks for
+motions from drawn states.
 
 H = x1^2/2 + 2 cos x1 + x2^2/2 - 1 with viscous damping, driven by a sin t.
 Source: Beckers, Seidman, Perdikaris, Pappas (2022), arXiv 2305.09017, and the toolbox published with it.
@@ -23,21 +26,21 @@ from phdme_jax.systems.energy.base import System, parameter_values, vector_field
 
 
 class Motions(NamedTuple):
-    """One noisy driven trajectory and the undriven test.
+    """One noisy driven trajectory and the undriven motions that are asked for.
 
     Attributes:
       states: observed, (time, field), noise included.
       times: evenly spaced.
       inputs: force at these times, (time, port).
-      test: the truth, (time, field).
-      test_times: evenly spaced.
+      asked: the truth, (sample, time, field).
+      asked_times: evenly spaced.
     """
 
     states: np.ndarray
     times: np.ndarray
     inputs: np.ndarray
-    test: np.ndarray
-    test_times: np.ndarray
+    asked: np.ndarray
+    asked_times: np.ndarray
 
 
 def solve(system: System, start: tuple[float, ...], times: np.ndarray, force: float) -> np.ndarray:
@@ -58,15 +61,26 @@ def solve(system: System, start: tuple[float, ...], times: np.ndarray, force: fl
     return np.asarray(path[:, :2])
 
 
-def make_motions(system: System, data: ConfigDict, seed: int) -> Motions:
-    """The published protocol; the seed draws the noise."""
+def make_motions(system: System, data: ConfigDict, seed: int, validates: bool = False) -> Motions:
+    """The published protocol; the seed draws the noise.
+
+    Args:
+      system: the true one.
+      data: the group of the configuration.
+      seed: of the noise.
+      validates: whether to ask for the published motion, in the place of drawn ones.
+    Returns:
+      the motions; those of the test start at positions in [-4, 4] and momenta in [-2, 2], the same for all seeds.
+    """
     times = np.linspace(0.0, data.duration, data.num_frames)
     test_times = np.linspace(0.0, data.test_duration, data.test_frames)
     clean = solve(system, data.start, times, data.force)
     noise = jax.random.normal(jax.random.fold_in(jax.random.key(5), seed), clean.shape, jnp.float64)
     inputs = data.force * np.sin(times)[:, None]
-    test = solve(system, data.test_start, test_times, 0.0)
-    return Motions(clean + data.noise * np.asarray(noise), times, inputs, test, test_times)
+    drawn = jax.random.uniform(jax.random.key(20261128), (data.num_test, 2), jnp.float64, -1.0, 1.0)
+    starts = [data.test_start] if validates else (np.array([4.0, 2.0]) * np.asarray(drawn)).tolist()
+    asked = np.stack([solve(system, start, test_times, 0.0) for start in starts])
+    return Motions(clean + data.noise * np.asarray(noise), times, inputs, asked, test_times)
 
 
 def draw_starts(
@@ -134,14 +148,14 @@ def check_pendulum(context: Context) -> None:
 
 
 def pendulum_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
-    """One seed: the observed trajectory, and the free motion; its world is the `Motions`."""
-    del context
-    motions, options = make_motions(pendulum_of(config, case), config.data, seed), config.to_dict()
-    times, key = tuple(motions.test_times.tolist()), jax.random.fold_in(jax.random.key(9), seed)
+    """One seed: the observed trajectory, and free motions; its world is the `Motions`."""
+    motions = make_motions(pendulum_of(config, case), config.data, seed, context.validates)
+    options, times = config.to_dict(), tuple(motions.asked_times.tolist())
+    key = jax.random.fold_in(jax.random.key(9), seed)
     drawn = {name: options["generator"].pop(name) for name in ("rollouts", "start_scale", "input_size", "frequency")}
     start = Start(motions.states[:1], motions.inputs[None])
     train = Examples(motions.states[None], start, tuple(motions.times.tolist()))
-    still = Start(motions.test[:1], np.zeros((1, len(times), 1)))
+    still = Start(motions.asked[:, 0], np.zeros((len(motions.asked), len(times), 1)))
     sample_key, fit_key = (jax.random.fold_in(jax.random.key(root), seed) for root in (6, 8))
     return Bench(
         task=Task(
@@ -149,7 +163,7 @@ def pendulum_bench(context: Context, config: ConfigDict, case: str, seed: int) -
             train=lambda: train,
             starts=lambda key, count: draw_starts(
                 motions.states,
-                motions.test_times,
+                motions.asked_times,
                 count,
                 key,
                 scale=drawn["start_scale"],
@@ -160,7 +174,7 @@ def pendulum_bench(context: Context, config: ConfigDict, case: str, seed: int) -
             times=times,
         ),
         options=options | {"rollouts": {"count": drawn["rollouts"]}},
-        splits={"test": Split(motions.test[None], still, partial(splined, times=times))},
+        splits={context.asked: Split(motions.asked, still, partial(splined, times=times))},
         key=key,
         sample_key=lambda split, method: sample_key,
         num_samples=config.sampling.num_samples,

@@ -1,4 +1,6 @@
-"""The string of the published study of GP-dPHS: one pulse is observed, an unseen sine is asked for.
+"""The string of the published study of GP-dPHS: one pulse is observed, unseen motions are asked for.
+
+The published question, a sine, is the validation split: choices were made on it. The test asks for drawn smooth states.
 
 Source: Tan et al. (2024), arXiv 2406.11809, and the code published with it.
 """
@@ -34,8 +36,8 @@ class PulseWorld(NamedTuple):
     Attributes:
       system: structure and true energy on the learner's grid.
       pulse: observed trajectory, (time, grid, field).
-      sine: true trajectory that is asked for.
-      heights: its deflection, (time, grid).
+      asked: true trajectories that are asked for, (sample, time, grid, field).
+      heights: their deflections, (sample, time, grid).
       exact: rates of the pulse by the truth's own operator; None where states alone are observed.
       noisy: rates with white noise in units of each field's deviation.
       drawn: number of sites -> (frame, grid) indices of sites drawn at random, interior points.
@@ -43,7 +45,7 @@ class PulseWorld(NamedTuple):
 
     system: System
     pulse: np.ndarray
-    sine: np.ndarray
+    asked: np.ndarray
     heights: np.ndarray
     exact: np.ndarray | None = None
     noisy: np.ndarray | None = None
@@ -79,9 +81,22 @@ def published_states(system: System) -> tuple[Float[Array, "grid field"], Float[
     return system.structure.constrain(pulse_state(points)), sine
 
 
+def drawn_states(system: System, count: int) -> Float[Array, "sample grid field"]:
+    """Smooth states of the test, the same motions on every grid."""
+    keys = jax.random.split(jax.random.key(20261128), count)
+    return jax.vmap(lambda key: system.structure.constrain(system.initial_state("random_smooth")(key)))(keys)
+
+
 @lru_cache
-def reference_pair(system: System, times: Times) -> tuple[np.ndarray, np.ndarray]:
-    """Reference trajectories of the pulse and of the sine, by diffrax at 1e-9 / 1e-10.
+def reference_motions(system: System, times: Times, num_test: int) -> tuple[np.ndarray, np.ndarray]:
+    """Reference trajectories of the pulse and of the motions that are asked for, by diffrax at 1e-9 / 1e-10.
+
+    Args:
+      system: on the grid of the truth.
+      times: of the frames.
+      num_test: how many drawn states are asked for; 0 for the published sine.
+    Returns:
+      the pulse, (time, grid, field), and what is asked for, (sample, time, grid, field).
 
     Raises:
       RunFailed: a reference solution failed.
@@ -89,10 +104,12 @@ def reference_pair(system: System, times: Times) -> tuple[np.ndarray, np.ndarray
     values = parameter_values(system, jnp.float64)
     field = partial(vector_field, system.structure, system.density)
     solve = jax.jit(lambda state: solve_reference(field, state, jnp.asarray(times), values))
-    pairs = [solve(state) for state in published_states(system)]
-    if not all(bool(ok) for _, ok in pairs):
+    pulse, sine = published_states(system)
+    found = [solve(state) for state in (pulse, *(drawn_states(system, num_test) if num_test else [sine]))]
+    if not all(bool(ok) for _, ok in found):
         raise RunFailed("the reference solution of the string failed; try a smaller grid")
-    return np.asarray(pairs[0][0]), np.asarray(pairs[1][0])
+    first, *others = (np.asarray(trajectory) for trajectory, _ in found)
+    return first, np.stack(others)
 
 
 def deflections(states: np.ndarray) -> np.ndarray:
@@ -104,10 +121,10 @@ def deflections(states: np.ndarray) -> np.ndarray:
 _deflections = jax.jit(jax.vmap(deflection))
 
 
-def world_of_rates(config: ConfigDict, case: str, seed: int) -> PulseWorld:
+def world_of_rates(config: ConfigDict, case: str, seed: int, num_test: int) -> PulseWorld:
     """Truth and learner share a grid and a stencil, and rates are observed."""
     system, published = published_system(config, case), config.published
-    pulse, sine = reference_pair(system, frame_times(config))
+    pulse, asked = reference_motions(system, frame_times(config), num_test)
     rate = partial(vector_field, system.structure, system.density, parameters=parameter_values(system, jnp.float64))
     exact = np.asarray(jax.vmap(rate)(jnp.asarray(pulse)))
     random, (frames, points) = np.random.default_rng(seed), pulse.shape[:2]
@@ -116,26 +133,25 @@ def world_of_rates(config: ConfigDict, case: str, seed: int) -> PulseWorld:
         count: np.stack([random.integers(0, frames, count), random.integers(1, points - 1, count)], axis=1)
         for count in published.num_sites
     }
-    return PulseWorld(system, pulse, sine, deflections(sine), exact, noisy, drawn)
+    return PulseWorld(system, pulse, asked, deflections(asked), exact, noisy, drawn)
 
 
-def world_of_states(config: ConfigDict, case: str, seed: int) -> PulseWorld:
+def world_of_states(config: ConfigDict, case: str, seed: int, num_test: int) -> PulseWorld:
     """The truth lives on a finer grid with another stencil, and noisy states are observed."""
     points, stride = config.independent.num_points, config.independent.truth_refinement
     fine = make_system(case, damping=config.damping, num_points=(points - 1) * stride + 1, order=6)
-    pulse, sine = reference_pair(fine, frame_times(config))
-    heights, pulse, sine = deflections(sine)[:, ::stride], pulse[:, ::stride], sine[:, ::stride]
+    pulse, asked = reference_motions(fine, frame_times(config), num_test)
+    heights, pulse, asked = deflections(asked)[..., ::stride], pulse[:, ::stride], asked[:, :, ::stride]
     noise = np.random.default_rng(1000 + seed).normal(size=pulse.shape)
     observed = pulse + config.independent.noise * pulse.std(axis=(0, 1)) * noise
     system = make_system(case, damping=config.damping, num_points=points, order=config.order)
-    return PulseWorld(system, observed, sine, heights)
+    return PulseWorld(system, observed, asked, heights)
 
 
 def pulse_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
     """One seed: noisy states where the configuration has an `order`, else rates at `sites`, by `choice`."""
-    del context
-    of_states = "order" in config
-    world = world_of_states(config, case, seed) if of_states else world_of_rates(config, case, seed)
+    of_states, num_test = "order" in config, 0 if context.validates else config.num_test
+    world = (world_of_states if of_states else world_of_rates)(config, case, seed, num_test)
     times, key = frame_times(config), jax.random.fold_in(jax.random.key(7), seed)
     prior = {**config.prior, **config.tests, "substeps": config.substeps}
 
@@ -149,11 +165,11 @@ def pulse_bench(context: Context, config: ConfigDict, case: str, seed: int) -> B
 
     train = Examples(jnp.asarray(world.pulse)[None], starts_at(world.pulse[None, 0], len(times)), times)
     task = Task(world.system, lambda: train, starts, key, times, energy=None if of_states else energy)
-    asked = starts_at(world.sine[None, 0], len(times))
+    asked = starts_at(world.asked[:, 0], len(times))
     return Bench(
         task=task,
         options={"prior": prior},
-        splits={"test": Split(world.heights[None], asked, lambda states, times: deflections(states))},
+        splits={context.asked: Split(world.heights, asked, lambda states, times: deflections(states))},
         key=key,
         sample_key=lambda split, method: stage_key(key, "samples"),
         world=world,
@@ -174,15 +190,19 @@ def fit_to_rates(config: ConfigDict, world: PulseWorld, task: Task, options: Pri
     return fitted_rollout(structure, basis, posterior, task.times, options.substeps, seconds, task.companions)
 
 
-def independent_forecast(world: PulseWorld, times: Times, substeps: int) -> Float[np.ndarray, "time grid field"]:
-    """The sine by the published scheme: two processes on the efforts, 81 points, damping known; nan where it failed."""
+def independent_forecast(world: PulseWorld, times: Times, substeps: int) -> Float[np.ndarray, "sample time grid field"]:
+    """What is asked for by the published scheme: two processes on the efforts, 81 points, damping known.
+
+    Returns:
+      trajectories (sample, time, grid, field); nan where a rollout failed.
+    """
     structure, values = world.system.structure, parameter_values(world.system, jnp.float64)
     sites = independent.published_sites(*world.pulse.shape[:2])
     learn = jax.jit(partial(independent.fit_independent, spacing=structure.grid.spacing[0]))
     fitted = learn(jnp.asarray(world.pulse), jnp.asarray(world.exact), sites)
     roll = jax.jit(partial(independent.roll_out_independent, structure.flow), static_argnames="substeps")
-    trajectory, ok = roll(fitted, values, jnp.asarray(world.sine[0]), jnp.asarray(times), substeps=substeps)
-    return np.where(ok, np.asarray(trajectory), np.nan)
+    rolled = [roll(fitted, values, jnp.asarray(one[0]), jnp.asarray(times), substeps=substeps) for one in world.asked]
+    return np.stack([np.where(ok, np.asarray(trajectory), np.nan) for trajectory, ok in rolled])
 
 
 def chosen_sites(

@@ -36,7 +36,7 @@ def cost_rows(run: Run) -> None:
     methods = [name for name in COSTED if name in run.learned]
     if not methods or not run.config.costs.num_steps:
         return
-    bench, costs, split = run.bench, run.config.costs, run.bench.splits["test"]
+    bench, costs, split = run.bench, run.config.costs, run.bench.splits[run.context.asked]
     truth, first = split.truth[: costs.num_test], jax.tree.map(lambda leaf: leaf[:1], split.condition)
     condition = jax.tree.map(lambda leaf: leaf[: costs.num_test], split.condition)
     count, key = bench.num_samples, stage_key(bench.key, "costs")
@@ -48,7 +48,7 @@ def cost_rows(run: Run) -> None:
         rows |= {"seconds_per_forecast": Measurement(seconds, "s"), "nfe": Measurement(float(calls))}
         if others is not None:
             rows["energy_distance"] = predictive_distance(drawn.samples, others, truth)
-        run.changed(settings).record(method, "test", rows, len(truth))
+        run.changed(settings).record(method, run.context.asked, rows, len(truth))
 
     rollout = run.fitted("gp_rollout")
     rolled = draw_forecasts(rollout, condition, count, key)

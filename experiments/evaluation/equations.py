@@ -134,8 +134,8 @@ def reference_set(answer: Answer) -> FieldSet:
 def reference_rows(run: Run) -> None:
     """Scores of other examples of the data: the floor that sampling leaves."""
     equations, sets = run.bench.task.problem, run.bench.world
-    test = sets["test"]
+    test = sets[run.context.asked]
     count = min(len(test.fields), len(sets["train"].fields))
     other = FieldSet(*(part[:count] for part in sets["train"]))
     rows = physics_scores(equations, test) | distance_scores(equations, other, test)
-    run.record("reference", "test", rows, len(test.fields))
+    run.record("reference", run.context.asked, rows, len(test.fields))

@@ -118,8 +118,7 @@ def field_scores(answer: Answer) -> dict[str, Measurement]:
 def reference_rows(run: Run) -> None:
     """Residual and energy of the reference data, and what the true energy reaches on the learner's grid."""
     world, times = run.bench.world, run.bench.task.times
-    for split in ("test", "shifted"):
-        truth = run.bench.splits[split].truth
+    for split, truth in ((name, asked.truth) for name, asked in run.bench.splits.items() if name != "calibration"):
         rows = physics(world.system, world.unseen, truth, times)
         exact = true_rollout(world.system, truth[:, 0], times, world.substeps)
         forecasts = Forecasts(exact, None, np.ones(len(truth), bool), 0.0)

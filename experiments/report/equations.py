@@ -85,9 +85,9 @@ def sample_section(labels: tuple[str, ...], shown: Shown) -> Sequence[Section]:
 
 
 def generated_fields(shown: Shown) -> dict[str, np.ndarray]:
-    """The data of the test split, and what each method generated for it."""
-    drawn = {name: drawn_fields(answers["test"]) for name, answers in shown.answers.items()}
-    return {"data": shown.run.bench.splits["test"].truth, **drawn}
+    """The data of the split that is asked, and what each method generated for it."""
+    drawn = {name: drawn_fields(answers[shown.context.asked]) for name, answers in shown.answers.items()}
+    return {"data": shown.run.bench.splits[shown.context.asked].truth, **drawn}
 
 
 DISTANCES = ("sliced_wasserstein", "wasserstein", "energy_distance", "spectrum_error", "angle_divergence")
@@ -114,7 +114,7 @@ def cost_section(shown: Shown) -> Sequence[Section]:
 def residual_section(shown: Shown) -> Sequence[Section]:
     """How well the equations are obeyed, with a picture of all seeds."""
     context = shown.context
-    rows = [row for row in context.results.rows() if row.metric == "residual_mae" and row.split == "test"]
+    rows = [row for row in context.results.rows() if row.metric == "residual_mae" and row.split == context.asked]
     values = {name: [row.value for row in rows if row.method == name] for name in context.methods}
     floor = float(np.mean([row.value for row in rows if row.method == "reference"]))
     path = figures.metric_by_method(context.figure_path("residual"), values, Labels(x="mean absolute residual"), floor)

@@ -62,7 +62,8 @@ _STARTS = {
 def accuracy_section(shown: Shown) -> Sequence[Section]:
     """Accuracy, with a picture of all seeds."""
     context, data = shown.context, shown.context.config.data
-    rows = [row for row in context.results.rows() if row.metric == "nmse" and row.split == "test" and not row.settings]
+    found = (row for row in context.results.rows() if not row.settings)
+    rows = [row for row in found if (row.metric, row.split) == ("nmse", context.asked)]
     values = {name: [row.value for row in rows if row.method == name] for name in context.methods}
     floor = np.mean([row.value for row in rows if row.method == "reference"])
     bars = figures.metric_by_method(
@@ -93,12 +94,12 @@ def energy_section(labels: FieldLabels, shown: Shown) -> Sequence[Section]:
 
 def coverage_picture(shown: Shown, labels: Labels) -> Path:
     """Empirical against nominal coverage of every method, calibrated anew at each level; "coverage" in the run."""
-    splits, empirical = shown.run.bench.splits, {}
+    splits, asked, empirical = shown.run.bench.splits, shown.context.asked, {}
     for name, answers in shown.answers.items():
-        scores, unseen = (jnp.asarray(answers[split].band_scores) for split in ("calibration", "test"))
+        scores, unseen = (jnp.asarray(answers[split].band_scores) for split in ("calibration", asked))
         curve = coverage_curve(scores, unseen, tuple(LEVELS.tolist()))
         nominal, empirical[name] = np.asarray(curve.level), np.asarray(curve.coverage)
-    num_test, num_calibration = (len(splits[name].truth) for name in ("test", "calibration"))
+    num_test, num_calibration = (len(splits[name].truth) for name in (asked, "calibration"))
     path = shown.context.figure_path("coverage")
     return figures.coverage_curve(path, nominal, empirical, num_test, num_calibration, labels)
 
@@ -127,7 +128,7 @@ def physics_section(labels: FieldLabels, shown: Shown) -> Sequence[Section]:
     """Energy along the forecasts of one test trajectory."""
     system, curves = shown.run.bench.world.system, []
     for name, answers in shown.answers.items():
-        forecasts = answers["test"].forecasts
+        forecasts = answers[shown.context.asked].forecasts
         samples = forecasts.mean[:1] if forecasts.samples is None else forecasts.samples[0]
         sampled = energies(system, samples)
         edges = (sampled.min(0), sampled.max(0)) if len(sampled) > 1 else (None, None)
@@ -136,7 +137,7 @@ def physics_section(labels: FieldLabels, shown: Shown) -> Sequence[Section]:
         shown.context.figure_path("energy"),
         np.asarray(shown.run.bench.task.times),
         curves,
-        energies(system, shown.run.bench.splits["test"].truth[0]),
+        energies(system, shown.run.bench.splits[shown.context.asked].truth[0]),
         Labels(x=labels.time, y=labels.energy),
     )
     return [
@@ -153,9 +154,8 @@ def forecast_section(labels: FieldLabels, shown: Shown) -> Sequence[Section]:
     """One unseen initial state, forecast by every method."""
     axes = len(shown.run.bench.task.problem.structure.grid.points)
     draw: Callable[..., list[Picture]] = _plane_pictures if axes == 2 else _line_pictures
-    pictures = [
-        picture for name, answers in shown.answers.items() for picture in draw(shown, labels, name, answers["test"])
-    ]
+    asked = {name: answers[shown.context.asked] for name, answers in shown.answers.items()}
+    pictures = [picture for name, answer in asked.items() for picture in draw(shown, labels, name, answer)]
     return [Section("Forecasts", "", tuple(pictures))]
 
 

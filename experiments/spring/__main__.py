@@ -76,7 +76,7 @@ def smoke() -> dict[str, Any]:
 def about(config: ConfigDict) -> str:
     """What is learned from what."""
     return (
-        f"Energy and damping were learned from the recording {config.data.train}; {config.data.test} was forecast over "
+        f"Energy and damping were learned from the recording {config.data.train}; unseen motion was forecast over "
         f"{config.forecast.frames} frames."
     )
 

@@ -25,13 +25,17 @@ from experiments.spring.recording import (
     with_rest,
 )
 from experiments.spring.windows import Windows, make_windows, start_states
+from experiments.study.runner import changed
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.calibration import minimum_calibration_size
 from phdme_jax.files import InputError
 from phdme_jax.methods.base import Examples, Start, Task, Times, stage_key
 from phdme_jax.methods.energy.options import read_options
 
-SPLITS = ("calibration", "train", "test")
+# numbers that keys are made from
+SPLITS = {"calibration": 0, "train": 1, "test": 2, "validation": 3}
+# a validation run learns from the frames before this one, counted from the release, and scores windows after it
+VALIDATED_FROM = 190
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,24 +44,26 @@ class SpringWorld:
 
     Attributes:
       train: recording that is learned from.
-      test: recording that is not.
+      test: recording that is not; where a run validates, the same.
       windows: by split, all with the same number of images.
       start_frame: of the stated window, counted from the release.
+      asked: name of the split of `test`.
     """
 
     train: SpringRecording
     test: SpringRecording
     windows: dict[str, Windows]
     start_frame: int
+    asked: str
 
     def recording(self, split: str) -> SpringRecording:
         """The recording that a split belongs to."""
-        return self.test if split == "test" else self.train
+        return self.test if split == self.asked else self.train
 
     @cached_property
     def stated(self) -> int:
-        """Index of the stated window in the splits train and test."""
-        return int(np.flatnonzero(self.windows["test"].starts == self.start_frame)[0])
+        """Index of the stated window in the splits that are scored."""
+        return int(np.flatnonzero(self.windows[self.asked].starts == self.start_frame)[0])
 
     def measured_states(self, split: str) -> Float[np.ndarray, "image grid 3"]:
         """The motion at the images of the stated window, as measured; its momentum is smoothed data."""
@@ -83,11 +89,33 @@ def load_world(context: Context, config: ConfigDict) -> SpringWorld:
     options = dict(config.data)
     names = options.pop("train"), options.pop("test")
     train, test = (_load(context.data_dir, name, **options) for name in names)
-    asked = zip(SPLITS, (train, train, test), (config.calibration, config.starts, config.starts), strict=True)
-    windows = {split: make_windows(recording, starts, config.forecast.frames) for split, recording, starts in asked}
+    asked = {"calibration": (train, config.calibration), "train": (train, config.starts)}
+    if context.validates:
+        del asked["train"]
+    asked[context.asked] = test, config.starts
+    windows = {split: make_windows(*where, config.forecast.frames) for split, where in asked.items()}
     images = min(part.truth.shape[1] for part in windows.values())
-    return SpringWorld(
-        train, test, {split: part.cut(images) for split, part in windows.items()}, config.forecast.start_frame
+    cut = {split: part.cut(images) for split, part in windows.items()}
+    return SpringWorld(train, test, cut, config.forecast.start_frame, context.asked)
+
+
+def asked_config(context: Context, config: ConfigDict) -> ConfigDict:
+    """The configuration, changed where the run validates: the training recording alone, and windows of its later part.
+
+    Windows of the calibration, which are of the whole recording, overlap with them in time.
+    """
+    if not context.validates:
+        return config
+    last = config.calibration[1]
+    return changed(
+        config,
+        (
+            ("data.test", config.data.train),
+            ("prior.last_frame", min(VALIDATED_FROM, config.prior.last_frame)),
+            ("starts", (VALIDATED_FROM, last, config.starts[2])),
+            ("calibration", (config.calibration[0], VALIDATED_FROM, config.calibration[2])),
+            ("forecast.start_frame", VALIDATED_FROM),
+        ),
     )
 
 
@@ -98,7 +126,7 @@ def check_spring(context: Context) -> None:
       InputError: no folder of data was named.
       ValueError: what is wrong.
     """
-    config = context.config
+    config = asked_config(context, context.config)
     read_options(config.to_dict())
     first, last, step = config.starts
     if config.forecast.start_frame not in range(first, last + 1, step):
@@ -194,6 +222,7 @@ def observe_displacement(
 
 def spring_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
     """One seed of the study; recordings and windows are the same for all."""
+    config = asked_config(context, config)
     world, key = load_world(context, config), jax.random.fold_in(jax.random.key(11), seed)
     train, generator, forecast = world.train, config.generator, config.forecast
     duration = float(max(windows.since.max() for windows in world.windows.values()))
@@ -201,7 +230,7 @@ def spring_bench(context: Context, config: ConfigDict, case: str, seed: int) -> 
     times = tuple(duration / (generator.num_frames - 1) * index for index in range(generator.num_frames))
 
     def keyed(split: str, first: int) -> Key[Array, ""]:
-        return jax.random.fold_in(stage_key(key, "samples"), first + SPLITS.index(split))
+        return jax.random.fold_in(stage_key(key, "samples"), first + SPLITS[split])
 
     def split(name: str) -> Split:
         recording, windows = world.recording(name), world.windows[name]
@@ -210,7 +239,7 @@ def spring_bench(context: Context, config: ConfigDict, case: str, seed: int) -> 
         start = window_starts(recording, windows, noise, len(times))
         return Split(windows.truth, start, partial(observe_displacement, recording, windows.since))
 
-    splits = {name: split(name) for name in SPLITS}
+    splits = {name: split(name) for name in world.windows}
     errors = splits["calibration"].condition.errors.reshape(-1, train.grid.size, 3)
 
     def starts(key: Key[Array, ""], count: int) -> Start:

@@ -5,8 +5,10 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
+from ml_collections import ConfigDict
 
 from experiments.report.fields import coverage_picture
+from experiments.spring.bench import asked_config
 from experiments.spring.prior import stress
 from experiments.spring.scores import LEARNED, forecast_energies, measured_energy, window_errors
 from experiments.study.study import Shown
@@ -21,12 +23,17 @@ SITES = (0.25, 0.5, 0.75)
 TIME, POSITION = "time since the start [s]", "position [length]"
 
 
+def _config(shown: Shown) -> ConfigDict:
+    """Of what the run really learned and asked."""
+    return asked_config(shown.context, shown.context.config)
+
+
 def data_section(shown: Shown) -> Sequence[Section]:
     """What was forecast, and what the numbers rest on."""
-    config, world = shown.context.config, shown.run.bench.world
+    config, world = _config(shown), shown.run.bench.world
     data, options, recordings = config.data, config.forecast, (world.train, world.test)
     left_out = [np.sum(r.amplitude[:, r.modes :] ** 2) / np.sum(r.amplitude**2) for r in recordings]
-    since = world.windows["test"].since[world.stated]
+    since = world.windows[world.asked].since[world.stated]
     text = (
         f"Energy and damping are learned from {data.train} alone. The forecast of {data.test} starts at the last "
         f"image shown {options.start_frame} frames after its release and is scored on the next {since.size} distinct "
@@ -54,9 +61,9 @@ def data_section(shown: Shown) -> Sequence[Section]:
 
 def forecast_section(shown: Shown) -> Sequence[Section]:
     """The stated window, as the first method forecasts it."""
-    world, config = shown.run.bench.world, shown.context.config
+    world, config = shown.run.bench.world, _config(shown)
     method, answers = next(iter(shown.answers.items()))
-    answer, grid, since = answers["test"], world.test.grid, world.windows["test"].since[world.stated]
+    answer, grid, since = answers[shown.context.asked], world.test.grid, world.windows[world.asked].since[world.stated]
     truth, mean = (values[world.stated] for values in (answer.truth, answer.forecasts.mean))
     panel = figures.space_time_panel(
         shown.context.figure_path("space_time"),
@@ -100,16 +107,16 @@ def forecast_section(shown: Shown) -> Sequence[Section]:
 def energy_section(shown: Shown) -> Sequence[Section]:
     """Energy along the forecasts of the stated window."""
     world, curves = shown.run.bench.world, []
-    since = world.windows["test"].times[world.stated] - world.windows["test"].times[world.stated, 0]
+    since = world.windows[world.asked].times[world.stated] - world.windows[world.asked].times[world.stated, 0]
     for method, answers in shown.answers.items():
-        at_images = forecast_energies(answers["test"]).at(since)
+        at_images = forecast_energies(answers[shown.context.asked]).at(since)
         lower, upper = np.quantile(at_images.samples, [0.05, 0.95], axis=0)
         curves.append(Curve(method, at_images.mean, lower, upper))
     picture = figures.energy_over_time(
         shown.context.figure_path("energy"),
         since,
         curves,
-        measured_energy(shown.run, "test"),
+        measured_energy(shown.run, shown.context.asked),
         Labels(x=TIME, y="energy [length²/s²]"),
     )
     text = (
@@ -126,7 +133,7 @@ def energy_section(shown: Shown) -> Sequence[Section]:
 
 def stress_section(shown: Shown) -> Sequence[Section]:
     """The learned stress, and what it says of the spring."""
-    prior, train, options = shown.run.fitted(LEARNED).params, shown.run.bench.world.train, shown.context.config.prior
+    prior, train, options = shown.run.fitted(LEARNED).params, shown.run.bench.world.train, _config(shown).prior
     since = train.frame - train.release
     used = (since >= options.first_frame) & (since < options.last_frame)
     reach = float(np.abs(train.states[used, :, 1:].sum(-1)).max())
@@ -159,10 +166,10 @@ def stress_section(shown: Shown) -> Sequence[Section]:
 
 def calibration_section(shown: Shown) -> Sequence[Section]:
     """Empirical against nominal coverage, and why it is no guarantee."""
-    config, windows = shown.context.config, shown.run.bench.world.windows
-    count, tests = windows["calibration"].starts.size, windows["test"].starts.size
+    config, windows = _config(shown), shown.run.bench.world.windows
+    count, tests = windows["calibration"].starts.size, windows[shown.context.asked].starts.size
     picture = coverage_picture(shown, Labels(y="share of windows inside"))
-    calibrations = {method: answers["test"].calibration for method, answers in shown.answers.items()}
+    calibrations = {method: answers[shown.context.asked].calibration for method, answers in shown.answers.items()}
     factors = [f"{method} {found.quantile:.1f}" for method, found in calibrations.items() if found is not None]
     first, last, step = config.calibration
     text = (
@@ -186,11 +193,11 @@ def calibration_section(shown: Shown) -> Sequence[Section]:
 
 def starts_section(shown: Shown) -> Sequence[Section]:
     """The error over start frames."""
-    world, config = shown.run.bench.world, shown.context.config
-    curves = {method: window_errors(answers["test"])[1] for method, answers in shown.answers.items()}
+    world, config = shown.run.bench.world, _config(shown)
+    curves = {method: window_errors(answers[shown.context.asked])[1] for method, answers in shown.answers.items()}
     picture = figures.training_curve(
         shown.context.figure_path("starts"),
-        dict.fromkeys(curves, world.windows["test"].starts),
+        dict.fromkeys(curves, world.windows[world.asked].starts),
         curves,
         Labels(x="start frame after the release", y="nmse"),
     )

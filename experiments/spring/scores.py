@@ -133,7 +133,7 @@ def start_scores(answer: Answer) -> dict[str, Measurement]:
 def reference_rows(run: Run) -> None:
     """What the measured motion itself shows: how much its learned energy rises, and the zero forecast's error."""
     stated = run.bench.world.stated
-    for split in ("train", "test"):
+    for split in (name for name in run.bench.splits if name != "calibration"):
         energy, truth = measured_energy(run, split), run.bench.splits[split].truth[stated]
         rows = {
             "energy_drift": Measurement(float(metrics.energy_increase(jnp.asarray(energy)) / energy[0])),

@@ -60,6 +60,8 @@ def _run_study(study: Study, arguments: Sequence[str], command: str, run: Run) -
     with user_input():
         _check(context)
     record = {"experiment": study.name, "size": context.size, "config": context.config.to_dict()}
+    if context.validates:
+        record["validates"] = True  # what it keeps is not mixed with that of a run that does not
     if context.files:
         record["files"] = dict(context.files)
     with claimed_run(context.workdir, record, command):
@@ -100,11 +102,13 @@ def parse(study: Study, arguments: Sequence[str]) -> Context:
     config = study.get_config(options.size)
     config.lock()
     apply_overrides(config, overrides, study.ranges)
-    workdir = options.workdir or Path("runs") / f"{study.name}_{options.size}"
+    usual = f"{study.name}_{options.size}{'_validation' if options.validate else ''}"
+    workdir = options.workdir or Path("runs") / usual
     return Context(
         study=study,
         size=options.size,
         workdir=workdir,
+        validates=options.validate,
         config=config,
         seeds=tuple(range(options.seeds or (1 if options.size in ONE_SEED else study.num_seeds))),
         methods=_methods(study, options.methods, options.size),
@@ -129,6 +133,11 @@ def _make_parser(study: Study) -> CommandParser:
     trial = _trial_methods(study, names)
     usual = f"all; {','.join(trial)} at the sizes {few}" if trial != names else "all"
     parser.add_argument("--methods", default="", help=f"some of {','.join(names)} ({usual})")
+    parser.add_argument(
+        "--validate",
+        action="store_true",
+        help="score the split that choices are made on, and leave the test sets sealed",
+    )
     parser.add_argument("--workdir", type=run_folder, help=f"run folder (runs/{study.name}_SIZE)")
     named = os.environ.get(DATA_DIR_VARIABLE) or None
     parser.add_argument(

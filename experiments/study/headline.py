@@ -28,7 +28,7 @@ def headline(context: Context) -> list[str]:
     Returns:
       three to five sentences.
     """
-    study, rows = context.study, [row for row in main_rows(context) if row.split == "test"]
+    study, rows = context.study, [row for row in main_rows(context) if row.split == context.asked]
     seeds = len({row.seed for row in rows})
     lines = [f"{study.about(context.config)} {seeds} seed{'s' if seeds > 1 else ''}."] if study.about else []
     metric = study.metrics[0]

@@ -68,6 +68,7 @@ class SeedRun:
         label = f"{self.case}_{method.name}" if self.context.study.cases else method.name
         read = {name: group for name, group in self.config.to_dict().items() if name not in UNTRAINED}
         record = {"case": self.case, "seed": self.seed, "config": read, "files": self.context.files}
+        record |= {"validates": True} if self.context.validates else {}
         return Trainer(
             self.folder / "training" / f"{label}_{self.seed}",
             config_digest({**record, **unusual_draws()}),

@@ -58,7 +58,8 @@ class Bench:
     Attributes:
       task: all that a method may learn from.
       options: groups of options for the methods.
-      splits: by name, in order; one named "calibration" calibrates and is not scored.
+      splits: by name, in order; one named "calibration" calibrates and is not scored. A run that validates has the
+        split "validation" in the place of the test sets, which are then not made.
       key: root key of the seed.
       sample_key: (split, method) -> key of the samples.
       num_samples: samples of each condition.
@@ -167,6 +168,7 @@ class Context:
       methods: methods to run.
       data_dir: folder of measured data, or None.
       results: where the numbers go.
+      validates: whether the run asks the validation split, on which choices are made, and leaves the test sets sealed.
     """
 
     study: "Study"
@@ -177,6 +179,12 @@ class Context:
     methods: tuple[str, ...]
     data_dir: Path | None
     results: ResultsWriter
+    validates: bool = False
+
+    @property
+    def asked(self) -> str:
+        """Name of the split that the run's tables, pictures and headline are of."""
+        return "validation" if self.validates else "test"
 
     @cached_property
     def files(self) -> Mapping[str, str]:

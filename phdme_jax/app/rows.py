@@ -31,7 +31,7 @@ METRIC_NAMES = (
     "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",
     "compile_seconds",
 )  # fmt: skip
-SPLIT_NAMES = ("train", "calibration", "test", "shifted")
+SPLIT_NAMES = ("train", "calibration", "validation", "test", "shifted")
 
 # Metrics of which no end is "best": a narrow band is no merit without its coverage, and coverage has a target.
 UNRANKED_METRICS = (

@@ -6,7 +6,7 @@ from phdme_jax.app.rows import read_rows
 
 
 def test_the_energy_learned_from_one_noisy_driven_trajectory_finds_the_well(tmp_path):
-    arguments = ["--size", "laptop", "--seeds", "2", "--methods", "gp_rollout,quadratic_hamiltonian"]
+    arguments = ["--size", "laptop", "--validate", "--seeds", "2", "--methods", "gp_rollout,quadratic_hamiltonian"]
     assert main(STUDY, [*arguments, "--config.sampling.num_samples=2", "--workdir", str(tmp_path)]) == 0
     values = {(row.method, row.seed, row.metric): row.value for row in read_rows(tmp_path / "results.jsonl")}
     for seed in (0, 1):

@@ -133,6 +133,7 @@ def test_the_floor_is_of_other_tasks():
     sets = {"train": draw_set(equations, 6, jax.random.key(1)), "test": draw_set(equations, 6, jax.random.key(0))}
     written = {}
     run = SimpleNamespace(
+        context=SimpleNamespace(asked="test"),
         bench=SimpleNamespace(task=SimpleNamespace(problem=equations), world=sets),
         record=lambda method, split, rows, count: written.update(rows),
     )

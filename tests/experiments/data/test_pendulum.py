@@ -1,5 +1,7 @@
 """The driven pendulum's data: its motion keeps the balance of power, starts and inputs are drawn as told."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,17 +26,23 @@ def test_energy_changes_by_what_the_force_brings_and_the_damping_takes(force):
     assert energy[0] - energy[-1] > 1.0
 
 
-def test_a_seed_draws_the_noise_and_nothing_of_the_test():
-    one, other = (pendulum.pendulum_bench(None, CONFIG, "driven_pendulum", seed) for seed in (0, 1))
-    np.testing.assert_array_equal(one.splits["test"].truth, other.splits["test"].truth)
+@pytest.mark.parametrize("split", ["validation", "test"])
+def test_a_seed_draws_the_noise_and_nothing_of_the_test(split):
+    context = SimpleNamespace(asked=split, validates=split == "validation")
+    one, other = (pendulum.pendulum_bench(context, CONFIG, "driven_pendulum", seed) for seed in (0, 1))
+    assert list(one.splits) == [split]
+    np.testing.assert_array_equal(one.splits[split].truth, other.splits[split].truth)
     apart = one.task.train().fields - other.task.train().fields
     assert apart.std() == pytest.approx(np.sqrt(2) * CONFIG.data.noise, rel=0.05)
-    keys = [jax.random.key_data(bench.sample_key("test", METHODS["gp_rollout"])) for bench in (one, other)]
+    keys = [jax.random.key_data(bench.sample_key(split, METHODS["gp_rollout"])) for bench in (one, other)]
     assert not np.array_equal(*keys)
     # the test starts exactly where it is told to, and is not driven
-    start = one.splits["test"].condition
-    np.testing.assert_array_equal(start.state, [CONFIG.data.test_start])
-    assert start.inputs.shape == (1, len(one.task.times), 1) and not start.inputs.any()
+    start, count = one.splits[split].condition, 1 if split == "validation" else CONFIG.data.num_test
+    if split == "validation":
+        np.testing.assert_array_equal(start.state, [CONFIG.data.test_start])
+    assert len(np.unique(start.state, axis=0)) == count and np.all(np.abs(start.state) <= [4.0, 2.0])
+    np.testing.assert_array_equal(start.state, one.splits[split].truth[:, 0])
+    assert start.inputs.shape == (count, len(one.task.times), 1) and not start.inputs.any()
 
 
 def test_rollouts_start_in_observed_states_scaled_under_sines_of_the_frequencies_told():

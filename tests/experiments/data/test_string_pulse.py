@@ -1,5 +1,7 @@
 """The published study of the string: what is observed, and that an energy is learned from it."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from ml_collections import ConfigDict
@@ -20,7 +22,7 @@ def small(**changes):
 
 @pytest.fixture(scope="module")
 def world():
-    return string_pulse.world_of_rates(small(), CASE, 0)
+    return string_pulse.world_of_rates(small(), CASE, 0, 0)
 
 
 def test_rates_are_those_of_the_pulse_and_their_noise_is_ten_per_cent(world):
@@ -28,7 +30,7 @@ def test_rates_are_those_of_the_pulse_and_their_noise_is_ten_per_cent(world):
     assert np.abs(world.exact[0, :, 1]).max() < 1e-9 < np.abs(world.exact[0, :, 0]).max()
     noise = (world.noisy - world.exact) / world.exact.std(axis=(0, 1))
     assert noise.std() == pytest.approx(0.1, rel=0.05)
-    other = string_pulse.world_of_rates(small(), CASE, 1)
+    other = string_pulse.world_of_rates(small(), CASE, 1, 0)
     np.testing.assert_array_equal(other.exact, world.exact)
     assert not np.array_equal(other.drawn[20], world.drawn[20])
 
@@ -40,7 +42,9 @@ def test_sites_are_interior_and_chosen_ones_are_distinct(world):
 
 
 def learned_damping(**changes):
-    bench = string_pulse.pulse_bench(None, small(sites=20, choice="chosen", **changes), CASE, 0)
+    bench = string_pulse.pulse_bench(
+        SimpleNamespace(asked="validation", validates=True), small(sites=20, choice="chosen", **changes), CASE, 0
+    )
     return bench.task.energy(bench.options, bench.key, False).found[KELVIN_VOIGT]
 
 
