@@ -147,14 +147,16 @@ def rollout256() -> Iterator[Row]:
 
         def tsit(steps: int, posterior: Any, states: Any, keys: Any, field: Any = field) -> Any:
             def solve(state: jax.Array, key: jax.Array) -> jax.Array:
-                drawn = partial(field, energy=sampling.sample_energy(posterior, key), **posterior.parameters)
+                energy, parameters = sampling.sample_system(posterior, key)
+                drawn = partial(field, energy=energy, **parameters)
                 return _fixed_steps(drawn, state, times, steps)
 
             return jax.vmap(solve)(states, keys)
 
         def exact(example: tuple[jax.Array, jax.Array], posterior: Any = posterior, field: Any = field) -> jax.Array:
             state, key = example
-            drawn = partial(field, energy=sampling.sample_energy(posterior, key), **posterior.parameters)
+            energy, parameters = sampling.sample_system(posterior, key)
+            drawn = partial(field, energy=energy, **parameters)
             return solve_reference(lambda x, _: drawn(x), state, times, None, rtol=1e-10, atol=1e-11)[0]
 
         truth = jax.jit(lambda *examples: jax.lax.map(exact, examples))(states[:16], keys[:16])

@@ -11,6 +11,8 @@ import importlib.util
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from experiments.data.pendulum import check_pendulum, pendulum_bench, pendulum_of
 from experiments.evaluation.forecasts import accuracy
 from experiments.study.command import main
@@ -20,6 +22,7 @@ from phdme_jax.app.drawing import Curve, Labels
 from phdme_jax.app.efforts import effort_slices
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.app.rows import Measurement
+from phdme_jax.app.scores import mean_and_error
 from phdme_jax.methods.presets import RANGES, generator_groups
 from phdme_jax.methods.ranges import ANY, FROM_ZERO, INTERVAL, Range
 from phdme_jax.methods.table import METHODS
@@ -77,10 +80,15 @@ def groups(size: str) -> dict[str, Any]:
 
 
 def motion_scores(answer: Answer) -> dict[str, Measurement]:
-    """Errors of the free motions, scores of samples where there are some, error of the damping where it is learned."""
+    """Errors of the free motions, share of them forecast into the other well, and what else there is.
+
+    Scores of samples where there are some; error of the damping where it is learned.
+    """
     found, sampled = accuracy(answer.truth, answer.forecasts, FIELDS), answer.forecasts.samples is not None
     metrics = ("mse", "nmse", "crps", "energy_score", "spread_skill") if sampled else ("mse", "nmse")
-    rows = {metric: Measurement(found[metric].value) for metric in metrics}
+    rows = {metric: found[metric] for metric in metrics}
+    ends = (np.sign(paths[:, -1, 0]) for paths in (answer.truth, answer.forecasts.mean))
+    rows["well_error"] = mean_and_error(np.not_equal(*ends))
     teacher = METHODS[answer.method].teacher
     learned = {**(answer.run.fitted(teacher).found if teacher else {}), **answer.fitted.found}
     if VISCOUS in learned:
@@ -111,9 +119,10 @@ def motion_section(shown: Shown) -> list[Section]:
     text = (
         f"One trajectory of {data.num_frames} frames with noise {data.noise:g}, driven by {data.force:g} sin t; "
         f"asked for: {asked}, over {data.test_duration:g} s. Networks choose the length of their training windows by "
-        "the error on the last fifth of the observations."
+        "the error on the last fifth of the observations. well_error: share of motions whose forecast mean ends in the "
+        "other well."
     )
-    metrics = ("mse", "nmse", "crps", "spread_skill", "parameter_error", "fit_seconds", "rejection_rate")
+    metrics = ("mse", "nmse", "well_error", "crps", "spread_skill", "parameter_error", "fit_seconds", "rejection_rate")
     return [Section("Forecast of the free motion", text, tuple(pictures), metrics)]
 
 
@@ -125,7 +134,7 @@ STUDY = Study(
     bench=pendulum_bench,
     scores=(motion_scores,),
     sections=(motion_section,),
-    metrics=("mse", "nmse", "parameter_error"),
+    metrics=("mse", "nmse", "well_error", "parameter_error"),
     baseline="neural_ode",
     methods=("phdme_rollout", "gp_rollout", "quadratic_hamiltonian", "hnn", "neural_ode", *PEERS),
     about=lambda config: (

@@ -27,7 +27,7 @@ def groups(size: str) -> dict[str, Any]:
     small = size == "smoke"
     # products of fields drive the water; without gates one training of three failed at twice this learning rate
     base["network"]["propagator"]["gated"] = True
-    # with gates what is trained on observed trajectories alone errs twice as much or diverges (test errors visible)
+    # with gates what is trained on observed trajectories alone errs twice as much or diverges (on the validation split)
     base["network"]["observed_propagator"] = {"gated": False}
     if small:
         base["data"]["duration"] = 0.6

@@ -10,7 +10,7 @@ from typing import Any
 
 from experiments.data.fields import check_fields, field_bench, learner_system
 from experiments.evaluation.costs import cost_rows
-from experiments.evaluation.forecasts import field_scores, learning_rows, reference_rows
+from experiments.evaluation.forecasts import field_scores, interval_coverage_rows, learning_rows, reference_rows
 from experiments.report.fields import FieldLabels, field_sections
 from experiments.study.command import main
 from experiments.study.study import Study
@@ -110,7 +110,7 @@ STUDY = Study(
         f"Learned from {config.data.num_observed} trajectories with {100 * config.data.noise:g} % noise, asked for "
         f"{config.data.num_test} unseen ones."
     ),
-    extras=(reference_rows, learning_rows, cost_rows),
+    extras=(reference_rows, learning_rows, interval_coverage_rows, cost_rows),
     check=check_fields,
     ranges=RANGES,
 )

@@ -81,6 +81,21 @@ def reference_trajectories(fine: System, family: str, times: Times, stride: int,
     return trajectories
 
 
+def fine_system(system: str, config: Any) -> System:
+    """The true system on the grid of the truth, finer than any learner's and with another stencil."""
+    num_points = (config.data.num_points - 1) * config.data.truth_refinement + 1
+    return make_system(system, **config.system, num_points=num_points, order=6, closure="mirror")
+
+
+def observe_anew(system: str, config: Any, key: Any) -> Examples:
+    """Observed trajectories and noise of other draws than those of any seed."""
+    data, times, fine = config.data, frame_times(config.data), fine_system(system, config)
+    keys = jax.random.split(jax.random.fold_in(key, 0), data.num_observed)
+    clean = reference_trajectories(fine, data.family, times, data.truth_refinement, keys)
+    observed = measured(clean, fine.structure.parity, data, jax.random.fold_in(key, 1))
+    return Examples(observed, starts_at(observed[:, 0], len(times)), times)
+
+
 def load_or_make(system: str, config: Any, seed: int, workdir: Path, validates: bool = False) -> FieldData:
     """The study's trajectories; all but the observed ones are the same for every seed.
 
@@ -94,11 +109,8 @@ def load_or_make(system: str, config: Any, seed: int, workdir: Path, validates: 
       the data.
     """
     data = config.data
-    times = frame_times(data)
-    stride = data.truth_refinement
-    num_points = (data.num_points - 1) * stride + 1
-    fine = make_system(system, **config.system, num_points=num_points, order=6, closure="mirror")
-    root = jax.random.key(20260121)
+    times, stride, fine = frame_times(data), data.truth_refinement, fine_system(system, config)
+    num_points, root = fine.structure.grid.points[0], jax.random.key(20260121)
 
     def cached(name: str, family: str, count: int, key: Any) -> np.ndarray:
         source = {"system": [system, config.system.to_dict(), num_points, stride], "times": times}
@@ -159,12 +171,14 @@ class FieldWorld:
       system: the true energy on the learner's grid with the learner's stencil.
       unseen: the same with a stencil that no method has seen.
       substeps: integration steps between frames.
+      observe_anew: key -> examples of other draws than those of any seed.
     """
 
     data: FieldData
     system: System
     unseen: System
     substeps: int
+    observe_anew: Callable[[Any], Examples]
 
 
 def learner_system(config: ConfigDict, case: str, **changes: Any) -> System:
@@ -216,6 +230,7 @@ def field_bench(context: Context, config: ConfigDict, case: str, seed: int) -> B
         system,
         learner_system(config, case, order=4),
         config.prior.substeps,
+        partial(observe_anew, case, config),
     )
     observed, frames = world.data.observed, len(times)
     alternative = config.structure.get("alternative")

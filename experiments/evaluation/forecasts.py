@@ -1,6 +1,6 @@
 """From forecasts to numbers: the same code for every method."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import lru_cache, partial
 from typing import Any
 
@@ -13,8 +13,10 @@ from phdme_jax.app.rows import Measurement
 from phdme_jax.app.scores import SCORED, accuracy, mean_and_error
 from phdme_jax.calibration import is_covered
 from phdme_jax.forecasting.bands import Calibration, Forecasts, forecast_band
+from phdme_jax.gp.fit import dissipation_intervals
 from phdme_jax.methods.base import Times
 from phdme_jax.methods.energy.physics import dynamics_residual
+from phdme_jax.methods.energy.posterior import PriorOptions, fit_energy
 from phdme_jax.methods.table import METHODS
 from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.numerics.stepping import rk4_step, rollout
@@ -126,12 +128,40 @@ def reference_rows(run: Run) -> None:
         run.record("reference", split, rows | {name: floor[name] for name in ("nmse", "mse")}, len(truth))
 
 
+def interval_rows(intervals: Mapping[str, tuple[float, float]]) -> dict[str, Measurement]:
+    """Ends of posterior intervals of dissipation parameters, named after them where there are several."""
+    return {
+        word if len(intervals) == 1 else f"{word}_{name}": Measurement(float(end))
+        for name, ends in intervals.items()
+        for word, end in zip(("parameter_low", "parameter_high"), ends, strict=True)
+    }
+
+
+INTERVAL_DRAWS = 20
+
+
+def interval_coverage_rows(run: Run) -> None:
+    """How often the posterior interval of the dissipation holds the true one, over fits to fresh draws of the data.
+
+    Trajectories and noise are drawn anew for each fit, by keys that nothing else uses; on the first seed alone.
+    """
+    if run.seed != run.context.seeds[0]:
+        return
+    world, options = run.bench.world, PriorOptions(**run.bench.options["prior"])
+    structure, true, inside = run.bench.task.problem.structure, dict(world.system.values), []
+    for index in range(INTERVAL_DRAWS):
+        train = world.observe_anew(jax.random.fold_in(jax.random.key(20261128), index))
+        intervals = dissipation_intervals(fit_energy(structure, train, options)[1])
+        inside.append(np.mean([low <= true[name] <= high for name, (low, high) in intervals.items()]))
+    run.record("gp_rollout", "train", {"interval_coverage": mean_and_error(np.asarray(inside))}, len(inside))
+
+
 def learning_rows(run: Run) -> None:
-    """How far the learned dissipation is from the true one, and how many rollouts of the energy were dropped."""
-    rows = {}
+    """Learned dissipation: its error and posterior interval; and how many rollouts of the energy were dropped."""
     (name, true_value), *_ = run.bench.world.system.values
-    found = run.fitted("gp_rollout").found
-    rows["parameter_error"] = Measurement(abs(found[name] / true_value - 1))
+    rollout = run.fitted("gp_rollout")
+    rows = {"parameter_error": Measurement(abs(rollout.found[name] / true_value - 1))}
+    rows |= interval_rows(dissipation_intervals(rollout.params))
     for method in run.learned:
         if METHODS[method].teacher == "gp_rollout" and "rejection_rate" in run.fitted(method).found:
             rows["rejection_rate"] = Measurement(run.fitted(method).found["rejection_rate"])

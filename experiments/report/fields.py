@@ -75,7 +75,7 @@ def accuracy_section(shown: Shown) -> Sequence[Section]:
         "the true energy integrated on the learner's grid: the floor that the learner's own discretisation leaves. All "
         "generators have the same networks. What suits clean rollouts does not suit four noisy trajectories, so that "
         "the conditional mean of diffusion is trained on windows of its own (training.observed_stages), on the string "
-        "the best of sixteen settings tried, judged by its test error."
+        "the best of sixteen settings tried, judged by its error on the validation split."
     )
     picture = Picture(bars, "One dot a seed; the line is the floor of the learner's grid")
     return [Section("Accuracy on unseen initial states", text, (picture,), ("nmse", "mse", "crps", "energy_score"))]

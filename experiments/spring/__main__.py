@@ -15,7 +15,7 @@ from experiments.spring import figures
 from experiments.spring.bench import check_spring, spring_bench
 from experiments.spring.prior import spring_problem
 from experiments.spring.recording import FITTED_MODES
-from experiments.spring.scores import reference_rows, start_scores, stated_scores
+from experiments.spring.scores import damping_rows, reference_rows, start_scores, stated_scores
 from experiments.study.command import main
 from experiments.study.study import Study
 from phdme_jax.methods.presets import RANGES, generator_groups
@@ -100,7 +100,7 @@ STUDY = Study(
     baseline="quadratic_hamiltonian",
     methods=("phdme", "phdme_rollout", "gp_rollout", "quadratic_hamiltonian"),
     trial_methods=("phdme", "phdme_rollout", "gp_rollout", "quadratic_hamiltonian"),
-    extras=(reference_rows,),
+    extras=(reference_rows, damping_rows),
     about=about,
     check=check_spring,
     ranges=RANGES

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from experiments.evaluation.forecasts import interval_rows
 from experiments.spring.prior import REST, SpringPrior, total_energy
 from experiments.spring.recording import with_rest
 from experiments.study.study import Answer, Run
@@ -128,6 +129,16 @@ def start_scores(answer: Answer) -> dict[str, Measurement]:
         "nmse_start_max": Measurement(float(share.max())),
         "coverage_starts": Measurement(float(is_inside(answer).mean())),
     }
+
+
+def damping_rows(run: Run) -> None:
+    """Posterior interval of each damping, hyperparameters drawn with it: quantiles of the draws."""
+    for name in run.learned:
+        params = run.fitted(name).params
+        if isinstance(params, SpringPrior):
+            drawn = params.draws.parameters
+            intervals = {damping: tuple(np.quantile(drawn[damping], [0.05, 0.95]).tolist()) for damping in drawn}
+            run.record(name, "train", interval_rows(intervals), len(params.draws.objective))
 
 
 def reference_rows(run: Run) -> None:

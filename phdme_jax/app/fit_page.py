@@ -202,7 +202,11 @@ def _fit_text(evaluation: Evaluation) -> str:
     forecaster = evaluation.forecaster
     setup, observed = forecaster.setup, forecaster.observed
     units, structure = setup.units, setup.options["structure"]
-    damping = ", ".join(f"{name} {value:.3g}" for name, value in forecaster.dissipation.items())
+    intervals = {
+        name: f" (90 %: {low:.3g} to {high:.3g})" for name, (low, high) in forecaster.dissipation_intervals.items()
+    }
+    found = forecaster.dissipation.items()
+    damping = ", ".join(f"{name} {value:.3g}{intervals.get(name, '')}" for name, value in found)
     rejected = 100 * forecaster.fitted.found.get("rejection_rate", 0.0)
     steps = num_steps(setup.options["prior"]["substeps"])
     text = (

@@ -27,6 +27,7 @@ METRIC_NAMES = (
     "sliced_wasserstein", "wasserstein", "angle_divergence",
     "sample_energy_drift", "sample_residual_rms",
     "spectrum_error", "energy_distance", "compliance_error", "volume_error", "parameter_error", "mass_ratio",
+    "parameter_low", "parameter_high", "interval_coverage", "well_error",
     "loss", "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",
     "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",
     "compile_seconds",
@@ -35,8 +36,8 @@ SPLIT_NAMES = ("train", "calibration", "validation", "test", "shifted")
 
 # Metrics of which no end is "best": a narrow band is no merit without its coverage, and coverage has a target.
 UNRANKED_METRICS = (
-    "coverage", "band_width", "spread_skill", "evidence_gain", "mass_ratio", "num_parameters", "nfe",
-    "rejection_rate",
+    "coverage", "band_width", "spread_skill", "interval_coverage", "parameter_low", "parameter_high", "evidence_gain",
+    "mass_ratio", "num_parameters", "nfe", "rejection_rate",
 )  # fmt: skip
 HIGHER_IS_BETTER = ("samples_per_second",)
 

@@ -13,6 +13,7 @@ from phdme_jax.forecasting.files import FileLayout
 from phdme_jax.forecasting.inputs import Observed
 from phdme_jax.forecasting.offers import learns_step
 from phdme_jax.forecasting.structures import Units, known_structure
+from phdme_jax.gp.fit import dissipation_intervals
 from phdme_jax.methods import draws
 from phdme_jax.methods.base import Fitted, Method, Options, Start, Times
 from phdme_jax.methods.energy.initial_states import smoothest_part
@@ -92,6 +93,13 @@ class Forecaster:
         """Learned dissipation parameters, in the user's units."""
         units = known_structure(self.setup.structure).parameter_units(self.setup.units)
         return {name: value * units[name] for name, value in self.energy.found.items()}
+
+    @property
+    def dissipation_intervals(self) -> dict[str, tuple[float, float]]:
+        """Their 90 % posterior intervals, in the user's units; nothing where a kept fit has none."""
+        units = known_structure(self.setup.structure).parameter_units(self.setup.units)
+        found = dissipation_intervals(self.energy.params)
+        return {name: (low * units[name], high * units[name]) for name, (low, high) in found.items()}
 
     @property
     def is_calibrated(self) -> bool:

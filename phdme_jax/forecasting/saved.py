@@ -182,6 +182,7 @@ def posterior_from(arrays: Mapping[str, Any]) -> EnergyPosterior:
         hyperparameters=Hyperparameters(**arrays["hyperparameters"]),
         objective=arrays["objective"],
         ok=arrays["ok"],
+        spread=arrays.get("spread", {}),
     )
 
 

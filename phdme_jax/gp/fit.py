@@ -1,5 +1,7 @@
 """Hyperparameters, noise and dissipation by marginal likelihood, and the posterior that follows."""
 
+from math import exp
+from statistics import NormalDist
 from typing import NamedTuple
 
 import jax
@@ -40,24 +42,29 @@ class Hyperparameters(NamedTuple):
 
 
 class EnergyPosterior(NamedTuple):
-    """Posterior over energies.
+    """Posterior over energies, and over the dissipation parameters where they are uncertain too.
+
+        weights = mean + F xi,   log parameter = log found + s^T xi_d,   xi ~ N(0, I),   xi_d the last of xi
 
     Attributes:
       mean: posterior mean, itself an energy.
-      factor: F with weight covariance F F^T, upper triangular, its diagonal not negative: there is one such root, so
-        that a key draws the same energy on every machine, shape (weight, weight).
+      factor: F with weight covariance F F^T, the first columns upper triangular, no diagonal negative: there is one
+        such root, so that a key draws the same energy on every machine; one more column for each uncertain parameter,
+        how the weights go with it, shape (weight, weight + parameter).
       parameters: learned dissipation parameters by name.
       hyperparameters: the logarithms found.
       objective: negative log marginal likelihood at the end, the hyperprior left out.
       ok: everything finite.
+      spread: s of each dissipation parameter by name, shape (parameter,); empty where they are taken as known.
     """
 
     mean: Energy
-    factor: Float[Array, "weight weight"]
+    factor: Float[Array, "weight noise"]
     parameters: dict[str, Float[Array, ""]]
     hyperparameters: Hyperparameters
     objective: Float[Array, ""]
     ok: Bool[Array, ""]
+    spread: dict[str, Float[Array, "parameter"]] = {}  # noqa: RUF012
 
 
 # noise below this fraction of the smallest half width is not resolved: it keeps the factorisations well conditioned
@@ -150,8 +157,12 @@ def condition(
     observations: Rows,
     hyperparameters: Hyperparameters,
     parameters: tuple[str, ...],
+    widths: Float[Array, "parameter"] | None = None,
 ) -> EnergyPosterior:
     """Posterior over the energy at given hyperparameters, by a QR factorisation of [scaled rows; identity].
+
+    Dissipation parameters that are uncertain have a column more each, the slope of the rows in their logarithms at the
+    mean energy: Laplace's approximation of energy and dissipation together, curvature by Gauss and Newton.
 
     Args:
       basis: sizes.
@@ -159,6 +170,8 @@ def condition(
       observations: rows.
       hyperparameters: logarithms of all hyperparameters.
       parameters: names of the dissipation parameters.
+      widths: standard deviations of the logarithms of the dissipation parameters under the hyperprior; None takes the
+        parameters as known.
     Returns:
       the posterior; `ok` is false where something is not finite.
     """
@@ -167,10 +180,28 @@ def condition(
     stacked = jnp.concatenate([scaled, jnp.eye(size, dtype=scaled.dtype)])
     orthogonal, root = jnp.linalg.qr(stacked)
     weights = jax.scipy.linalg.solve_triangular(root, orthogonal[: residual.shape[0]].T @ residual)
-    signs = jnp.diag(jnp.where(jnp.diagonal(root) < 0, -1, 1).astype(root.dtype))  # those of a QR are rounding's affair
-    factor = deviations[:, None] * jax.scipy.linalg.solve_triangular(root, signs)
     mean = Energy(box, jnp.exp(hyperparameters.stiffness), deviations * weights)
-    ok = jnp.all(jnp.isfinite(factor)) & jnp.all(jnp.isfinite(mean.weights))
+    spread = {}
+    if widths is not None and parameters:
+
+        def misfit(logarithms: Array) -> Array:
+            moved = hyperparameters._replace(dissipation=logarithms)
+            design, target, *_ = _whitened(basis, box, observations, moved)
+            return design @ weights - target
+
+        slopes = jnp.concatenate([jax.jacfwd(misfit)(hyperparameters.dissipation), jnp.zeros((size, len(parameters)))])
+        # what the weights cannot make up for is all that tells of the dissipation
+        along = orthogonal.T @ slopes
+        known = jnp.diag(1.0 / jnp.maximum(widths, 1e-8))
+        corner = jnp.linalg.qr(jnp.concatenate([slopes - orthogonal @ along, known]), mode="r")
+        nothing = jnp.zeros((len(parameters), size), root.dtype)
+        root = jnp.block([[root, along], [nothing, corner]])
+    signs = jnp.diag(jnp.where(jnp.diagonal(root) < 0, -1, 1).astype(root.dtype))  # those of a QR are rounding's affair
+    inverse = jax.scipy.linalg.solve_triangular(root, signs)
+    factor = deviations[:, None] * inverse[:size]
+    if root.shape[0] > size:
+        spread = dict(zip(parameters, inverse[size:, size:], strict=True))
+    ok = jnp.all(jnp.isfinite(inverse)) & jnp.all(jnp.isfinite(mean.weights))
     return EnergyPosterior(
         mean=mean,
         factor=factor,
@@ -178,7 +209,23 @@ def condition(
         hyperparameters=hyperparameters,
         objective=negative_log_likelihood(basis, box, observations, hyperparameters),
         ok=ok,
+        spread=spread,
     )
+
+
+def dissipation_intervals(posterior: EnergyPosterior, level: float = 0.9) -> dict[str, tuple[float, float]]:
+    """Posterior interval of each dissipation parameter, the same probability on both sides.
+
+    Args:
+      posterior: of a fit.
+      level: probability inside.
+    Returns:
+      lower and upper end by name; nothing where the parameters are taken as known.
+    """
+    quantile = NormalDist().inv_cdf(0.5 + 0.5 * level)
+    widths = {name: quantile * float(jnp.linalg.norm(spread)) for name, spread in posterior.spread.items()}
+    best = posterior.parameters
+    return {name: (float(best[name]) * exp(-width), float(best[name]) * exp(width)) for name, width in widths.items()}
 
 
 def initial_hyperparameters(basis: Basis, box: Box, num_parameters: int, noise: float = 1e-2) -> Hyperparameters:
@@ -299,7 +346,7 @@ def fit(
       max_iterations: at the most; each evaluates the likelihood and its gradient once.
       tolerance: decrease of the objective still to be expected that ends the search [nats].
     Returns:
-      the posterior at the optimum.
+      the posterior at the optimum, the dissipation's own uncertainty included.
     """
     prior = _complete(basis, start)
 
@@ -310,4 +357,4 @@ def fit(
         return misfit + 0.5 * standard @ standard
 
     standard, _, _ = minimise(objective, zero, max_evaluations=max_iterations, tolerance=tolerance)
-    return condition(basis, box, observations, _at(prior, unflatten(standard)), parameters)
+    return condition(basis, box, observations, _at(prior, unflatten(standard)), parameters, prior.widths.dissipation)

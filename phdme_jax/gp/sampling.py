@@ -31,20 +31,40 @@ class Rollout(NamedTuple):
     ok: Bool[Array, ""]
 
 
-def sample_energy(posterior: EnergyPosterior, key: Array) -> Energy:
-    """Draw one energy from the posterior.
+def drawn_system(posterior: EnergyPosterior, noise: Float[Array, "noise"]) -> tuple[Energy, dict[str, Array]]:
+    """The energy and the dissipation parameters that standard normal noise makes of a posterior.
 
-        w = mean + F xi,   xi ~ N(0, I),   F F^T the posterior covariance of the weights
+        w = mean + F xi,   F F^T the posterior covariance of the weights
+
+    Args:
+      posterior: posterior over energies.
+      noise: as many numbers as the factor has columns.
+    Returns:
+      an energy, valid everywhere the basis is, and dissipation parameters by name.
+    """
+    mean = posterior.mean
+    parameters = {
+        name: posterior.parameters[name] * jnp.exp(spread @ noise[-spread.shape[0] :])
+        for name, spread in posterior.spread.items()
+    }
+    return mean._replace(weights=mean.weights + posterior.factor @ noise), {**posterior.parameters, **parameters}
+
+
+def sample_system(posterior: EnergyPosterior, key: Array) -> tuple[Energy, dict[str, Array]]:
+    """Draw one energy, and the dissipation that goes with it, from the posterior.
 
     Args:
       posterior: posterior over energies.
       key: random key.
     Returns:
-      an energy, valid everywhere the basis is.
+      an energy and dissipation parameters by name.
     """
-    mean = posterior.mean
-    noise = jax.random.normal(key, mean.weights.shape, mean.weights.dtype)
-    return mean._replace(weights=mean.weights + posterior.factor @ noise)
+    return drawn_system(posterior, jax.random.normal(key, posterior.factor.shape[1:], posterior.factor.dtype))
+
+
+def sample_energy(posterior: EnergyPosterior, key: Array) -> Energy:
+    """The energy of `sample_system` alone."""
+    return sample_system(posterior, key)[0]
 
 
 def inside_box(box: Box, trajectory: Float[Array, "*points field"]) -> Bool[Array, ""]:
@@ -146,7 +166,7 @@ def sample_rollout(
     substeps: int = 4,
     supplied: Float[Array, "time *grid field"] | None = None,
 ) -> Rollout:
-    """Draw one energy and roll it out; vmap over states and keys for a batch, one energy a trajectory.
+    """Draw an energy with its dissipation and roll it out; vmap over states and keys for a batch, one energy each.
 
     Args:
       basis: sizes of the basis.
@@ -161,5 +181,5 @@ def sample_rollout(
     Returns:
       the sample's rollout.
     """
-    energy = sample_energy(posterior, key)
-    return roll_out(basis, flow, weights, energy, posterior.parameters, state, times, substeps, supplied)
+    energy, parameters = sample_system(posterior, key)
+    return roll_out(basis, flow, weights, energy, parameters, state, times, substeps, supplied)

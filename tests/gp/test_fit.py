@@ -9,7 +9,14 @@ import pytest
 from scipy import stats
 
 from phdme_jax.gp.basis import Basis, Box, efforts, feature_efforts, make_box, prior_deviations
-from phdme_jax.gp.fit import condition, fit, initial_hyperparameters, kernel_of, negative_log_likelihood
+from phdme_jax.gp.fit import (
+    condition,
+    dissipation_intervals,
+    fit,
+    initial_hyperparameters,
+    kernel_of,
+    negative_log_likelihood,
+)
 from phdme_jax.gp.observations import anchor_rows, concatenate, derivative_rows, integral_rows, interval_tests
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems import make_system
@@ -60,6 +67,30 @@ def test_posterior_is_that_of_the_joint_normal(world, dense):
     assert posterior.ok
     for name, value in world.parameters.items():
         np.testing.assert_allclose(posterior.parameters[name], value)
+
+
+def test_uncertain_dissipation_is_a_column_of_the_joint_gaussian(world, dense):
+    """Against the inverse of the whole precision of weights and logarithms, its Jacobian taken of the dense rows."""
+    rows, _, _, noise, root = dense
+    names, widths, scale = tuple(world.parameters), jnp.array([2.0, 0.7]), np.sqrt(np.diag(noise))
+    hyper = world.hyperparameters
+    known = condition(SMALL, BOX, rows, hyper, names)
+    posterior = jax.jit(lambda r, h: condition(SMALL, BOX, r, h, names, widths))(rows, hyper)
+    np.testing.assert_allclose(posterior.mean.weights, known.mean.weights, atol=1e-10)
+    np.testing.assert_allclose(posterior.factor[:, : SMALL.size], known.factor, atol=1e-10)
+
+    def model(both):
+        weights, logarithms = both[: SMALL.size] * root, both[SMALL.size :]
+        design = rows.design[0] + jnp.tensordot(jnp.exp(logarithms), rows.design[1:], axes=1)
+        return design @ jnp.concatenate([weights, jnp.exp(hyper.stiffness)]) / scale
+
+    at = jnp.concatenate([posterior.mean.weights / root, hyper.dissipation])
+    slopes = np.asarray(jax.jacrev(model)(at))
+    precision = slopes.T @ slopes + np.diag(np.concatenate([np.ones(SMALL.size), 1 / np.asarray(widths) ** 2]))
+    expected = np.linalg.inv(precision) * np.outer(*2 * [np.concatenate([root, np.ones(2)])])
+    logarithms = np.stack([np.r_[np.zeros(SMALL.size), posterior.spread[name]] for name in names])
+    found = np.concatenate([posterior.factor, logarithms])
+    np.testing.assert_allclose(found @ found.T, expected, atol=1e-8 * np.abs(expected).max())
 
 
 TIMES = tuple(float(t) for t in np.linspace(0.0, 10.0, 41))
@@ -128,11 +159,13 @@ def test_fit_to_states_alone_recovers_them_too_and_knows_its_error(observed):
 
     tests = interval_tests(TIMES, measured[None], 16)
 
+    def rows():
+        found = integral_rows(basis, box, structure.flow, structure.parameters, measured, tests, 10)
+        return concatenate([found, anchor_rows(basis, box, 1)])
+
     @jax.jit
     def learn():
-        rows = integral_rows(basis, box, structure.flow, structure.parameters, measured, tests, 10)
-        rows = concatenate([rows, anchor_rows(basis, box, 1)])
-        return fit(basis, box, rows, initial_hyperparameters(basis, box, 1), structure.parameters)
+        return fit(basis, box, rows(), initial_hyperparameters(basis, box, 1), structure.parameters)
 
     posterior = learn()
     line = check_recovery(system, states, basis, posterior, 0.1, 0.01)
@@ -141,6 +174,25 @@ def test_fit_to_states_alone_recovers_them_too_and_knows_its_error(observed):
     error = jax.jit(partial(efforts, basis))(posterior.mean, line)[:, 1] - jnp.tanh(line[:, 1]) / 2
     assert float(jnp.max(jnp.abs(error[1:-1]) / deviation[1:-1].clip(1e-5))) < 5
     assert float(jnp.max(deviation)) < 0.02
+    ((low, high),) = dissipation_intervals(posterior, level=0.99).values()
+    assert low < 0.05 < high < 1.3 * low
+    # as wide as the likelihood along the damping is curved, all other hyperparameters held
+    logarithm, step = posterior.hyperparameters.dissipation, 0.01
+
+    @jax.jit
+    def along(shift):
+        moved = posterior.hyperparameters._replace(dissipation=logarithm + shift)
+        energy = condition(basis, box, rows(), moved, structure.parameters).mean
+        return negative_log_likelihood(basis, box, rows(), moved), energy.weights
+
+    (below, down), (here, _), (above, up) = (along(shift) for shift in (-step, 0.0, step))
+    curvature = float(below - 2 * here + above) / step**2
+    deviation = float(posterior.spread["kelvin_voigt_damping"][0])
+    assert deviation == pytest.approx(curvature**-0.5, rel=0.05)
+    assert np.log(high / low) == pytest.approx(2 * 2.5758 * deviation, rel=1e-3)
+    # and the energy goes with it
+    slope, moved = features @ (up - down) / (2 * step), features @ posterior.factor[:, -1] / deviation
+    np.testing.assert_allclose(moved, slope, atol=0.05 * float(jnp.max(jnp.abs(slope))))
     np.testing.assert_allclose(jnp.exp(posterior.hyperparameters.state_noise), noise, rtol=0.4)
     assert float(posterior.mean.stiffness[0]) == 1.0 != float(posterior.mean.stiffness[1])
 

@@ -9,7 +9,7 @@ import pytest
 
 from phdme_jax.gp.basis import Basis, Box, Energy, density, efforts, feature_efforts
 from phdme_jax.gp.fit import EnergyPosterior, initial_hyperparameters
-from phdme_jax.gp.sampling import inside_box, sample_energy, sample_rollout
+from phdme_jax.gp.sampling import inside_box, sample_energy, sample_rollout, sample_system
 from phdme_jax.numerics.reference import solve_reference
 from phdme_jax.systems.energy.base import parameter_values, zero_parameters
 
@@ -40,6 +40,26 @@ def test_samples_have_the_mean_and_covariance_of_the_posterior(posterior, points
     error = np.sqrt((np.outer(variance, variance) + covariance**2) / count)
     assert np.all(np.abs(centred.T @ centred / count - covariance) < 4.5 * error)
     assert np.all(error < 0.02 * np.sqrt(np.outer(variance, variance)))
+
+
+def test_dissipation_is_drawn_with_the_energy_that_goes_with_it(posterior):
+    """Moments of log c and of a weight: variances, and the covariance that the shared noise gives."""
+    generator, count = np.random.default_rng(3), 40_000
+    tilt = 0.02 * generator.standard_normal((BASIS.size, 2))
+    names = sorted(posterior.parameters)
+    spread = {names[0]: jnp.array([0.3, 0.1]), names[1]: jnp.array([0.0, 0.2])}
+    uncertain = posterior._replace(factor=jnp.concatenate([posterior.factor, tilt], axis=1), spread=spread)
+    energies, drawn = jax.vmap(lambda key: sample_system(uncertain, key))(jax.random.split(jax.random.key(5), count))
+    logarithms = np.stack([np.log(drawn[name] / posterior.parameters[name]) for name in names], axis=1)
+    rows = np.stack([spread[name] for name in names])
+    weights = np.asarray(energies.weights - posterior.mean.weights)
+    np.testing.assert_allclose(logarithms.mean(0), 0.0, atol=4.5 * 0.32 / count**0.5)
+    np.testing.assert_allclose(np.cov(logarithms.T), rows @ rows.T, atol=4.5 * 0.1 * (2 / count) ** 0.5)
+    size = np.sqrt(np.diag(uncertain.factor @ uncertain.factor.T))[:, None] * np.sqrt(np.diag(rows @ rows.T))
+    error = 5 * np.sqrt((size**2 + (tilt @ rows.T) ** 2) / count)
+    assert np.all(np.abs(weights.T @ logarithms / count - tilt @ rows.T) < error)
+    # known parameters are left alone
+    assert sample_system(posterior, jax.random.key(0))[1] == posterior.parameters
 
 
 @pytest.fixture(scope="module")

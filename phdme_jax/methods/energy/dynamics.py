@@ -85,9 +85,9 @@ def learned_dynamics(structure: Structure, basis: Basis, substeps: int) -> Dynam
         return _integrate(structure, basis, posterior.mean, posterior.parameters, start, times, substeps)
 
     def sample(posterior: EnergyPosterior, start: Start, key: Array, times: Times, substeps: int) -> sampling.Rollout:
-        energy = sampling.sample_energy(posterior, key)
+        energy, parameters = sampling.sample_system(posterior, key)
         begin = start._replace(state=possible_state(start, key))
-        return _integrate(structure, basis, energy, posterior.parameters, begin, times, substeps)
+        return _integrate(structure, basis, energy, parameters, begin, times, substeps)
 
     def variance(posterior: EnergyPosterior, trajectory: Array, times: Times) -> Array:
         narrow = _narrowed(posterior, trajectory.dtype)

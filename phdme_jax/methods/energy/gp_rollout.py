@@ -13,6 +13,7 @@ from jaxtyping import Array
 
 from phdme_jax.gp.basis import Basis
 from phdme_jax.gp.fit import EnergyPosterior
+from phdme_jax.gp.sampling import drawn_system
 from phdme_jax.methods.base import Dynamics, Fitted, Host, Model, Options, Start, Task, Times
 from phdme_jax.methods.energy.dynamics import learned_dynamics, possible_state, rollout_model
 from phdme_jax.methods.energy.posterior import PriorOptions, fit_energy
@@ -69,23 +70,23 @@ def fitted_rollout(
     """
     moving = len(structure.fields) - companions
     dynamics = learned_dynamics(structure, basis, substeps)
-    model = _model(dynamics, structure, basis, times, moving, posterior.mean.weights.dtype.name)
+    model = _model(dynamics, posterior.factor.shape[1], times, moving, posterior.factor.dtype.name)
     found = {name: float(value) for name, value in posterior.parameters.items()}
     return Fitted(model, posterior, {"fit": seconds}, found)
 
 
 @lru_cache
-def _model(dynamics: Dynamics, structure: Structure, basis: Basis, times: Times, moving: int, dtype: str) -> Model:
-    """The latent is the standard normal vector that the posterior's factor makes an energy of."""
+def _model(dynamics: Dynamics, size: int, times: Times, moving: int, dtype: str) -> Model:
+    """The latent is the standard normal vector that the posterior makes an energy and a dissipation of."""
 
     def draw(posterior: EnergyPosterior, start: Start, latent: Array, key: Array) -> Array:
-        weights = posterior.mean.weights + posterior.factor @ latent
-        drawn = posterior._replace(mean=posterior.mean._replace(weights=weights))
+        mean, parameters = drawn_system(posterior, latent)
+        drawn = posterior._replace(mean=mean, parameters=parameters)
         begin = start._replace(state=possible_state(start, key))
         return dynamics.rollout(drawn, begin, times, dynamics.substeps).trajectory[..., :moving]
 
     def latent(key: Array) -> Array:
-        return jax.random.normal(key, (basis.size,), jnp.dtype(dtype))
+        return jax.random.normal(key, (size,), jnp.dtype(dtype))
 
     return replace(rollout_model(dynamics, times, moving), latent=latent, draw=draw)
 

@@ -55,6 +55,8 @@ def residual_variance(
 
         sigma_r^2 = || F^T psi ||^2,   psi = the residual's operator applied to the basis functions,  F F^T = Cov[w]
 
+    and the slope of the operator in the dissipation parameters, where they are uncertain too.
+
     Args:
       basis: sizes of the basis.
       flow: (efforts, parameters) -> rates of the structure.
@@ -71,6 +73,17 @@ def residual_variance(
 
     def frame(state: Array) -> Array:
         features = feature_efforts(basis, posterior.mean.box, state)[..., : basis.size]
-        return apply(features @ posterior.factor, posterior.parameters)
+        columns = apply(features @ posterior.factor, posterior.parameters)
+        if not posterior.spread:
+            return columns
+        known, best = efforts(basis, posterior.mean, state), posterior.parameters
+
+        def dissipated(noise: Array) -> Array:
+            return flow(
+                known, {name: best[name] * jnp.exp(spread @ noise) for name, spread in posterior.spread.items()}
+            )
+
+        count = len(posterior.spread)
+        return columns.at[..., -count:].add(jax.jacfwd(dissipated)(jnp.zeros(count, state.dtype)))
 
     return jnp.sum(integrate(rule, jax.lax.map(frame, trajectory)) ** 2, axis=-1)

@@ -181,8 +181,12 @@ def fit_rows(
     began = time.perf_counter()
     posterior = jax.block_until_ready(compiled(*arguments))
     seconds = time.perf_counter() - began
-    values = [posterior.parameters[str(index)] for index in range(len(parameters))]
-    return posterior._replace(parameters=dict(zip(parameters, values, strict=True))), seconds
+    named = {
+        part: {name: values[str(index)] for index, name in enumerate(parameters)}
+        for part in ("parameters", "spread")
+        if (values := getattr(posterior, part))
+    }
+    return posterior._replace(**named), seconds
 
 
 @lru_cache

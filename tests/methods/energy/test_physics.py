@@ -55,8 +55,8 @@ def test_uneven_frames_are_integrated_as_well_as_even_ones() -> None:
     assert float(jnp.abs(residual).max()) < 1e-4
 
 
-@pytest.fixture(scope="module")
-def posterior() -> tuple[gp_basis.Basis, gp_fit.EnergyPosterior]:
+@pytest.fixture(scope="module", params=["known", "uncertain"])
+def posterior(request: pytest.FixtureRequest) -> tuple[gp_basis.Basis, gp_fit.EnergyPosterior]:
     basis = gp_basis.Basis(2, 8, 3)
     box = gp_basis.Box(jnp.zeros(2), jnp.full(2, 2.0))
     generator = np.random.default_rng(1)
@@ -64,7 +64,13 @@ def posterior() -> tuple[gp_basis.Basis, gp_fit.EnergyPosterior]:
     factor = jnp.asarray(0.01 * np.tril(generator.normal(size=(basis.size, basis.size))))
     hyper = gp_fit.initial_hyperparameters(basis, box, 1)
     values = parameter_values(SYSTEM, jnp.float64)
-    return basis, gp_fit.EnergyPosterior(mean, factor, values, hyper, jnp.zeros(()), jnp.array(True))
+    known = gp_fit.EnergyPosterior(mean, factor, values, hyper, jnp.zeros(()), jnp.array(True))
+    if request.param == "known":
+        return basis, known
+    # so much that the damping makes up a good part of the variance
+    tilt = jnp.asarray(0.005 * generator.normal(size=(basis.size, 1)))
+    spread = dict.fromkeys(values, jnp.array([0.1]))
+    return basis, known._replace(factor=jnp.concatenate([factor, tilt], axis=1), spread=spread)
 
 
 def test_residual_variance_is_that_of_sampled_energies(posterior: tuple) -> None:
@@ -76,8 +82,8 @@ def test_residual_variance_is_that_of_sampled_energies(posterior: tuple) -> None
     @jax.jit
     @jax.vmap
     def residual_of_sample(key: jax.Array) -> jax.Array:
-        energy = gp_sampling.sample_energy(energies, key)
-        return dynamics_residual(learned_rate(basis, flow, energy, energies.parameters), states, times)
+        energy, parameters = gp_sampling.sample_system(energies, key)
+        return dynamics_residual(learned_rate(basis, flow, energy, parameters), states, times)
 
     samples = residual_of_sample(jax.random.split(jax.random.key(2), 4000))
     measured = jnp.var(samples, axis=0)
