@@ -4,6 +4,7 @@ import contextlib
 import errno
 import hashlib
 import json
+import math
 import os
 import platform
 import stat
@@ -298,6 +299,29 @@ def arrays_digest(arrays: Mapping[str, Any], source: str) -> str:
         digest.update(f"{name} {array.dtype} {np.shape(arrays[name])} ".encode())
         digest.update(array.reshape(-1).view(np.uint8))  # type: ignore[arg-type]  # a buffer
     return digest.hexdigest()
+
+
+def free_memory() -> float:
+    """Bytes of memory that are free on this machine; infinite where it does not tell."""
+    try:
+        return 1024.0 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
+    except (OSError, LookupError, ValueError):
+        return math.inf
+
+
+def require_memory(what: str, size: float, advice: str) -> None:
+    """Refuses what would not fit into the memory that is free: four times over, as what makes an array copies it.
+
+    Args:
+      what: is to be made, as the sentence's subject.
+      size: bytes that it holds.
+      advice: what to try.
+    Raises:
+      InputError: it is too large.
+    """
+    needed, free = 4 * size, free_memory()
+    if needed > free:
+        raise InputError(f"{what} would take {needed * 1e-9:.3g} GB, {free * 1e-9:.3g} GB are free; {advice}")
 
 
 def kept_arrays(path: Path, source: Any, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """Examples of fields that obey known equations, drawn once a seed and kept in the run folder, and the bench of them."""
 
+import math
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.study.study import Bench, Context, Split
-from phdme_jax.files import RunFailed, kept_arrays
+from phdme_jax.files import RunFailed, kept_arrays, require_memory
 from phdme_jax.methods import presets
 from phdme_jax.methods.base import Examples, Method, Task, stage_key
 from phdme_jax.methods.equations.check import check
@@ -106,11 +107,15 @@ def check_equations(context: Context) -> None:
       ValueError: what a part of them does not know.
     """
     options = context.config.to_dict()
+    count = sum(number for name, number in context.config.data.items() if name.startswith("num_"))
     for case in context.study.systems:
+        equations = equations_of(context.config, case)
+        numbers = math.prod(equations.grid.points) * (len(equations.fields) + len(equations.conditions))
+        require_memory(f"{count} examples", 8.0 * count * numbers, "lower data.num_train or data.num_test")
         for name in context.methods:
             method = METHODS[name]
             teacher = METHODS[method.teacher].fit if method.teacher else None
-            check(equations_of(context.config, case), options, method.fit, teacher)
+            check(equations, options, method.fit, teacher)
 
 
 def about_equations(config: ConfigDict) -> str:

@@ -1,6 +1,7 @@
 """Trajectories of fields on a grid, all from a finer grid than any learner sees, and the bench made of them."""
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -13,7 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.calibration import minimum_calibration_size
-from phdme_jax.files import RunFailed, kept_arrays
+from phdme_jax.files import RunFailed, kept_arrays, require_memory
 from phdme_jax.methods.base import Examples, Method, Start, Task, Times, fit_normaliser, stage_key
 from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states
 from phdme_jax.methods.energy.options import read_options
@@ -188,6 +189,14 @@ def learner_system(config: ConfigDict, case: str, **changes: Any) -> System:
     return make_system(case, **options)
 
 
+def _check_size(config: ConfigDict, cases: Iterable[str]) -> None:
+    counts = config.data.num_observed, config.data.num_calibration, config.data.num_test, config.rollouts.count
+    for case in cases:
+        structure = learner_system(config, case).structure
+        one = 8.0 * config.data.num_frames * math.prod(structure.grid.points) * len(structure.fields)
+        require_memory(f"{sum(counts)} trajectories", one * sum(counts), "lower data.num_* or rollouts.count")
+
+
 def check_fields(context: Context) -> None:
     """Refuses a configuration that cannot be built or calibrated.
 
@@ -196,6 +205,7 @@ def check_fields(context: Context) -> None:
     """
     config = context.config
     read_options(config.to_dict())
+    _check_size(config, context.study.systems)
     for case in context.study.systems:
         for changes in ({}, {"order": 4}):
             system = learner_system(config, case, **changes)

@@ -103,7 +103,7 @@ def camera_intervals(
     Returns:
       intervals between successive images.
     Raises:
-      ValueError: too few images for the spline.
+      ValueError: too few images for the spline, or stretches without any.
     """
     from scipy.interpolate import LSQUnivariateSpline
 
@@ -113,7 +113,13 @@ def camera_intervals(
     steps = np.ones(len(frame) - 1, dtype=int)
     for round_ in range(rounds):
         knots = np.arange(3.6, time[-1] - 2.4, 5.4 if round_ < rounds // 2 else 4.2)
-        slopes = [LSQUnivariateSpline(time, column, knots, k=4).derivative() for column in amplitude.T]
+        try:
+            slopes = [LSQUnivariateSpline(time, column, knots, k=4).derivative() for column in amplitude.T]
+        except ValueError:  # knots without an image between them
+            raise ValueError(
+                "expected images that change throughout, got stretches of a period or so without a new one; check the "
+                "recording for frozen images"
+            ) from None
         between = time[:-1, None] + np.diff(time)[:, None] * np.linspace(0.0, 1.0, 5)
         velocity = np.stack([slope(between).mean(axis=1) for slope in slopes], axis=1)
         square = np.sum(velocity**2, axis=1) + 1e-12

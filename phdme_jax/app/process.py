@@ -20,11 +20,16 @@ def prepare_process() -> None:
     user's environment names, if it names one.
 
     Raises:
-      InputError: JAX_PLATFORMS names a platform that is not there.
+      InputError: JAX_PLATFORMS names a platform that is not there, or JAX is told to join no two types.
       RunFailed: JAX finds no device of its own accord.
     """
     import jax
 
+    if (promotion := jax.config.jax_numpy_dtype_promotion) != "standard":
+        raise InputError(
+            f"JAX_NUMPY_DTYPE_PROMOTION={promotion}: expected standard, as single and double precision meet here; "
+            "unset the variable"
+        )
     jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_default_matmul_precision", "float32")
     _keep_programs()

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from phdme_jax.files import InputError, input_file
+from phdme_jax.files import InputError, free_memory, input_file
 
 LARGEST_FILE = 8e9  # bytes that the arrays of a file may take
 _NOT_NUMBERS = {"c": "complex numbers", "b": "booleans", "U": "text", "S": "text", "V": "records", "O": "objects"}
@@ -92,20 +92,12 @@ def _announced_size(file: Any) -> int:
 
 
 def _check_size(path: Path, sizes: Mapping[str, int]) -> None:
-    most = min(LARGEST_FILE, _free_memory())
+    most = min(LARGEST_FILE, free_memory())
     if (size := sum(sizes.values())) > most:
         raise InputError(
             f"{path}: {', '.join(sizes)} take {size * 1e-9:.3g} GB, expected at most {most * 1e-9:.3g} GB; keep fewer "
             "trajectories, frames or points"
         )
-
-
-def _free_memory() -> float:
-    """Bytes of memory that are free on this machine; infinite where it does not tell."""
-    try:
-        return 1024.0 * int(Path("/proc/meminfo").read_text().split("MemAvailable:")[1].split()[0])
-    except (OSError, LookupError, ValueError):
-        return math.inf
 
 
 def _check_keys(

@@ -28,8 +28,8 @@ class CompressedGroup(NamedTuple):
     Attributes:
       target: R's column of the targets, shape (rank,).
       design: R's columns of each block, shape (block, rank, feature).
-      squares: Q_j^T Q_j of each class, flat, so that weighing them and its transpose read them in place, shape
-        (noise, rank * rank).
+      squares: lower triangle of Q_j^T Q_j of each class, flat, so that weighing them and its transpose read half of
+        them in place, shape (noise, rank * (rank + 1) / 2).
       count: rows in each class, shape (noise,).
       reference: variance at which R was made, shape (noise,).
       group: the noise group.
@@ -40,7 +40,7 @@ class CompressedGroup(NamedTuple):
 
     target: Float[Array, "rank"]
     design: Float[Array, "block rank feature"]
-    squares: Float[Array, "noise square"]
+    squares: Float[Array, "noise triangle"]
     count: Float[Array, "noise"]  # type: ignore[assignment]
     reference: Float[Array, "noise"]
     group: Int[Array, ""]
@@ -186,7 +186,7 @@ def _group(
     arrays: dict[str, Any] = dict(  # noqa: C408
         target=root[:, -1],
         design=np.moveaxis(root[:, :-1].reshape(len(root), blocks, -1), 1, 0),
-        squares=squares.reshape(len(classes), -1),
+        squares=squares[:, *np.tril_indices(len(root))],
         count=count.astype(root.dtype),
         reference=_reference(classes).astype(root.dtype),
         group=group,
@@ -225,6 +225,14 @@ def _whiten_group(group: CompressedGroup, factors: Array, variance: Variance) ->
     variances = variance(group.group, group.state_share, group.rate_share, group.fixed)
     weights = group.reference / variances
     rank = group.target.shape[0]
-    root = jnp.linalg.cholesky(jnp.reshape(weights @ group.squares, (rank, rank)))
+    root = jnp.linalg.cholesky((weights @ group.squares)[_whole(rank)], symmetrize_input=False)
     design = root.T @ jnp.tensordot(factors, group.design, axes=1)
     return WhiteRows(root.T @ group.target, design, group.count @ jnp.log(variances))
+
+
+def _whole(rank: int) -> np.ndarray:
+    """Where the elements of a symmetric matrix stand in its flat lower triangle, shape (rank, rank)."""
+    row, column = np.tril_indices(rank)
+    places = np.zeros((rank, rank), int)
+    places[row, column] = places[column, row] = np.arange(len(row))
+    return places

@@ -71,6 +71,15 @@ def test_a_platform_that_is_not_there_is_one_sentence(platform, tmp_path):
     assert last.startswith(f"error: JAX_PLATFORMS={platform}: JAX finds no such device here")
 
 
+def test_types_that_may_not_meet_are_one_sentence(home):
+    try:
+        jax.config.update("jax_numpy_dtype_promotion", "strict")
+        with pytest.raises(InputError, match="JAX_NUMPY_DTYPE_PROMOTION=strict: expected standard"):
+            process.prepare_process()
+    finally:
+        jax.config.update("jax_numpy_dtype_promotion", "standard")
+
+
 def test_a_run_goes_on_with_the_draws_that_it_began_with(tmp_path):
     def enter(folder):
         with claimed_run(folder, {"a": 1}, "toy"):

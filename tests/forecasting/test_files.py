@@ -222,7 +222,7 @@ def test_hostile_headers_and_archives_that_would_fill_the_memory(tmp_path, monke
     monkeypatch.setattr("phdme_jax.forecasting.archives.LARGEST_FILE", 4.2e5)
     with pytest.raises(InputError, match=r"state, time, grid take 0\.000441 GB, expected at most 0\.00042 GB"):
         read_trajectories(path, STRING)
-    monkeypatch.setattr("phdme_jax.forecasting.archives._free_memory", lambda: 3e5)
+    monkeypatch.setattr("phdme_jax.forecasting.archives.free_memory", lambda: 3e5)
     with pytest.raises(InputError, match=r"expected at most 0\.0003 GB"):
         read_trajectories(path, STRING)
 

@@ -72,6 +72,25 @@ def test_a_run_that_validates_writes_rows_of_its_split_alone_and_is_not_mixed_wi
     assert (tmp_path / "run" / "results.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize(("name", "key"), [("vibrating_string", "num_observed"), ("circle", "num_train")])
+def test_what_does_not_fit_into_memory_is_refused_before_anything_is_written(name, key, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("phdme_jax.files.free_memory", lambda: 1e9)
+    folder = tmp_path / "run"
+    arguments = [
+        "--size",
+        "smoke",
+        "--workdir",
+        str(folder),
+        "--methods",
+        "diffusion",
+        f"--config.data.{key}=1000000000",
+    ]
+    assert main(STUDIES[name], arguments) == 2
+    message = capsys.readouterr().err.splitlines()[-1]
+    assert "GB" in message and "lower data.num_" in message
+    assert not folder.exists()
+
+
 def test_the_published_question_of_the_pulse_is_the_validation_split(tmp_path):
     context = parse(string_prior.STUDY, ["--size", "smoke", "--workdir", str(tmp_path), "--config.num_frames=3"])
     config = context.config.copy_and_resolve_references()
