@@ -13,8 +13,10 @@ from phdme_jax.systems.energy.oscillators import make_driven_pendulum, make_mass
 from phdme_jax.systems.energy.shallow_water import make_shallow_water
 from phdme_jax.systems.energy.vibrating_string import make_string
 from phdme_jax.systems.equations.base import Equations as Equations
+from phdme_jax.systems.equations.burgers import make_burgers
 from phdme_jax.systems.equations.closed_form import make_circle, make_poisson
 from phdme_jax.systems.equations.darcy import make_darcy_kle, make_darcy_nodal
+from phdme_jax.systems.equations.elliptic import make_darcy_binary, make_helmholtz_2d, make_poisson_2d
 from phdme_jax.systems.equations.topology import make_topology
 
 SYSTEMS: dict[str, Callable[..., System]] = {
@@ -52,6 +54,10 @@ EQUATIONS: dict[str, Callable[..., Equations]] = {
     "poisson_1d": make_poisson,
     "darcy_kle": make_darcy_kle,
     "darcy_nodal": make_darcy_nodal,
+    "poisson_2d": make_poisson_2d,
+    "helmholtz_2d": make_helmholtz_2d,
+    "darcy_binary": make_darcy_binary,
+    "burgers": make_burgers,
     "topology": make_topology,
 }
 

@@ -14,9 +14,14 @@ SMALL = {
     "darcy_kle": {"num_points": 16, "num_modes": 4, "length": 1.0},
     "darcy_nodal": {"num_points": 17, "num_modes": 12},
     "topology": {"num_squares": 8, "num_iterations": 12},
+    "poisson_2d": {"num_points": 16},
+    "helmholtz_2d": {"num_points": 16},
+    "darcy_binary": {"num_points": 16},
+    "burgers": {"num_points": 16, "num_frames": 64},
 }
-# largest residual of a true example in units of that of a disturbed one; the multiplied-out equation is overdetermined
-FLOORS = {"circle": 1e-12, "poisson_1d": 1e-5, "darcy_kle": 0.2, "darcy_nodal": 1e-12, "topology": 1e-12}
+# largest residual of a true example in units of that of a disturbed one; the multiplied-out equation is overdetermined,
+# and the first of few frames of Burgers' equation are far apart
+FLOORS = dict.fromkeys(SMALL, 1e-12) | {"poisson_1d": 1e-5, "darcy_kle": 0.2, "burgers": 0.2}
 
 
 @pytest.fixture(scope="module", params=list(EQUATIONS))
@@ -56,7 +61,8 @@ def test_examples_obey_the_equations_and_disturbed_ones_do_not(drawn):
 def test_resolving_a_true_example_gives_it_back(drawn):
     equations, samples = drawn
     count = equations.num_solution
-    wrong = samples.fields.at[..., :count].multiply(1.1)
+    # a single field holds what it is computed from
+    wrong = samples.fields.at[..., :count].multiply(1.1 if "map" in equations.offers or count > 1 else 1.0)
     again = jax.jit(jax.vmap(equations.resolve))(wrong, samples.condition)
     scale = np.abs(samples.fields[..., :count]).max()
     np.testing.assert_allclose(again, samples.fields, atol=1e-9 * scale, rtol=1e-9)

@@ -45,6 +45,7 @@ class Equations:
       objective: (fields, condition) -> what should be small, a number; None without.
       solved_objective: (fields, condition) -> what should be small once the solution is computed anew, a number that
         does not read the solution given and whose slope in the other fields is the true one; None without.
+      unseen: the residual by other stencils, for scores alone: no method is shown it; None without.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Equations:
     inequality: Callable[[Array, Array], Array] | None = None
     objective: Callable[[Array, Array], Array] | None = None
     solved_objective: Callable[[Array, Array], Array] | None = None
+    unseen: Callable[[Array, Array], Residuals] | None = None
 
     @property
     def offers(self) -> frozenset[str]:
