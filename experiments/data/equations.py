@@ -16,7 +16,7 @@ from phdme_jax.methods import presets
 from phdme_jax.methods.base import Examples, Method, Task, stage_key
 from phdme_jax.methods.equations.check import check
 from phdme_jax.methods.ranges import Range
-from phdme_jax.methods.table import METHODS
+from phdme_jax.methods.table import lineage
 from phdme_jax.numerics.batching import for_many, in_chunks, num_workers, thread_slice
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Equations
@@ -113,9 +113,7 @@ def check_equations(context: Context) -> None:
         numbers = math.prod(equations.grid.points) * (len(equations.fields) + len(equations.conditions))
         require_memory(f"{count} examples", 8.0 * count * numbers, "lower data.num_train or data.num_test")
         for name in context.methods:
-            method = METHODS[name]
-            teacher = METHODS[method.teacher].fit if method.teacher else None
-            check(equations, options, method.fit, teacher)
+            check(equations, options, [method.fit for method in lineage(name)])
 
 
 def about_equations(config: ConfigDict) -> str:

@@ -179,6 +179,7 @@ class Model:
         hundredth of the field's own size.
       times: of the frames that it draws; empty without time.
       num_calls: calls of the network a sample, or steps of an integrator.
+      num_backward: gradients through the network a sample.
       dynamics: what its energy says; None without one.
     """
 
@@ -192,6 +193,7 @@ class Model:
     floor: Callable[[PyTree], Array] | None = None
     times: Times = ()
     num_calls: int = 0
+    num_backward: int = 0
     dynamics: Dynamics | None = None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 from phdme_jax.methods.base import Fitted, Method
 from phdme_jax.methods.baselines import independent
 from phdme_jax.methods.diffusion import fit_diffusion
+from phdme_jax.methods.distilled.student import fit_refined, fit_student
 from phdme_jax.methods.energy import gp_rollout, oracle
 from phdme_jax.methods.energy.generator import make_fit
 from phdme_jax.methods.equations.diffusion import fit_informed
@@ -16,6 +17,7 @@ from phdme_jax.methods.sampling.resolved import fit_resolved
 from phdme_jax.numerics.bound import Bound
 
 PHDME, PIDM, PBFM = "arXiv 2601.21234", "arXiv 2403.14404", "arXiv 2506.08604"
+PIDDM = "arXiv 2505.22391"
 GP_DPHS = "arXiv 2406.11809"
 PG, COCOGEN = "J. Comput. Phys. 478, 111972", "SIAM J. Sci. Comput. 47, C399"
 ENERGY, EQUATIONS = frozenset({"structure"}), frozenset({"residual"})
@@ -75,6 +77,18 @@ _ALL = (
     Method("flow_matching", "a velocity along straight lines, without physics", 4,
            fit_flow_matching, "", None, EQUATIONS),
     Method("pbfm", "the same, residual at the end, gradients merged", 5, fit_merged, PBFM, None, EQUATIONS),
+    Method("distilled", "a one-step student of the flow, without physics", 7,
+           fit_student, "", "flow_matching", EQUATIONS, scope="named"),
+    Method("piddm", "the same with the residual in its loss", 8,
+           Bound(fit_student, physics=True), PIDDM, "flow_matching", EQUATIONS, scope="named"),
+    Method("piddm_ref", "the same, its noise refined on the residual", 8,
+           fit_refined, PIDDM, "piddm", EQUATIONS, scope="named"),
 )
 # fmt: on
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+
+
+def lineage(name: str) -> list[Method]:
+    """A method after its teachers, the first one's first."""
+    method = METHODS[name]
+    return [*(lineage(method.teacher) if method.teacher else []), method]

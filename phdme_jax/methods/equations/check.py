@@ -1,5 +1,6 @@
 """Whether options can be built, by abstract evaluation: nothing is computed, but all that does not fit is told."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,14 +27,13 @@ class _Untrained:
         return make()
 
 
-def check(problem: Equations, options: Options, fit: Fit, teacher: Fit | None = None) -> None:
+def check(problem: Equations, options: Options, fits: Sequence[Fit]) -> None:
     """Draw an example, fit to it and draw a sample, all in the abstract.
 
     Args:
       problem: the equations.
       options: groups of the study.
-      fit: of the method.
-      teacher: fit of its teacher.
+      fits: that of the method, after those of its teachers, the first one's first.
     Raises:
       ValueError: what a part of them does not know.
     """
@@ -43,8 +43,8 @@ def check(problem: Equations, options: Options, fit: Fit, teacher: Fit | None = 
         examples = Examples(sample.fields[None], sample.condition[None])
         task = Task(problem, lambda: examples, lambda key, count: examples.condition, key)
         fitted: Fitted | None = None
-        for part in (teacher, fit):
-            fitted = fitted if part is None else part(task, options, _Untrained(), fitted, key)
+        for fit in fits:
+            fitted = fit(task, options, _Untrained(), fitted, key)
         assert fitted is not None
         model, params = fitted.model, fitted.params
         prepared = model.prepare(params, sample.condition)

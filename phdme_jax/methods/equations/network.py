@@ -47,11 +47,15 @@ class EncodedExample(NamedTuple):
 
 
 class Params(NamedTuple):
-    """Arrays of a fitted method: the network's parameters, the encodings of fields and of what is given."""
+    """Arrays of a fitted method: the network's parameters, the encodings of fields and of what is given.
+
+    And the size of each residual where a method weighs them, see `methods.distilled.student.residual_scale`.
+    """
 
     network: PyTree
     fields: Encoding
     given: Encoding
+    residual_scale: Float[Array, "equation"] | None = None
 
 
 class Prepared(NamedTuple):

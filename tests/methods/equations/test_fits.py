@@ -102,16 +102,16 @@ WRONG = [
 @pytest.mark.parametrize(("message", "groups"), WRONG)
 def test_options_that_cannot_be_built_are_refused_without_computing_anything(message, groups):
     with pytest.raises(ValueError, match=message):
-        check(POISSON, changed(**groups), fit_corrected, diffusion.fit_diffusion)
+        check(POISSON, changed(**groups), [diffusion.fit_diffusion, fit_corrected])
 
 
 def test_options_that_can_be_built_pass_for_every_fit():
     for fit, *_ in FITS.values():
-        check(POISSON, OPTIONS, fit)
+        check(POISSON, OPTIONS, [fit])
     with pytest.raises(ValueError, match="flow_steps"):
-        check(POISSON, changed(sampling={"flow_steps": 0}), flow.fit_flow_matching)
+        check(POISSON, changed(sampling={"flow_steps": 0}), [flow.fit_flow_matching])
     with pytest.raises(ValueError, match="predicts='x0'"):
-        check(POISSON, changed(training={"predicts": "v"}), FITS["hidden"][0])
+        check(POISSON, changed(training={"predicts": "v"}), [FITS["hidden"][0]])
     with pytest.raises(TypeError, match="steps"):
         Sampling(steps=3)
 

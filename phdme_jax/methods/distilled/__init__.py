@@ -1,0 +1,1 @@
+"""One-step models: students that take a teacher's place in a single call."""

@@ -1,0 +1,75 @@
+"""Noise and the example that a teacher's flow makes of it: what a student learns from."""
+
+import time
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from phdme_jax.diffusion.flow import follow_flow
+from phdme_jax.methods.base import Fitted, Task
+from phdme_jax.methods.equations import network as shared
+from phdme_jax.methods.equations.flow import make_velocity
+from phdme_jax.methods.equations.network import EquationNetwork, Given, Params
+
+CHUNK = 64
+
+
+class Pair(NamedTuple):
+    """One example of a student, normalised units; leaves may have a leading axis."""
+
+    noise: Float[Array, "*grid field"]
+    fields: Float[Array, "*grid field"]
+    given: Given
+
+
+def follow(net: EquationNetwork, num_steps: int, params: Params, condition: Array, noise: Array) -> Array:
+    """Normalised fields that the teacher's flow carries noise to."""
+    prepared = shared.make_prepare(net)(params.network, shared.give(params, condition))
+    velocity = make_velocity(net)(params.network, prepared)
+    return follow_flow(velocity, noise, 0.0, num_steps, method="heun")
+
+
+def make_pairs(
+    net: EquationNetwork, teacher: Fitted, task: Task, count: int, num_steps: int, key: Key[Array, ""]
+) -> Mapping[str, Any]:
+    """Pairs of a flow-matching teacher, conditions drawn as the task draws them.
+
+    Args:
+      net: the teacher's network.
+      teacher: what was fitted; its parameters are a `Params`.
+      task: gives the conditions.
+      count: of pairs.
+      num_steps: of the integrator, two calls each.
+      key: random key.
+    Returns:
+      arrays noise and fields (count, *grid, field), condition (count, *grid, channel), and seconds, compilation apart.
+    """
+    condition_key, noise_key = jax.random.split(key)
+    condition = jnp.asarray(task.starts(condition_key, count))
+    carry = jax.jit(jax.vmap(partial(follow, net, num_steps), in_axes=(None, 0, 0)))
+    keys = jax.random.split(noise_key, count)
+    noise = jax.vmap(lambda one: jax.random.normal(one, net.shape, net.dtype))(keys)
+    size, parts, began = min(CHUNK, count), [], 0.0
+    for start in range(0, count, size):
+        index = np.minimum(np.arange(start, start + size), count - 1)  # one shape, one trace
+        parts.append(carry(teacher.params, condition[index], noise[index]))
+        if start == 0:
+            jax.block_until_ready(parts)
+            began = time.perf_counter()
+    fields = jax.block_until_ready(jnp.concatenate(parts)[:count])
+    later = max(len(parts) - 1, 1)
+    seconds = (time.perf_counter() - began) * len(parts) / later
+    return {"noise": noise, "fields": fields, "condition": condition, "seconds": np.asarray(seconds)}
+
+
+def encoded(params: Params, pairs: Mapping[str, Any]) -> Pair:
+    """Pairs as a student's loss takes them, leaves with a leading axis."""
+    condition = jnp.asarray(pairs["condition"])
+    given = shared.give(params, condition)
+    many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(condition), *leaf.shape)), given.encoding)
+    return Pair(jnp.asarray(pairs["noise"]), jnp.asarray(pairs["fields"]), given._replace(encoding=many))
