@@ -209,7 +209,13 @@ def fill(text: str, rows_of: RowsOf, study: str | None = None) -> str:
 
 def find_pages(results: Path) -> list[Path]:
     """The pages that may hold markers: the repository's, the index of the results and one a study."""
-    named = [results.parent.parent / "README.md", results / "README.md", *sorted(results.glob("*/README.md"))]
+    rooms = [results.parent.parent / "phdme_jax" / room / "README.md" for room in ("systems", "methods")]
+    named = [
+        results.parent.parent / "README.md",
+        *(page for page in rooms if page.exists()),
+        results / "README.md",
+        *sorted(results.glob("*/README.md")),
+    ]
     return [page for page in named if page.exists()]
 
 
