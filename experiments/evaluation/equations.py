@@ -12,7 +12,7 @@ from experiments.data.equations import FieldSet, resolver
 from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
 from phdme_jax.numerics.batching import in_chunks, num_workers
-from phdme_jax.systems.equations.base import Equations, stacked_residual, without_padding
+from phdme_jax.systems.equations.base import Equations, stacked, stacked_residual, without_padding
 from phdme_jax.training import distances
 
 CHUNK = 64
@@ -36,13 +36,14 @@ def mean_measurement(values: np.ndarray, unit: str = "1") -> Measurement:
 
 @lru_cache
 def _residual_sizes(equations: Equations) -> Callable[[Any, Any], Any]:
-    """Mean absolute and root-mean-square residual of many examples."""
+    """Mean absolute and root-mean-square residual of many examples, and the latter by other stencils, if there are."""
 
     @jax.jit
     @jax.vmap
     def sizes(fields: Any, condition: Any) -> Any:
         found = stacked_residual(equations, fields, condition)
-        return jnp.mean(jnp.abs(found)), jnp.sqrt(jnp.mean(found**2))
+        others = [] if equations.unseen is None else [stacked(equations.unseen(fields, condition))]
+        return jnp.mean(jnp.abs(found)), *(jnp.sqrt(jnp.mean(part**2)) for part in (found, *others))
 
     return sizes
 
@@ -51,6 +52,7 @@ def physics_scores(equations: Equations, generated: FieldSet) -> dict[str, Measu
     """Residual and, where the solution can be computed anew, how far the generated one is from it.
 
         residual_mae = mean |r| over places and equations,   relative_residual = residual_mae / std of the solution
+        residual_rms_unseen: by stencils that no method was shown
         resolve_error = |p - p(K)| / |p(K)| in the root mean square of each example, p(K) the solution computed anew
 
     Args:
@@ -60,9 +62,11 @@ def physics_scores(equations: Equations, generated: FieldSet) -> dict[str, Measu
       measurements by name, means over the examples; the resolve error is a median.
     """
     count = equations.num_solution
-    mae, rms = in_chunks(_residual_sizes(equations), CHUNK, *generated)
+    mae, rms, *unseen = in_chunks(_residual_sizes(equations), CHUNK, *generated)
     spread = float(np.std(generated.fields[..., :count]))
     rows = {"residual_mae": mean_measurement(mae), "residual_rms": mean_measurement(rms)}
+    if unseen:
+        rows["residual_rms_unseen"] = mean_measurement(unseen[0])
     rows["relative_residual"] = Measurement(float(np.mean(mae)) / spread if spread > 0 else None)
     if equations.resolve is not None:
         again = in_chunks(resolver(equations), CHUNK, *generated, workers=num_workers())[..., :count]
@@ -85,7 +89,7 @@ def distance_scores(
       paired: whether both answer the same tasks, one by one.
     Returns:
       measurements by name: sliced_wasserstein, wasserstein, energy_distance and, on a grid, spectrum_error, each with
-      the name of the channel.
+      the name of the channel; mmse and smse, see `moment_errors`, where nothing is given.
     """
     count = min(len(generated.fields), len(reference.fields))
     rows: dict[str, Measurement] = {}
@@ -102,7 +106,27 @@ def distance_scores(
         for measure, distance in measures.items():
             value = float(distance(left, right)) if jnp.all(jnp.isfinite(left)) else None
             rows[f"{measure}_{name}"] = Measurement(value)
+        if not equations.conditions and count > 1:
+            rows |= {f"{moment}_{name}": Measurement(value) for moment, value in moment_errors(left, right).items()}
     return rows
+
+
+def moment_errors(generated: Any, reference: Any) -> dict[str, float | None]:
+    """Errors of the mean and of the standard deviation at each place, in units of the reference's variance.
+
+        mmse = mean_z (E x(z) - E y(z))^2 / mean_z Var y(z),   smse the same of the standard deviations
+
+    Args:
+      generated: examples of one channel, (sample, *grid).
+      reference: of the data.
+    Returns:
+      both by name, None where they are not finite. Of n examples of the data itself they are 2 / n and about 1 / n.
+    """
+    variance = float(jnp.mean(jnp.var(reference, axis=0)))
+    of_mean = jnp.mean((jnp.mean(generated, axis=0) - jnp.mean(reference, axis=0)) ** 2)
+    of_deviation = jnp.mean((jnp.std(generated, axis=0) - jnp.std(reference, axis=0)) ** 2)
+    found = {"mmse": float(of_mean) / variance, "smse": float(of_deviation) / variance}
+    return {name: value if np.isfinite(value) else None for name, value in found.items()}
 
 
 def equation_scores(answer: Answer) -> dict[str, Measurement]:
@@ -110,8 +134,9 @@ def equation_scores(answer: Answer) -> dict[str, Measurement]:
     equations, generated, reference = answer.bench.task.problem, generated_set(answer), reference_set(answer)
     rows = physics_scores(equations, generated)
     rows |= distance_scores(equations, generated, reference, bool(equations.conditions))
-    seconds, calls = answer.forecasts.seconds, float(answer.fitted.model.num_calls)
-    return rows | {"seconds_per_sample": Measurement(seconds, "s"), "nfe": Measurement(calls)}
+    model = answer.fitted.model
+    rows |= {"seconds_per_sample": Measurement(answer.forecasts.seconds, "s"), "nfe": Measurement(model.num_calls)}
+    return rows | ({"backward_calls": Measurement(model.num_backward)} if model.num_backward else {})
 
 
 def generated_set(answer: Answer) -> FieldSet:

@@ -26,7 +26,8 @@ METRIC_NAMES = (
     "energy_error", "mass_drift", "residual_mae", "residual_rms", "relative_residual", "resolve_error",
     "sliced_wasserstein", "wasserstein", "angle_divergence",
     "sample_energy_drift", "sample_residual_rms",
-    "spectrum_error", "energy_distance", "compliance_error", "volume_error", "parameter_error", "mass_ratio",
+    "spectrum_error", "energy_distance", "mmse", "smse", "compliance_error", "volume_error",
+    "parameter_error", "mass_ratio", "backward_calls",
     "parameter_low", "parameter_high", "interval_coverage", "well_error",
     "loss", "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",
     "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",
@@ -37,7 +38,7 @@ SPLIT_NAMES = ("train", "calibration", "validation", "test", "shifted")
 # Metrics of which no end is "best": a narrow band is no merit without its coverage, and coverage has a target.
 UNRANKED_METRICS = (
     "coverage", "band_width", "spread_skill", "interval_coverage", "parameter_low", "parameter_high", "evidence_gain",
-    "mass_ratio", "num_parameters", "nfe", "rejection_rate",
+    "mass_ratio", "num_parameters", "nfe", "backward_calls", "rejection_rate",
 )  # fmt: skip
 HIGHER_IS_BETTER = ("samples_per_second",)
 

@@ -11,7 +11,7 @@ import pytest
 from experiments import circle, darcy_kle, topology
 from experiments.data.equations import FieldSet, check_equations, draw_set, load_or_make
 from experiments.evaluation import equations as equation_scores
-from experiments.evaluation.equations import reference_rows
+from experiments.evaluation.equations import moment_errors, reference_rows
 from experiments.study.command import main, offered_methods, parse
 from phdme_jax.files import RunFailed
 from phdme_jax.numerics import batching
@@ -239,3 +239,21 @@ def test_paper_sized_darcy_flow_runs_through_cut_to_two_steps(tmp_path):
     # the figure of the literature, by the same generator
     assert abs(value(rows, "reference", "residual_mae") - 1.26e-3) < 1e-4
     assert value(rows, "pidm_me", "nfe") == 2 and np.isfinite(value(rows, "pidm_me", "residual_mae"))
+
+
+def test_errors_of_mean_and_deviation_are_in_units_of_the_variance():
+    generator = np.random.default_rng(0)
+    reference = 3.0 * generator.standard_normal((4000, 5))
+    moved = moment_errors(1.5 + 2.0 * reference, reference)
+    assert moved["mmse"] == pytest.approx(0.25, rel=0.05) and moved["smse"] == pytest.approx(1.0, rel=0.05)
+    again = moment_errors(3.0 * generator.standard_normal((4000, 5)), reference)
+    assert again["mmse"] < 3 * 2 / 4000 and again["smse"] < 3 / 4000
+    # what shrinks to its mean has no error of the mean, and all of that of the deviation
+    collapsed = moment_errors(np.zeros((4000, 5)), reference)
+    assert collapsed["mmse"] < 1e-3 and collapsed["smse"] == pytest.approx(1.0, rel=0.05)
+
+
+def test_a_residual_by_unseen_stencils_is_scored_beside_the_own_one():
+    equations = make_equations("poisson_2d", num_points=16)
+    rows = equation_scores.physics_scores(equations, draw_set(equations, 3, jax.random.key(2)))
+    assert rows["residual_rms"].value < 1e-10 < 1e-3 < rows["residual_rms_unseen"].value

@@ -96,4 +96,9 @@ def stacked_residual(
     Returns:
       residuals, last axis in the order of their names' appearance.
     """
-    return jnp.stack(list(equations.residual(fields, condition).values()), axis=-1)
+    return stacked(equations.residual(fields, condition))
+
+
+def stacked(residuals: Residuals) -> Float[Array, "*grid equation"]:
+    """Residuals side by side, in the order of their names' appearance."""
+    return jnp.stack(list(residuals.values()), axis=-1)
