@@ -18,7 +18,7 @@ from phdme_jax.app.drawing import Labels
 from phdme_jax.app.page import Picture, Section, build_report
 from phdme_jax.app.rows import ResultRow, append_rows, label_of, read_rows
 from phdme_jax.app.tables import format_value, print_table
-from phdme_jax.files import InputError
+from phdme_jax.files import InputError, read_json
 
 PARTS = {
     "string_prior": "Stage one: the energy alone",
@@ -182,7 +182,8 @@ def cost_section(parts: Mapping[str, Rows], picture: MakePath) -> Section | None
 
 def cost_points(rows: Rows, system: str, metric: str) -> tuple[dict[str, tuple[list[float], list[float]]], list[int]]:
     """Line of the picture -> mean seconds and mean errors of its settings, in order; and the numbers of calls."""
-    costed = {row.label: row for row in rows.rows if row.metric == "seconds_per_forecast"}
+    found = (row for row in rows.rows if (row.metric, row.split) == ("seconds_per_forecast", "test"))
+    costed = {row.label: row for row in found}
     lines: dict[str, list[ResultRow]] = {}
     for row in sorted(costed.values(), key=lambda row: row.settings.get(CALLS, 0)):
         lines.setdefault(row.method if CALLS in row.settings else row.label, []).append(row)
@@ -226,13 +227,18 @@ def ablation_section(rows: Rows, picture: MakePath) -> Section:
     return Section(PARTS["ablations"], text, tuple(drawn), metrics, ("ablations",))
 
 
+def _validates(record: Path) -> bool:
+    """Whether a run folder is one that choices were made with."""
+    return record.exists() and bool(read_json(record).get("validates"))
+
+
 def read_parts(folder: Path) -> dict[str, Rows]:
-    """Rows of the parts found below a folder.
+    """Rows of the parts found below a folder; runs that validate are left out.
 
     Raises:
       InputError: there are none.
     """
-    files = sorted(folder.glob("*/results.jsonl"))
+    files = [file for file in sorted(folder.glob("*/results.jsonl")) if not _validates(file.parent / "config.json")]
     rows = [row for file in files for row in read_rows(file) if row.experiment in PARTS]
     found = {name: Rows(name, rows) for name in PARTS}
     found = {name: part for name, part in found.items() if part.rows}

@@ -143,7 +143,7 @@ INTERVAL_DRAWS = 20
 def interval_coverage_rows(run: Run) -> None:
     """How often the posterior interval of the dissipation holds the true one, over fits to fresh draws of the data.
 
-    Trajectories and noise are drawn anew for each fit, by keys that nothing else uses; on the first seed alone.
+    Trajectories and noise are drawn anew for each fit, other ones than those of any seed; on the first seed alone.
     """
     if run.seed != run.context.seeds[0]:
         return

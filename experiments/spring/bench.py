@@ -102,7 +102,9 @@ def load_world(context: Context, config: ConfigDict) -> SpringWorld:
 def asked_config(context: Context, config: ConfigDict) -> ConfigDict:
     """The configuration, changed where the run validates: the training recording alone, and windows of its later part.
 
-    Windows of the calibration, which are of the whole recording, overlap with them in time.
+    Energies, starts of rollouts and start states rest on images before `VALIDATED_FROM` alone. The clock, the rest
+    curve and the size of the noise are still those of the whole recording, and calibration windows that begin earlier
+    reach into those that are scored: coverage says nothing in a run that validates.
     """
     if not context.validates:
         return config
@@ -113,7 +115,7 @@ def asked_config(context: Context, config: ConfigDict) -> ConfigDict:
             ("data.test", config.data.train),
             ("prior.last_frame", min(VALIDATED_FROM, config.prior.last_frame)),
             ("starts", (VALIDATED_FROM, last, config.starts[2])),
-            ("calibration", (config.calibration[0], VALIDATED_FROM, config.calibration[2])),
+            ("calibration", (config.calibration[0], VALIDATED_FROM - 1, config.calibration[2])),
             ("forecast.start_frame", VALIDATED_FROM),
         ),
     )
@@ -148,7 +150,12 @@ def spring_options(config: ConfigDict) -> SpringOptions:
 
 
 def draw_states(
-    recording: SpringRecording, count: int, scale: tuple[float, float], rest: tuple[float, float], key: Key[Array, ""]
+    recording: SpringRecording,
+    count: int,
+    scale: tuple[float, float],
+    rest: tuple[float, float],
+    key: Key[Array, ""],
+    last_frame: int | None = None,
 ) -> Float[np.ndarray, "start grid 3"]:
     """States like those of a recording.
 
@@ -161,12 +168,15 @@ def draw_states(
       scale: range of the scale of each mode.
       rest: range of the scale of the rest strain.
       key: random key.
+      last_frame: images shown from this one on, counted from the release, are not drawn from; None draws from all.
     Returns:
       the states.
     """
     image_key, scale_key, rest_key = jax.random.split(key, 3)
     shape, modes = (count, recording.modes), np.arange(recording.modes)
-    image = np.asarray(jax.random.randint(image_key, shape, 0, recording.time.size))
+    since = recording.frame - recording.release
+    images = recording.time.size if last_frame is None else int(np.searchsorted(since, last_frame))
+    image = np.asarray(jax.random.randint(image_key, shape, 0, images))
     value, rate = _signed(scale_key, shape, scale) * np.stack([recording.smooth, recording.rate])[:, image, modes]
     moving = modal_states(recording.grid, value, rate)
     return with_rest(moving, _signed(rest_key, (count, 1), rest) * recording.rest_strain)
@@ -244,7 +254,8 @@ def spring_bench(context: Context, config: ConfigDict, case: str, seed: int) -> 
 
     def starts(key: Key[Array, ""], count: int) -> Start:
         state_key, error_key = jax.random.split(key)
-        state = draw_states(train, count, generator.start_scale, generator.rest_scale, state_key)
+        last = config.prior.last_frame if context.validates else None
+        state = draw_states(train, count, generator.start_scale, generator.rest_scale, state_key, last)
         error = errors[np.asarray(jax.random.randint(error_key, (count, 1), 0, len(errors)))]
         return Start(state, np.zeros((count, len(times), 0)), error)
 

@@ -189,10 +189,11 @@ def condition(
             design, target, *_ = _whitened(basis, box, observations, moved)
             return design @ weights - target
 
-        slopes = jnp.concatenate([jax.jacfwd(misfit)(hyperparameters.dissipation), jnp.zeros((size, len(parameters)))])
+        slopes = jax.jacfwd(misfit)(hyperparameters.dissipation)
+        slopes = jnp.concatenate([slopes, jnp.zeros((size, len(parameters)), slopes.dtype)])
         # what the weights cannot make up for is all that tells of the dissipation
         along = orthogonal.T @ slopes
-        known = jnp.diag(1.0 / jnp.maximum(widths, 1e-8))
+        known = jnp.diag(1.0 / jnp.maximum(widths, 1e-8)).astype(slopes.dtype)
         corner = jnp.linalg.qr(jnp.concatenate([slopes - orthogonal @ along, known]), mode="r")
         nothing = jnp.zeros((len(parameters), size), root.dtype)
         root = jnp.block([[root, along], [nothing, corner]])
@@ -215,6 +216,8 @@ def condition(
 
 def dissipation_intervals(posterior: EnergyPosterior, level: float = 0.9) -> dict[str, tuple[float, float]]:
     """Posterior interval of each dissipation parameter, the same probability on both sides.
+
+    Kernel, stiffness and noise are held at their optimum.
 
     Args:
       posterior: of a fit.

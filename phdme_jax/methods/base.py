@@ -27,7 +27,7 @@ Options = Mapping[str, Any]  # groups of options, plain nested mappings; a metho
 Denoise = Callable[[Array, Array], Array]  # (noisy, t) -> clean
 
 # where the shared random draws of a seed go, by name
-STREAMS = {"starts": 1, "rollouts": 2, "samples": 3, "costs": 4, "method": 100, "generated": 200}
+STREAMS = {"starts": 1, "rollouts": 2, "samples": 3, "costs": 4, "pairs": 20, "method": 100, "generated": 200}
 
 
 def stage_key(key: Key[Array, ""], stage: str, index: int = 0) -> Key[Array, ""]:

@@ -98,12 +98,12 @@ def poisson_world():
         "network": {**MLP, "width": 8, "num_blocks": 1, "embedding_size": 8},
         "stages": equation_stages(4, 2, 1e-3),
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
-        "distilled": {"num_pairs": 4, "num_steps": 2, "refinements": 2},
+        "distilled": {"num_pairs": 4, "num_steps": 2},
         **equation_groups(),
     }
     options["stages"]["distilled"] = ((0.0, 2, 2, 1e-3), (1.0, 2, 2, 1e-3))
     options["stages"]["merged"] = ((2, 4, 2, 1e-3),)  # steps to the end of a flow: one stage of them
-    options["sampling"] |= {"num_steps": 4, "flow_steps": 2, "corrections": (2, 2)}
+    options["sampling"] |= {"num_steps": 4, "flow_steps": 2, "corrections": (2, 2), "refinements": 2}
     return Task(
         equations, lambda: train, lambda key, count: np.zeros((count, *train.condition.shape[1:])), KEY
     ), options

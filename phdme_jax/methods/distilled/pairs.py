@@ -57,13 +57,13 @@ def make_pairs(
     size, parts, began = min(CHUNK, count), [], 0.0
     for start in range(0, count, size):
         index = np.minimum(np.arange(start, start + size), count - 1)  # one shape, one trace
-        parts.append(carry(teacher.params, condition[index], noise[index]))
-        if start == 0:
-            jax.block_until_ready(parts)
+        part = teacher.params, condition[index], noise[index]
+        if start == 0:  # compiles
+            jax.block_until_ready(carry(*part))
             began = time.perf_counter()
+        parts.append(carry(*part))
     fields = jax.block_until_ready(jnp.concatenate(parts)[:count])
-    later = max(len(parts) - 1, 1)
-    seconds = (time.perf_counter() - began) * len(parts) / later
+    seconds = time.perf_counter() - began
     return {"noise": noise, "fields": fields, "condition": condition, "seconds": np.asarray(seconds)}
 
 

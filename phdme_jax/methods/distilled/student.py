@@ -3,8 +3,8 @@
     d(eps) = eps + v(eps, 0),   L = mean |d(eps) - x(eps)|^2 + lambda mean_j (r_j(d(eps)) / s_j)^2
 
 x(eps) is what the teacher's flow makes of the noise, so that the student knows which example it is asked for: the
-residual is that of an example, not of a mean of many. s_j is the root mean square of what white noise of unit size in
-the normalised fields adds to equation j, so that lambda does not depend on the grid or on units.
+residual is that of an example, not of a mean of many. s_j is the size of equation j at smooth fields that do not obey
+it, so that lambda depends neither on units nor, for smooth errors, on the grid.
 Source: Zhang, Wang, Zou (2026), arXiv 2505.22391, with a flow-matching teacher.
 """
 
@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Key, PyTree
 
-from phdme_jax.methods.base import Fitted, Host, Model, Options, Task
+from phdme_jax.methods.base import Fitted, Host, Model, Options, Task, stage_key
 from phdme_jax.methods.distilled.pairs import Pair, encoded, make_pairs
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.constraints import residual_of
@@ -26,12 +26,11 @@ from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.equations.network import EncodedExample, EquationNetwork, Given, Params, Prepared
 
 PROBES = 32  # examples that the size of a residual is measured on
-SMALL = 1e-2  # size of the noise that it is measured with, normalised units
 
 
 @dataclasses.dataclass(frozen=True)
 class Distillation:
-    """The group `distilled` of the options.
+    """The group `distilled` of the options, which may be left out.
 
     Attributes:
       num_pairs: pairs of noise and example in memory.
@@ -39,19 +38,13 @@ class Distillation:
       refresh: share of the pairs that is made anew before each later stage.
       residual_weight: lambda, times the number of a stage.
       detached: whether the residual asks for another solution alone.
-      refinements: gradient steps on the noise of `piddm_ref`.
-      refinement_rate: of these steps.
-      noise_weight: pull of the noise towards its usual size, |eps|^2 / n = 1.
     """
 
-    num_pairs: int
+    num_pairs: int = 4096
     num_steps: int = 16
     refresh: float = 0.25
     residual_weight: float = 1.0
     detached: bool = False
-    refinements: int = 20
-    refinement_rate: float = 1e-2
-    noise_weight: float = 0.0
 
 
 def make_student(net: EquationNetwork) -> Callable[[PyTree, Prepared], Callable[[Array], Array]]:
@@ -65,30 +58,35 @@ def make_student(net: EquationNetwork) -> Callable[[PyTree, Prepared], Callable[
     return student_of
 
 
-def residual_scale(
-    net: EquationNetwork, examples: EncodedExample, detached: bool, key: Key[Array, ""]
-) -> Float[Array, "equation"]:
-    """Root mean square of what white noise of unit size in normalised fields adds to each residual.
+def residual_scale(net: EquationNetwork, examples: EncodedExample, key: Key[Array, ""]) -> Float[Array, "equation"]:
+    """Root mean square of each residual at fields that are as smooth as the data and obey nothing.
+
+    Of these fields each channel is the middle of those of two examples, and other ones than the next channel's: a
+    wholly wrong answer has a scaled residual of about one on every grid. Where such fields obey an equation all the
+    same, such as values on an edge, it is what white noise of the size of the data adds.
 
     Args:
       net: holds the equations.
       examples: true ones, leaves with a leading axis.
-      detached: see `constraints.residual_of`.
       key: of the noise.
     Returns:
-      the size of each residual, physical units; one for those that do not change.
+      the size of each residual, physical units; one for those that never change.
     """
+    fields = examples.fields
+    channels = [0.5 * (jnp.roll(fields, c, 0) + jnp.roll(fields, c + 1, 0))[..., c] for c in range(fields.shape[-1])]
+    mixed = jnp.stack(channels, axis=-1)
+    noisy = fields + jax.random.normal(key, fields.shape, fields.dtype)
 
-    def square(example: EncodedExample, key: Array) -> Array:
-        given = example.given
-        residual = residual_of(net.equations, net.kinds, given.encoding, given.condition, detached)
-        noise = SMALL * jax.random.normal(key, example.fields.shape, example.fields.dtype)
-        change = (residual(example.fields + noise) - residual(example.fields)) / SMALL
-        return jnp.mean(change**2, axis=tuple(range(change.ndim - 1)))
+    def squares(of: Array) -> Array:
+        def one(point: Array, given: Given) -> Array:
+            found = residual_of(net.equations, net.kinds, given.encoding, given.condition)(point)
+            return jnp.mean(found**2, axis=tuple(range(found.ndim - 1)))
 
-    count = len(examples.fields)
-    squares = jnp.mean(jax.vmap(square)(examples, jax.random.split(key, count)), axis=0)
-    return jnp.sqrt(jnp.where(squares > 0, squares, 1.0))
+        return jnp.mean(jax.vmap(one)(of, examples.given), axis=0)
+
+    smooth, rough = squares(mixed), squares(noisy)
+    chosen = jnp.where(smooth > 1e-12 * rough, smooth, rough)
+    return jnp.sqrt(jnp.where(chosen > 0, chosen, 1.0))
 
 
 def scaled_residual(net: EquationNetwork, given: Given, scale: Array, detached: bool) -> Callable[[Array], Array]:
@@ -111,6 +109,15 @@ def student_loss(net: EquationNetwork, chosen: Distillation, weight: float, scal
         return matching + weight * physics, {"matching": matching, "residual": physics}
 
     return loss
+
+
+def _stages(options: Options) -> tuple[tuple[float, int, int, float], ...]:
+    """Those of the students, or where there are none half of those of the flow: a third of it without physics."""
+    if "distilled" in options["stages"]:
+        return options["stages"]["distilled"]
+    _, steps, batch, rate = options["stages"]["flow"][0]
+    first, rest = max(1, steps // 6), max(1, steps // 3)
+    return ((0.0, first, batch, 0.5 * rate), (1.0, rest, batch, 0.5 * rate))
 
 
 def _network(task: Task, options: Options) -> EquationNetwork:
@@ -140,38 +147,39 @@ def fit_student(
       pairs are counted as training.
     """
     assert teacher is not None
-    net, chosen = _network(task, options), Distillation(**options["distilled"])
+    net, chosen = _network(task, options), Distillation(**options.get("distilled", {}))
     examples, params = task.train(), teacher.params
     few = examples._replace(fields=examples.fields[:PROBES], condition=examples.condition[:PROBES])
-    scale = residual_scale(net, shared.encode_examples(net, params, few), chosen.detached, jax.random.fold_in(key, 0))
+    scale = residual_scale(net, shared.encode_examples(net, params, few), jax.random.fold_in(key, 0))
     network, seconds = params.network, dict(teacher.seconds)
     pairs: Any = None
-    for index, (factor, steps, batch, rate) in enumerate(options["stages"]["distilled"]):
+    for index, (factor, steps, batch, rate) in enumerate(_stages(options)):
         count = chosen.num_pairs if pairs is None else max(1, round(chosen.refresh * chosen.num_pairs))
         if pairs is None or chosen.refresh > 0:
             made = host.keep(
                 f"pairs_{index}",
-                partial(make_pairs, net, teacher, task, count, chosen.num_steps, jax.random.fold_in(task.key, index)),
+                partial(make_pairs, net, teacher, task, count, chosen.num_steps, stage_key(task.key, "pairs", index)),
             )
             seconds[f"pairs_{index}"] = float(made["seconds"])
             fresh = encoded(params, made)
             join = lambda old, new: jnp.concatenate([new, old])[: chosen.num_pairs]  # noqa: E731
             pairs = fresh if pairs is None else jax.tree.map(join, pairs, fresh)
         loss = student_loss(net, chosen, factor * chosen.residual_weight if physics else 0.0, scale)
-        stage, stage_key = f"distilled_{index}", jax.random.fold_in(key, 1 + index)
+        stage, draws = f"distilled_{index}", jax.random.fold_in(key, 1 + index)
         network, seconds[stage] = host.train(
-            stage, loss, network, pairs, stage_key, steps=steps, batch=batch, rate=rate,
+            stage, loss, network, pairs, draws, steps=steps, batch=batch, rate=rate,
             ema_decay=options["training"]["ema_decay"],
         )  # fmt: skip
     return Fitted(make_model(net), params._replace(network=network, residual_scale=scale), seconds)
 
 
-def make_model(net: EquationNetwork, refined: Distillation | None = None) -> Model:
+def make_model(net: EquationNetwork, refined: shared.Sampling | None = None, detached: bool = False) -> Model:
     """A student as the protocol wants it.
 
     Args:
       net: the network.
       refined: how the noise is refined on the residual before the call; None leaves it as it is drawn.
+      detached: see `Distillation`.
     Returns:
       the model.
     """
@@ -194,16 +202,16 @@ def make_model(net: EquationNetwork, refined: Distillation | None = None) -> Mod
     def draw(params: Params, prepared: Prepared, latent: Array, key: Array) -> Array:
         student = student_of(params.network, prepared)
         assert params.residual_scale is not None
-        misfit = scaled_residual(net, prepared.given, params.residual_scale, chosen.detached)
+        misfit = scaled_residual(net, prepared.given, params.residual_scale, detached)
         return plain(params, prepared, refine(lambda noise: misfit(student(noise)), latent, chosen), key)
 
     return dataclasses.replace(model, draw=draw, num_calls=1 + chosen.refinements, num_backward=chosen.refinements)
 
 
 def refine(
-    misfit: Callable[[Array], Array], noise: Float[Array, "*shape"], chosen: Distillation
+    misfit: Callable[[Array], Array], noise: Float[Array, "*shape"], chosen: shared.Sampling
 ) -> Float[Array, "*shape"]:
-    """Noise after steps of Adam down a misfit of what is made of it."""
+    """Noise after steps of Adam down a misfit of what is made of it, see `Sampling`."""
     optimizer = optax.adam(chosen.refinement_rate)
 
     def objective(point: Array) -> Array:
@@ -222,5 +230,6 @@ def fit_refined(task: Task, options: Options, host: Host, teacher: Fitted | None
     """The student with noise that is refined on the residual; nothing is trained."""
     del host, key
     assert teacher is not None
-    model = make_model(_network(task, options), Distillation(**options["distilled"]))
+    sampling, chosen = shared.Sampling(**options["sampling"]), Distillation(**options.get("distilled", {}))
+    model = make_model(_network(task, options), sampling, chosen.detached)
     return teacher._replace(model=model)

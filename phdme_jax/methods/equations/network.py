@@ -74,6 +74,9 @@ class Sampling(NamedTuple):
       flow_steps: steps of flows.
       corrections: steps of the correction during the last levels, one each, and at the end.
       correction_rule: see `correction.correct_once`.
+      refinements: gradient steps on the noise of `piddm_ref`.
+      refinement_rate: of these steps.
+      noise_weight: pull of that noise towards its usual size, mean square one.
     """
 
     num_steps: int = 100
@@ -81,6 +84,9 @@ class Sampling(NamedTuple):
     flow_steps: int = 20
     corrections: tuple[int, int] = (50, 25)
     correction_rule: str = "exact"
+    refinements: int = 20
+    refinement_rate: float = 1e-2
+    noise_weight: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
