@@ -115,11 +115,11 @@ def case_section(shown: Shown) -> list[Section]:
         curve = Curve(name, mean, samples=None if samples is None else samples[0][shown_fields])
         path = shown.context.figure_path(f"{case}_{name}")
         path = figures.forecast_lines(path, times, answer.truth[0][shown_fields], curve, labels)
-        pictures.append(Picture(path, f"{name}: forecast of the second half, first seed"))
+        pictures.append(Picture(path, f"{name}: forecast of the frames that are scored, first seed"))
     text = (
         f"The first {recording.split} frames of {len(recording.times)} are learned from, the others forecast. Networks "
         "choose the length of their windows by the last fifth of what they learn from. Positions and velocities are in "
-        "units of their deviation over the first half."
+        "units of their deviation over the frames that are learned from."
     )
     if len(masses) > 1:
         text += f" The second mass is {masses[1]:.3g} times the first, by evidence; NeuralODE needs no masses."

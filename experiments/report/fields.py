@@ -125,7 +125,7 @@ def energies(system: System, trajectories: np.ndarray) -> np.ndarray:
 
 
 def physics_section(labels: FieldLabels, shown: Shown) -> Sequence[Section]:
-    """Energy along the forecasts of one test trajectory."""
+    """Energy along the forecasts of one unseen trajectory."""
     system, curves = shown.run.bench.world.system, []
     for name, answers in shown.answers.items():
         forecasts = answers[shown.context.asked].forecasts

@@ -56,6 +56,12 @@ def data_section(shown: Shown) -> Sequence[Section]:
         "chosen. The ± of the tables is over seeds of the posterior draws alone; the spread over start frames "
         "further down says more about how sure these numbers are."
     )
+    if shown.context.validates:
+        text = (
+            f"This run validates: of {data.train} only images shown before frame {config.prior.last_frame} are learned "
+            "from, later ones are forecast, and the other recording is left alone. The words below are those of a run "
+            f"that tests.\n\n{text}"
+        )
     return [Section("What was forecast", text, metrics=("nmse", "mse", "crps", "nmse_of_zero"))]
 
 
