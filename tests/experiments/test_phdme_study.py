@@ -8,7 +8,7 @@ import subprocess
 
 import pytest
 
-from experiments.phdme_study import PARTS, Ratio, Rows, cost_points, main, make_page
+from experiments.phdme_study import PARTS, Ratio, Rows, cost_points, main, make_page, read_parts
 from phdme_jax.app.rows import ResultRow, append_rows, read_rows
 
 # set PHDME_BROWSER to a Chromium that has another name
@@ -151,3 +151,13 @@ def test_a_browser_draws_every_figure_without_complaint(results, tmp_path):
     images, drawn, wide = json.loads(probes[0].group(1))
     assert images == drawn == text.count("data:image/png") > 0
     assert wide <= 0, "the page is wider than its window"
+
+
+def test_runs_that_validate_are_left_out(results):
+    folder = results / "shallow_water_1d_validation"
+    folder.mkdir()
+    rows = [row("shallow_water_1d", "shallow_water_1d", "phdme", "nmse", 7.0)]
+    append_rows(folder / "results.jsonl", rows)
+    (folder / "config.json").write_text('{"experiment": "shallow_water_1d", "validates": true}')
+    values = read_parts(results)["shallow_water_1d"].values("shallow_water_1d", "nmse", "phdme")
+    assert len(values) == 3 and 7.0 not in values.values()

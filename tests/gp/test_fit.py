@@ -93,6 +93,14 @@ def test_uncertain_dissipation_is_a_column_of_the_joint_gaussian(world, dense):
     np.testing.assert_allclose(found @ found.T, expected, atol=1e-8 * np.abs(expected).max())
 
 
+def test_an_uncertain_posterior_is_of_the_type_of_its_rows(world, dense):
+    rows, *_ = dense
+    narrow = jax.tree.map(lambda leaf: leaf.astype(jnp.float32) if leaf.dtype == jnp.float64 else leaf, rows)
+    hyper, box = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (world.hyperparameters, BOX))
+    made = jax.eval_shape(lambda r, h: condition(SMALL, box, r, h, tuple(world.parameters), jnp.ones(2)), narrow, hyper)
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(made)} == {"float32", "bool"}
+
+
 TIMES = tuple(float(t) for t in np.linspace(0.0, 10.0, 41))
 
 

@@ -10,7 +10,7 @@ import pytest
 from phdme_jax.diffusion.flow import follow_flow
 from phdme_jax.methods.base import Examples, Task, stage_key
 from phdme_jax.methods.distilled.pairs import make_pairs
-from phdme_jax.methods.distilled.student import refine, residual_scale, scaled_residual
+from phdme_jax.methods.distilled.student import Distillation, _stages, refine, residual_scale, scaled_residual
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.presets import INFORMED, MLP, equation_groups, equation_stages
 from phdme_jax.methods.table import METHODS, lineage
@@ -137,6 +137,13 @@ def test_pairs_are_what_the_flow_makes_of_the_noise_and_a_student_answers_like_i
     encoding = student.params.fields
     expected = encoding.shift + encoding.scale * pairs["fields"]
     assert np.median(np.linalg.norm(found - expected, axis=1)) < 0.1
+
+
+def test_a_study_that_says_nothing_of_students_has_usual_ones():
+    assert Distillation().num_pairs > 0
+    assert _stages({"stages": {"flow": ((1, 600, 8, 1e-3),)}}) == ((0.0, 100, 8, 5e-4), (1.0, 200, 8, 5e-4))
+    own = ((2.0, 3, 4, 1e-3),)
+    assert _stages({"stages": {"distilled": own}}) == own
 
 
 def test_a_lineage_begins_with_the_first_teacher():
