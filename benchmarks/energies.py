@@ -45,11 +45,11 @@ def _peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
-def _seconds(examples: Examples) -> tuple[float, float]:
-    """Seconds, and those of the processors, that making the rows takes."""
+def _timed(examples: Examples) -> tuple[float, float, Any]:
+    """Seconds, and those of the processors, that making the rows takes; and what is made."""
     began, processor = time.perf_counter(), time.process_time()
-    jax.block_until_ready(observed_rows(STRUCTURE, examples, OPTIONS))
-    return time.perf_counter() - began, time.process_time() - processor
+    made = jax.block_until_ready(observed_rows(STRUCTURE, examples, OPTIONS))
+    return time.perf_counter() - began, time.process_time() - processor, made
 
 
 def energy_rows() -> Iterator[dict[str, Any]]:
@@ -57,9 +57,9 @@ def energy_rows() -> Iterator[dict[str, Any]]:
     for count, (seconds, memory) in COUNTS.items():
         examples = _waves(count)
         jax.clear_caches()
-        base, first = _peak(), _seconds(examples)[0]
+        base, (first, *_) = _peak(), _timed(examples)
         facts: dict[str, Any] = {"megabytes": _peak() - base, "limit_megabytes": memory}
-        (wall, processor), (basis, box, rows) = _seconds(examples), observed_rows(STRUCTURE, examples, OPTIONS)
+        wall, processor, (basis, box, rows) = _timed(examples)
         compilation = first - wall
         timing = Timing(compilation, wall, (wall, wall), processor, 1)
         yield record("energy_rows", f"rows, {count} trajectories", timing, **facts)

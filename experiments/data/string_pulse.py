@@ -20,7 +20,8 @@ from phdme_jax.files import RunFailed
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import independent
 from phdme_jax.gp.basis import Basis, Box, make_box, prior_deviations
-from phdme_jax.gp.observations import Observations, anchor_rows, concatenate, derivative_rows, select_sites
+from phdme_jax.gp.observations import Observations, anchor_rows, concatenate, derivative_rows
+from phdme_jax.gp.sites import select_sites
 from phdme_jax.methods.base import Examples, Fitted, Options, Start, Task, Times, stage_key
 from phdme_jax.methods.energy.gp_rollout import fitted_rollout
 from phdme_jax.methods.energy.posterior import PriorOptions, fit_rows, make_basis

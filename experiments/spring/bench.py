@@ -32,8 +32,8 @@ from phdme_jax.files import InputError
 from phdme_jax.methods.base import Examples, Start, Task, Times, stage_key
 from phdme_jax.methods.energy.options import read_options
 
-# numbers that keys are made from
-SPLITS = {"calibration": 0, "train": 1, "test": 2, "validation": 3}
+# numbers that keys of samples are made from, those of the errors of the start from three more
+SPLITS, ERRORS = {"calibration": 0, "train": 1, "test": 2, "validation": 6}, 3
 # a validation run learns from the frames before this one, counted from the release, and scores windows after it
 VALIDATED_FROM = 190
 
@@ -245,7 +245,7 @@ def spring_bench(context: Context, config: ConfigDict, case: str, seed: int) -> 
     def split(name: str) -> Split:
         recording, windows = world.recording(name), world.windows[name]
         shape = (forecast.draws, *recording.amplitude.shape)
-        noise = np.asarray(jax.random.normal(keyed(name, len(SPLITS)), shape, jnp.float64)) * train.amplitude_noise
+        noise = np.asarray(jax.random.normal(keyed(name, ERRORS), shape, jnp.float64)) * train.amplitude_noise
         start = window_starts(recording, windows, noise, len(times))
         return Split(windows.truth, start, partial(observe_displacement, recording, windows.since))
 

@@ -4,8 +4,9 @@ import statistics
 from collections.abc import Iterable, Mapping
 
 from experiments.study.study import Context
-from phdme_jax.app.rows import HIGHER_IS_BETTER, ResultRow
+from phdme_jax.app.rows import ResultRow
 from phdme_jax.app.tables import format_value
+from phdme_jax.app.vocabulary import HIGHER_IS_BETTER
 from phdme_jax.methods.table import METHODS
 
 Values = Mapping[str, float]  # method -> mean over seeds

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike
 
 from phdme_jax.app import drawing
 from phdme_jax.app.drawing import COLOURS, TRUTH, Curve, EffortSlice, Labels, styled
+from phdme_jax.calibration import coverage_interval
 
 
 @styled
@@ -167,34 +168,28 @@ def coverage_curve(
     nominal: ArrayLike,
     empirical: Mapping[str, ArrayLike],
     num_test: int,
-    num_calibration: int | None,
+    num_calibration: int,
     labels: Labels,
 ) -> Path:
     """Empirical against nominal coverage, with the interval a valid method stays in nine times out of ten.
 
-    With split conformal calibration on n trajectories the count covered among m test trajectories is beta-binomial,
-
-        count ~ BetaBinomial(m, k, n + 1 − k),   k = ⌈(n + 1) level⌉,
-
-    and binomial where the band was not calibrated on data.
-
     Args:
       path: PNG to write.
-      nominal: levels, shape (level,).
+      nominal: levels that the calibration supports, shape (level,).
       empirical: method -> share of the test trajectories covered, shape (level,).
       num_test: number m of test trajectories.
-      num_calibration: number n of calibration trajectories, or None for the binomial interval.
+      num_calibration: number n of calibration trajectories.
       labels: `x` and `y`, which have defaults.
 
     Returns:
       The path.
     """
     nominal = np.asarray(nominal)
-    lower, upper = coverage_interval(nominal, num_test, num_calibration)
+    intervals = [coverage_interval(num_calibration, num_test, level, confidence=0.9) for level in nominal.tolist()]
+    lower, upper = np.reshape(intervals, (-1, 2)).T
     figure = drawing.new_figure(5.4, 3.6)
     axis = figure.subplots()
-    of = f"{num_test} test" + ("" if num_calibration is None else f", {num_calibration} calibration")
-    name = f"90 % of valid bands\n({of} trajectories)"
+    name = f"90 % of valid bands\n({num_test} test, {num_calibration} calibration trajectories)"
     axis.fill_between(nominal, lower, upper, color="#DADADA", linewidth=0, label=name)
     axis.plot([0, 1], [0, 1], color=TRUTH, linestyle="--", linewidth=1.0, label="nominal")
     looks = zip(drawing.colours(len(empirical)), drawing.marks(len(empirical)), strict=True)
@@ -205,36 +200,6 @@ def coverage_curve(
     axis.set(xlabel=labels.x or "nominal coverage", ylabel=labels.y or "empirical coverage")
     drawing.legend_beside(axis)
     return drawing.save(figure, path, labels.title)
-
-
-def coverage_interval(
-    nominal: ArrayLike, num_test: int, num_calibration: int | None, level: float = 0.9
-) -> tuple[np.ndarray, np.ndarray]:
-    """Central interval of the empirical coverage of a valid band; see `coverage_curve`.
-
-    Args:
-      nominal: levels, shape (level,).
-      num_test: number of test trajectories.
-      num_calibration: number of calibration trajectories, or None.
-      level: probability of the interval.
-
-    Returns:
-      Lower and upper ends, each of shape (level,); both are 1 where too few calibration data make the band infinite.
-    """
-    from scipy.stats import betabinom, binom
-
-    ends = []
-    for probability in ((1 - level) / 2, (1 + level) / 2):
-        counts = []
-        for share in np.asarray(nominal, dtype=float):
-            if num_calibration is None:
-                counts.append(binom.ppf(probability, num_test, share))
-                continue
-            rank = max(1, math.ceil((num_calibration + 1) * share - 1e-9))
-            beyond = num_calibration + 1 - rank
-            counts.append(num_test if beyond <= 0 else betabinom.ppf(probability, num_test, rank, beyond))
-        ends.append(np.clip(np.asarray(counts) / num_test, 0.0, 1.0))
-    return ends[0], ends[1]
 
 
 @styled

@@ -6,41 +6,17 @@ lost rows since, or holds others, is refused.
 """
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import math
 import numbers
-import re
 import statistics
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from phdme_jax.app.vocabulary import check_name, vocabulary_place
 from phdme_jax.files import InputError, RunFailed, atomic_write, read_json
-
-# A new metric is one word here; `name_qualifier` of a listed name needs no entry.
-METRIC_NAMES = (
-    "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
-    "energy_error", "mass_drift", "residual_mae", "residual_rms", "relative_residual", "resolve_error",
-    "sliced_wasserstein", "wasserstein", "angle_divergence",
-    "sample_energy_drift", "sample_residual_rms",
-    "spectrum_error", "energy_distance", "mmse", "smse", "compliance_error", "volume_error",
-    "parameter_error", "mass_ratio", "backward_calls",
-    "parameter_low", "parameter_high", "interval_coverage", "well_error",
-    "loss", "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",
-    "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",
-    "compile_seconds",
-)  # fmt: skip
-SPLIT_NAMES = ("train", "calibration", "validation", "test", "shifted")
-
-# Metrics of which no end is "best": a narrow band is no merit without its coverage, and coverage has a target.
-UNRANKED_METRICS = (
-    "coverage", "band_width", "spread_skill", "interval_coverage", "parameter_low", "parameter_high", "evidence_gain",
-    "mass_ratio", "num_parameters", "nfe", "backward_calls", "rejection_rate",
-)  # fmt: skip
-HIGHER_IS_BETTER = ("samples_per_second",)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,38 +133,6 @@ def finite_or_none(value: object) -> float | None:
     """The number as a Python float, or None where it is missing, NaN or infinite."""
     number = None if value is None else float(value)  # type: ignore[arg-type]
     return number if number is not None and math.isfinite(number) else None
-
-
-@lru_cache
-def vocabulary(kind: str) -> tuple[str, ...]:
-    """Names of a kind in the order of tables: methods of the registry, metrics and usual splits; none for systems."""
-    from phdme_jax.methods.table import METHODS
-
-    return {"method": ("reference", *METHODS), "metric": METRIC_NAMES, "split": SPLIT_NAMES}.get(kind, ())
-
-
-def check_name(kind: str, name: str) -> None:
-    """Checks a name of a row against the vocabulary.
-
-    Methods are those of the registry. A metric is known if it is listed or extends a listed one by `_qualifier`, unless
-    it looks like a slip of another. Systems and splits are what a study declares.
-
-    Args:
-      kind: `system`, `method`, `metric` or `split`.
-      name: the name.
-
-    Raises:
-      InputError: the name is unknown; the message names the nearest ones.
-    """
-    known, is_word = vocabulary(kind), re.fullmatch(r"[a-z0-9_]+", name)
-    if name in known or (kind in ("system", "split") and is_word):
-        return
-    others = [entry for entry in known if not name.startswith(entry + "_")]
-    slips = difflib.get_close_matches(name, others, n=3, cutoff=0.9)
-    if kind == "metric" and len(others) < len(known) and not slips and is_word:
-        return
-    nearest = slips or difflib.get_close_matches(name, known, n=3, cutoff=0.0) or ["small letters and digits"]
-    raise InputError(f"unknown {kind} {name!r} in a result row; expected a name such as {', '.join(nearest)}")
 
 
 def read_rows(path: Path | str) -> list[ResultRow]:
@@ -351,13 +295,6 @@ def _sort_key(group: tuple[str, ...]) -> tuple:
     words = (("system", system), ("split", split), ("method", method), ("metric", metric))
     places = [vocabulary_place(kind, name) for kind, name in words]
     return (experiment, *places, unit)
-
-
-def vocabulary_place(kind: str, name: str) -> tuple[int, str]:
-    """Sort key of a name: where it is listed, a qualified one right after its longest listed beginning, others last."""
-    known = vocabulary(kind)
-    roots = [entry for entry in known if name == entry or name.startswith((entry + "_", entry + " ("))]
-    return (known.index(max(roots, key=len)) if roots else len(known), name)
 
 
 def _digest_file(path: Path) -> Path:

@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterable, Sequence
 from typing import TextIO
 
-from phdme_jax.app.rows import HIGHER_IS_BETTER, UNRANKED_METRICS, ResultRow, Summary, aggregate, vocabulary_place
+from phdme_jax.app.rows import ResultRow, Summary, aggregate
+from phdme_jax.app.vocabulary import HIGHER_IS_BETTER, UNRANKED_METRICS, vocabulary_place
 
 MISSING = "–"
 _KEYS = ("system", "split", "method")

@@ -16,7 +16,8 @@ from phdme_jax.systems.equations.base import Equations as Equations
 from phdme_jax.systems.equations.burgers import make_burgers
 from phdme_jax.systems.equations.closed_form import make_circle, make_poisson
 from phdme_jax.systems.equations.darcy import make_darcy_kle, make_darcy_nodal
-from phdme_jax.systems.equations.elliptic import make_darcy_binary, make_helmholtz_2d, make_poisson_2d
+from phdme_jax.systems.equations.darcy_binary import make_darcy_binary
+from phdme_jax.systems.equations.elliptic import make_helmholtz_2d, make_poisson_2d
 from phdme_jax.systems.equations.topology import make_topology
 
 SYSTEMS: dict[str, Callable[..., System]] = {

@@ -103,26 +103,6 @@ def test_failed_forecasts_do_not_stop_a_picture(tmp_path):
         figures.space_time_panel(tmp_path / "c.png", WAVE, np.full_like(WAVE, np.nan), TIME, GRID, panel)
 
 
-def test_coverage_interval_holds_what_split_conformal_gives():
-    """Simulates split conformal prediction on exchangeable scores: nine runs in ten end inside the interval."""
-    num_calibration, num_test, level = 39, 60, 0.8
-    random = np.random.default_rng(0)
-    calibration = np.sort(random.random((20_000, num_calibration)), axis=1)
-    quantile = calibration[:, int(np.ceil((num_calibration + 1) * level)) - 1]
-    coverage = np.mean(random.random((20_000, num_test)) <= quantile[:, None], axis=1)
-    lower, upper = figures.coverage_interval([level], num_test, num_calibration)
-    inside = np.mean((coverage >= lower[0]) & (coverage <= upper[0]))
-    assert 0.9 <= inside < 0.95, "discreteness adds a little to 90 %"
-    assert np.mean(coverage < lower[0]) < 0.05 and np.mean(coverage > upper[0]) < 0.05
-    narrow_lower, narrow_upper = figures.coverage_interval([level], num_test, None)
-    assert narrow_upper[0] - narrow_lower[0] < upper[0] - lower[0], "calibration adds its own randomness"
-
-
-def test_coverage_interval_where_the_band_is_infinite():
-    lower, upper = figures.coverage_interval([0.5, 0.95], 20, 9)
-    assert lower[1] == upper[1] == 1.0 and upper[0] < 1.0
-
-
 @pytest.mark.parametrize(("floor", "shown"), [(6e-16, False), (1e-4, True)])
 def test_a_floor_of_rounding_does_not_stretch_the_axis(tmp_path, monkeypatch, floor, shown):
     drawn = []

@@ -1,6 +1,7 @@
 """State of a process that runs a command: where compiled programs are kept, and the device it runs on."""
 
 import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -95,3 +96,31 @@ def test_a_run_goes_on_with_the_draws_that_it_began_with(tmp_path):
         enter(tmp_path)
     with pytest.raises(InputError, match="JAX_DEFAULT_PRNG_IMPL is rbg there and absent now"):
         enter(tmp_path / "other")
+
+
+_TOUCHED_AGAIN = """
+import ctypes, resource
+from phdme_jax.app.process import prepare_process
+
+def use_and_free():
+    blocks = [library.malloc(100_000) for _ in range(400)]
+    for block in blocks:
+        ctypes.memset(block, 1, 100_000)
+    for block in blocks:
+        library.free(block)
+
+prepare_process()
+library = ctypes.CDLL(None)
+library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+use_and_free()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+use_and_free()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is of glibc")
+def test_memory_that_was_freed_is_not_asked_for_again():
+    """40 MB used twice: ten thousand pages of 4 kB, fetched anew by a process that had handed them back."""
+    result = subprocess.run([sys.executable, "-c", _TOUCHED_AGAIN], capture_output=True, text=True, check=True)
+    assert int(result.stdout) < 1000

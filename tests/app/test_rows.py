@@ -16,10 +16,9 @@ from phdme_jax.app.rows import (
     ResultsWriter,
     aggregate,
     append_rows,
-    check_name,
     read_rows,
-    vocabulary,
 )
+from phdme_jax.app.vocabulary import check_name, vocabulary
 from phdme_jax.files import InputError, RunFailed
 from phdme_jax.methods.table import METHODS
 from tests.disk import full_disk

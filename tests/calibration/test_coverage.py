@@ -130,3 +130,15 @@ def test_senseless_requests_are_refused():
         coverage(jnp.zeros(0, bool))
     with pytest.raises(ValueError, match="at least one test trajectory"):
         coverage_curve(jnp.ones(20), jnp.ones(0), (0.9,))
+
+
+def test_nine_runs_of_split_conformal_in_ten_end_inside_the_interval():
+    """Simulated on exchangeable scores."""
+    num_calibration, num_test, level = 39, 60, 0.8
+    random = np.random.default_rng(0)
+    calibration = np.sort(random.random((20_000, num_calibration)), axis=1)
+    quantile = calibration[:, int(np.ceil((num_calibration + 1) * level)) - 1]
+    coverage = np.mean(random.random((20_000, num_test)) <= quantile[:, None], axis=1)
+    lower, upper = coverage_interval(num_calibration, num_test, level, 0.9)
+    assert 0.9 <= np.mean((coverage >= lower) & (coverage <= upper)) < 0.95, "discreteness adds a little to 90 %"
+    assert np.mean(coverage < lower) < 0.05 and np.mean(coverage > upper) < 0.05

@@ -16,9 +16,9 @@ from phdme_jax.gp.observations import (
     derivative_rows,
     integral_rows,
     interval_tests,
-    select_sites,
 )
 from phdme_jax.gp.quadrature import find_time_scale
+from phdme_jax.gp.sites import select_sites
 from phdme_jax.systems import make_system
 from phdme_jax.systems.energy.base import zero_parameters
 

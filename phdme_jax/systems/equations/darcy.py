@@ -263,14 +263,18 @@ def _cell_width(num_points: int) -> np.ndarray:
 
 def nodal_residual(fields: Float[Array, "x y 2"], source: np.ndarray) -> Residuals:
     """Outflow of the cell around each node by its area, less what is pumped in; no flux through the boundary."""
-    pressure, permeability = fields[..., 0], fields[..., 1]
-    width = jnp.asarray(_cell_width(pressure.shape[0]), fields.dtype)
-    outflow = jnp.zeros_like(pressure)
+    return {"balance": outflow(fields[..., 0], fields[..., 1]) - jnp.asarray(source, fields.dtype)}
+
+
+def outflow(pressure: Float[Array, "x y"], permeability: Float[Array, "x y"]) -> Float[Array, "x y"]:
+    """Outflow of the cell around each node by its area; cells on the edge are halves, nothing leaves the square."""
+    width = jnp.asarray(_cell_width(pressure.shape[0]), pressure.dtype)
+    total = jnp.zeros_like(pressure)
     for axis in (0, 1):
         flux = _face_flux(pressure, permeability, axis)
         change = jnp.diff(jnp.pad(flux, [(1, 1) if other == axis else (0, 0) for other in (0, 1)]), axis=axis)
-        outflow = outflow + change / (width[:, None] if axis == 0 else width)
-    return {"balance": outflow - jnp.asarray(source, fields.dtype)}
+        total = total + change / (width[:, None] if axis == 0 else width)
+    return total
 
 
 def solve_nodal(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) -> Float[Array, "x y"]:

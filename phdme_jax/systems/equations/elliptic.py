@@ -1,32 +1,23 @@
-"""Elliptic problems on the unit square with u = 0 on its edge, driven by smooth random fields.
+"""Poisson's and Helmholtz' equation on the unit square with u = 0 on its edge, driven by smooth random fields.
 
-    poisson_2d     lap u = f             helmholtz_2d    lap u + k^2 u = f,   five-point Laplacian
-    darcy_binary   -div(a grad u) = 1,   a of two values, fluxes through the faces between the nodes
+    poisson_2d   lap u = f,          helmholtz_2d   lap u + k^2 u = f,   five-point Laplacian
 
 Data and residual share their stencils at the nodes, so that data have a residual of rounding. `unseen` is the same
-equation by other stencils, which no method is shown. Of the data it has the error of those stencils, beside which alone
-it says something: that of the wide ones does not fall with the grid next to the edge, where the solution bends, and
-between two materials it grows.
-Source: Huang et al. (2024), DiffusionPDE, arXiv 2406.17763, for equations and random fields. There the binary
-coefficient lives in cells, the solution is interpolated to the nodes, and the residual is taken with h = 1: that of
-the data is about one.
+equation by stencils of fourth order, which no method is shown. Of the data it has the error of both stencils, which
+does not fall with the grid next to the edge, where the solution bends.
+Source: Huang et al. (2024), DiffusionPDE, arXiv 2406.17763, for equations and random fields.
 """
-
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from phdme_jax.numerics import block_tridiagonal
 from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
-from phdme_jax.numerics.stencils import mirror_derivative, mirror_second_derivative
+from phdme_jax.numerics.stencils import mirror_second_derivative
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
 from phdme_jax.systems.equations.closed_form import sine_matrix
-
-LOW, HIGH = 3.0, 12.0  # the two permeabilities
 
 
 def draw_smooth_field(
@@ -60,7 +51,7 @@ def on_edge(num_points: int) -> np.ndarray:
     return edge
 
 
-def _split(balance: Array, solution: Array) -> Residuals:
+def split_at_edge(balance: Array, solution: Array) -> Residuals:
     """The balance inside, and the solution on the edge, where it is to vanish."""
     edge = jnp.asarray(on_edge(len(solution)), solution.dtype)
     return {"balance": (1 - edge) * balance, "edge": edge * solution}
@@ -74,7 +65,7 @@ def _laplacian_residual(square: float, order: int, fields: Float[Array, "x y 2"]
     solution, source = fields[..., 0], fields[..., 1]
     spacing = 1.0 / (len(solution) - 1)
     curved = [mirror_second_derivative(turned, spacing, order, -1) for turned in (solution, solution.T)]
-    return _split(curved[0] + curved[1].T + square * solution - source, solution)
+    return split_at_edge(curved[0] + curved[1].T + square * solution - source, solution)
 
 
 def solve_helmholtz(source: Float[Array, "x y"], square: float = 0.0) -> Float[Array, "x y"]:
@@ -155,88 +146,3 @@ def make_helmholtz_2d(num_points: int = 64, wave_number: float = 1.0) -> Equatio
     if not 0 <= wave_number < 4.4:
         raise ValueError(f"expected a wave number from 0 to 4.4, below the first resonance, got {wave_number}")
     return _make_laplacian("helmholtz_2d", num_points, float(wave_number) ** 2)
-
-
-# ---- Darcy flow through two materials
-
-
-def _face_means(values: Array, axis: int) -> Array:
-    return 0.5 * (
-        jnp.take(values, np.arange(1, len(values)), axis) + jnp.take(values, np.arange(len(values) - 1), axis)
-    )
-
-
-def _flux_residual(fields: Float[Array, "x y 2"], condition: Array) -> Residuals:
-    """Outflow of the cell around each node by its area, less the source, which is one."""
-    del condition
-    solution, coefficient = fields[..., 0], fields[..., 1]
-    spacing, outflow = 1.0 / (len(solution) - 1), jnp.zeros_like(solution)
-    for axis in (0, 1):
-        flux = -_face_means(coefficient, axis) * jnp.diff(solution, axis=axis) / spacing
-        pads = [(1, 1) if other == axis else (0, 0) for other in (0, 1)]
-        outflow = outflow + jnp.diff(jnp.pad(flux, pads), axis=axis) / spacing
-    return _split(outflow - 1.0, solution)
-
-
-def _product_residual(fields: Float[Array, "x y 2"], condition: Array) -> Residuals:
-    """Central differences of central differences, as in published code, here divided by the spacing."""
-    del condition
-    solution, coefficient = fields[..., 0], fields[..., 1]
-    spacing, outflow = 1.0 / (len(solution) - 1), jnp.zeros_like(solution)
-    for turn in (jnp.asarray, jnp.transpose):
-        flux = -turn(coefficient) * mirror_derivative(turn(solution), spacing, 2, -1)
-        outflow = outflow + turn(mirror_derivative(flux, spacing, 2, 1))
-    return _split(outflow - 1.0, solution)
-
-
-def solve_flux(coefficient: Float[Array, "x y"]) -> Float[Array, "x y"]:
-    """Solution of the balance of fluxes with a source of one and u = 0 on the edge.
-
-    Args:
-      coefficient: a at the nodes, positive.
-    Returns:
-      u, shape of a.
-    """
-    square = (len(coefficient) - 1.0) ** 2
-    across, along = (square * _face_means(coefficient, axis) for axis in (0, 1))
-    # between the nodes inside and their neighbours; those on the edge are known to be zero
-    above, under, before, after = across[:-1, 1:-1], across[1:, 1:-1], along[1:-1, :-1], along[1:-1, 1:]
-    own = jnp.stack([-before, above + under + before + after, -after], axis=-1)
-    own = own.at[:, 0, 0].set(0.0).at[:, -1, 2].set(0.0)
-    factor = block_tridiagonal.eliminate(own, -above[..., None])
-    return jnp.pad(block_tridiagonal.solve_eliminated(factor, jnp.ones_like(above)), 1)
-
-
-def _with_solution(coefficient: Array) -> Array:
-    return jnp.stack([solve_flux(coefficient), coefficient], axis=-1)
-
-
-def _resolve_flux(fields: Array, condition: Array) -> Array:
-    del condition
-    return _with_solution(fields[..., 1])
-
-
-def _draw_binary(num_points: int, key: Array) -> Sample:
-    return unconditional(_with_solution(jnp.where(draw_smooth_field(num_points, key) >= 0, HIGH, LOW)))
-
-
-def make_darcy_binary(num_points: int = 64) -> Equations:
-    """Darcy flow -div(a grad u) = 1, u = 0 on the edge, a = 12 where a smooth random field is positive, 3 elsewhere.
-
-    Args:
-      num_points: nodes along each side, ends included.
-    Returns:
-      the equations; fields pressure and permeability.
-    """
-    if num_points < 5:
-        raise ValueError(f"expected at least 5 points, got {num_points}; try 32")
-    options: dict[str, Any] = {"fields": ("pressure", "permeability"), "units": ("1", "1")}
-    return Equations(
-        name="darcy_binary",
-        grid=Grid((num_points, num_points), (1.0, 1.0)),
-        residual=_flux_residual,
-        draw=Bound(_draw_binary, num_points),
-        resolve=_resolve_flux,
-        unseen=_product_residual,
-        **options,
-    )

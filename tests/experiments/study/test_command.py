@@ -3,13 +3,7 @@
 import dataclasses
 import errno
 import json
-import os
-import platform
 import shutil
-import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -27,38 +21,6 @@ from phdme_jax.app.rows import Measurement, read_rows
 from phdme_jax.files import InputError, RunFailed, config_digest
 from phdme_jax.methods.table import METHODS
 
-ROOT = Path(__file__).parents[3]
-SCRIPT = textwrap.dedent(
-    """
-    import os
-    from types import SimpleNamespace
-    from experiments.study.command import main
-    from experiments.study.study import Study
-    from phdme_jax.app.rows import Measurement
-    from phdme_jax.files import InputError
-
-    def check(context):
-        if context.data_dir is not None and not (context.data_dir / "data.npz").exists():
-            raise InputError(f"{context.data_dir}: holds no data.npz")
-
-    def run(study, context):
-        for seed in context.seeds:
-            print("seed", seed, flush=True)
-            value = (seed + 1) * context.config.model.rate
-            context.results.record("toy", "phdme", seed, "test", {"mse": Measurement(value)}, n=4)
-            if os.environ.get("END_AFTER") == str(seed):
-                os._exit(9)
-            if os.environ.get("INTERRUPT_AFTER") == str(seed):
-                raise KeyboardInterrupt
-        return []
-
-    problem = SimpleNamespace(name="toy", offers=frozenset({"structure", "even_times"}))
-    sizes = {size: lambda: {"model": {"width": 4, "rate": 1e-3}} for size in ("smoke", "laptop")}
-    study = Study("toy", "A toy", sizes, lambda *_: problem, None, (), (), ("mse",), methods=("phdme",), check=check)
-    if __name__ == "__main__":
-        raise SystemExit(main(study, run=run))
-    """
-)
 PROBLEM = SimpleNamespace(name="toy", offers=frozenset({"structure", "even_times"}))
 
 
@@ -115,19 +77,6 @@ def refusal(capsys, tmp_path, *arguments, **changes):
     assert printed.err.startswith("error: ") and printed.err.count("\n") == 1
     assert not workdir.exists()
     return printed.err.strip()
-
-
-def script(tmp_path, *arguments, **environment):
-    path = tmp_path / "toy.py"
-    path.write_text(SCRIPT)
-    return subprocess.run(
-        [sys.executable, str(path), *arguments],
-        cwd=tmp_path,
-        env=os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT)} | environment,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
 
 
 def test_defaults_and_arguments_reach_the_study(tmp_path, monkeypatch):
@@ -384,13 +333,6 @@ def test_training_is_guarded_by_all_that_it_depends_on_and_nothing_else(tmp_path
     assert digest() != first
 
 
-def test_a_second_process_in_the_folder_is_refused(tmp_path):
-    with claimed_run(tmp_path / "run", {"a": 1}, "toy"):
-        second = script(tmp_path, "--workdir", "run")
-    assert second.returncode == 2 and second.stdout == "" and not (tmp_path / "run" / "results.jsonl").exists()
-    assert second.stderr.startswith(f"error: run: process {os.getpid()} on ") and second.stderr.count("\n") == 1
-
-
 def test_a_parser_complains_in_one_sentence(capsys):
     def body():
         parser = CommandParser(prog="fit")
@@ -408,34 +350,6 @@ def test_help_names_sizes_methods_and_configuration_keys(capsys):
     assert caught.value.code == 0
     for part in ("smoke, laptop", "phdme,diffusion", "--config.model.width=4", "--config.grid.points=(16, 16)"):
         assert part in text
-
-
-def test_as_a_process_mistakes_exit_with_2(tmp_path):
-    done = script(tmp_path, "--config.model.widht=3")
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == (
-        "error: unknown configuration key 'model.widht', did you mean model.width?; the group model has rate, width\n"
-    )
-    done = script(tmp_path, "--data_dir", ".", "--workdir", "run")
-    assert (done.returncode, done.stdout, done.stderr) == (2, "", "error: .: holds no data.npz\n")
-    assert [path.name for path in tmp_path.iterdir()] == ["toy.py"]
-
-
-def test_as_a_process_a_killed_run_goes_on_with_the_same_command(tmp_path):
-    arguments = ("--size", "smoke", "--seeds", "3", "--workdir")
-    assert script(tmp_path, *arguments, "whole").returncode == 0
-    killed = script(tmp_path, *arguments, "killed", END_AFTER="1")
-    assert killed.returncode == 9 and not (tmp_path / "killed" / "report.html").exists()
-    interrupted = script(tmp_path, *arguments, "killed", INTERRUPT_AFTER="0")
-    assert interrupted.returncode == 130 and "Traceback" not in interrupted.stderr
-    command = "python toy.py --size smoke --seeds 3 --workdir killed"
-    assert f"the same command goes on from here: {command}".replace("toy.py", str(tmp_path / "toy.py")) in (
-        interrupted.stderr
-    )
-    done = script(tmp_path, *arguments, "killed")
-    assert done.returncode == 0 and os.path.join("killed", "report.html") in done.stdout
-    results = [(tmp_path / name / "results.jsonl").read_bytes() for name in ("whole", "killed")]
-    assert results[0] == results[1]
 
 
 def test_a_trial_runs_the_methods_of_a_trial_unless_others_are_named(tmp_path):
@@ -458,31 +372,3 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_written(capsys
     assert main(STUDY, ["--size", "smoke", "--methods", "pidm_me", "--workdir", str(folder)]) == 2
     assert "pidm_me needs residual, which vibrating_string does not offer" in capsys.readouterr().err
     assert not folder.exists()
-
-
-_TOUCHED_AGAIN = """
-import ctypes, resource
-from phdme_jax.app.process import prepare_process
-
-def use_and_free():
-    blocks = [library.malloc(100_000) for _ in range(400)]
-    for block in blocks:
-        ctypes.memset(block, 1, 100_000)
-    for block in blocks:
-        library.free(block)
-
-prepare_process()
-library = ctypes.CDLL(None)
-library.malloc.restype, library.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-use_and_free()
-before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-use_and_free()
-print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is of glibc")
-def test_memory_that_was_freed_is_not_asked_for_again():
-    """40 MB used twice: ten thousand pages of 4 kB, fetched anew by a process that had handed them back."""
-    result = subprocess.run([sys.executable, "-c", _TOUCHED_AGAIN], capture_output=True, text=True, check=True)
-    assert int(result.stdout) < 1000

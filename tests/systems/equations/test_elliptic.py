@@ -7,7 +7,8 @@ import pytest
 
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import stacked_residual
-from phdme_jax.systems.equations.elliptic import draw_smooth_field, on_edge, solve_flux, solve_helmholtz
+from phdme_jax.systems.equations.darcy_binary import solve_flux
+from phdme_jax.systems.equations.elliptic import draw_smooth_field, on_edge, solve_helmholtz
 
 NAMES = ("poisson_2d", "helmholtz_2d", "darcy_binary")
 
