@@ -1,7 +1,7 @@
 """The string study: PHDME from a few observed trajectories to calibrated forecasts, against its baselines.
 
-`python -m experiments.vibrating_string --size laptop --seeds 3` takes about 33 minutes a seed on one core: `phdme` has
-a hundredth of the error of `diffusion`, which sees the observed trajectories alone. `smoke`: everything tiny, about a
+`python -m experiments.vibrating_string --size laptop --seeds 3` takes about 35 minutes a seed on one core: `phdme` has
+a fortieth of the error of `diffusion`, which sees the observed trajectories alone. `smoke`: everything tiny, about a
 minute on 2 cores. `demo`: two minutes, some methods. `accelerator`: the paper-sized networks.
 """
 
