@@ -10,6 +10,8 @@ import pytest
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import fit as gp_fit
 from phdme_jax.gp import sampling as gp_sampling
+from phdme_jax.methods.base import Start
+from phdme_jax.methods.energy.gp_rollout import fitted_rollout
 from phdme_jax.methods.energy.physics import dynamics_residual, learned_rate, residual_variance
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems import make_system
@@ -71,6 +73,39 @@ def posterior(request: pytest.FixtureRequest) -> tuple[gp_basis.Basis, gp_fit.En
     tilt = jnp.asarray(0.005 * generator.normal(size=(basis.size, 1)))
     spread = dict.fromkeys(values, jnp.array([0.1]))
     return basis, known._replace(factor=jnp.concatenate([factor, tilt], axis=1), spread=spread)
+
+
+def test_residual_variance_is_the_square_of_its_slopes_in_the_noise(posterior: tuple) -> None:
+    """Of energy and dissipation drawn together: sum_j (d r / d xi_j)^2 where nothing is drawn."""
+    basis, energies = posterior
+    states, times = true_trajectory(9)
+    flow = SYSTEM.structure.flow
+
+    def residual(noise: jax.Array) -> jax.Array:
+        energy, parameters = gp_sampling.drawn_system(energies, noise)
+        return dynamics_residual(learned_rate(basis, flow, energy, parameters), states, times)
+
+    slopes = jax.jit(jax.jacfwd(residual))(jnp.zeros(energies.factor.shape[1]))
+    predicted = residual_variance(basis, flow, energies, states, times)
+    np.testing.assert_allclose(predicted, jnp.sum(slopes**2, axis=-1), rtol=1e-8, atol=1e-16)
+
+
+def test_rollouts_of_samples_lose_energy_at_the_rate_that_is_drawn(posterior: tuple) -> None:
+    """By both ways to draw: that of teachers, and that of forecasts, whose latent is the noise itself."""
+    basis, energies = posterior
+    structure, (states, times) = SYSTEM.structure, true_trajectory(9)
+    sure = energies._replace(factor=jnp.zeros_like(energies.factor), spread=dict.fromkeys(energies.spread, jnp.ones(1)))
+    start, key = Start(states[0], jnp.zeros((len(times), 0))), jax.random.key(4)
+    fitted = fitted_rollout(structure, basis, sure, times, 4, 0.0)
+    dynamics, latent = fitted.model.dynamics, fitted.model.latent(key)
+    assert dynamics is not None
+    _, drawn = gp_sampling.drawn_system(sure, latent)
+    expected = dynamics.rollout(sure._replace(parameters=drawn, spread={}), start, times, 4).trajectory
+    forecast = fitted.model.draw(sure, start, latent, key)
+    np.testing.assert_allclose(forecast, expected, atol=1e-12)
+    np.testing.assert_allclose(dynamics.sample(sure, start, key, times, 4).trajectory, expected, atol=1e-12)
+    best = dynamics.rollout(sure, start, times, 4).trajectory
+    assert (float(jnp.abs(best - expected).max()) > 1e-3) == bool(energies.spread)
 
 
 def test_residual_variance_is_that_of_sampled_energies(posterior: tuple) -> None:
