@@ -13,6 +13,7 @@ def test_the_energy_learned_from_one_noisy_driven_trajectory_finds_the_well(tmp_
         # the two wells are 3.8 apart: the wrong one alone costs an nMSE of several
         assert values["gp_rollout", seed, "nmse"] < 0.5
         assert values["gp_rollout", seed, "parameter_error"] < 0.25
+        assert values["gp_rollout", seed, "well_error"] == 0.0
         assert values["quadratic_hamiltonian", seed, "nmse"] > 2.0
         assert values["gp_rollout", seed, "rejection_rate"] == 0.0 < values["gp_rollout", seed, "crps"] < 0.5
     assert (tmp_path / "report.html").exists() and (tmp_path / "figures" / "efforts.png").exists()

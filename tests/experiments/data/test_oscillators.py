@@ -79,6 +79,17 @@ def test_nothing_of_the_second_half_is_learned_from(data_dir, tmp_path):
     assert np.abs(one.states[split - 1] - other.states[split - 1]).max() > 0.01
 
 
+def test_a_validation_run_sees_nothing_of_the_second_half(data_dir, tmp_path):
+    path = data_dir / "schmidt_lipson" / oscillators.FILES["double_oscillator"]
+    table = np.loadtxt(path, comments="%")
+    table[len(table) // 2 :, 2:] *= -3.0
+    write_recording(tmp_path, "double_oscillator", table[:, 2:4], table[:, 4:], table[:, 1])
+    one, other = (oscillators.load(folder, "double_oscillator", validates=True) for folder in (data_dir, tmp_path))
+    for left, right in zip(one, other, strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert (len(one.times), one.split) == (200, 150)
+
+
 def test_velocities_of_the_file_are_found_again_in_positions(data_dir, tmp_path):
     path = data_dir / "schmidt_lipson" / oscillators.FILES["double_oscillator"]
     table = np.loadtxt(path, comments="%")

@@ -1,13 +1,24 @@
 """The spring study from its command line, and what a forecast window may see."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
+import jax
 import numpy as np
 import pytest
 
 from experiments.spring import __main__ as spring
-from experiments.spring.bench import window_starts
+from experiments.spring.bench import (
+    VALIDATED_FROM,
+    asked_config,
+    draw_states,
+    load_world,
+    spring_options,
+    window_starts,
+)
+from experiments.spring.prior import learned_images
 from experiments.spring.recording import SpringRecording, load_spring
 from experiments.spring.windows import forecast_window, make_windows
 from experiments.study.command import main
@@ -105,6 +116,28 @@ def test_windows_hold_what_forecast_window_scores(recording):
         assert windows.begin[row] == start and images <= scored.stop - scored.start <= images + 3
         np.testing.assert_array_equal(windows.times[row], recording.time[start : start + images + 1])
         np.testing.assert_array_equal(windows.truth[row, ..., 0], recording.displacement[scored][:images])
+
+
+def test_a_validation_run_learns_from_earlier_images_of_one_recording_alone(recording):
+    """Later images are made others: neither what rows see nor the starts of rollouts change."""
+    context = SimpleNamespace(validates=True, asked="validation", data_dir=DATA)
+    config = asked_config(context, spring.STUDY.get_config("laptop"))
+    assert config.data.test == config.data.train and config.prior.last_frame == VALIDATED_FROM
+    world = load_world(context, config)
+    assert list(world.windows) == ["calibration", "validation"] and world.test is world.train
+    assert world.windows["validation"].starts.min() >= VALIDATED_FROM > world.windows["calibration"].starts.max()
+    late = recording.frame - recording.release >= VALIDATED_FROM
+    changed = {name: np.where(late[:, None], 9.0, getattr(recording, name)) for name in ("amplitude", "smooth", "rate")}
+    other = replace(recording, **changed)
+    options = 200, (1.0, 1.0), (1.0, 1.0), jax.random.key(0)
+    early, whole = (
+        [draw_states(each, *options, last) for each in (recording, other)] for last in (VALIDATED_FROM, None)
+    )
+    np.testing.assert_array_equal(*early)
+    assert np.abs(whole[0] - whole[1]).max() > 1
+    learned = [learned_images(each, spring_options(config)) for each in (recording, other)]
+    for one, two in zip(*learned, strict=True):
+        np.testing.assert_array_equal(one, two)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,16 @@ import pytest
 from phdme_jax.diffusion.flow import follow_flow
 from phdme_jax.methods.base import Examples, Task, stage_key
 from phdme_jax.methods.distilled.pairs import make_pairs
-from phdme_jax.methods.distilled.student import Distillation, _stages, refine, residual_scale, scaled_residual
+from phdme_jax.methods.distilled.student import (
+    Distillation,
+    _stages,
+    make_student,
+    refine,
+    residual_scale,
+    scaled_residual,
+)
 from phdme_jax.methods.equations import network as shared
+from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.presets import INFORMED, MLP, equation_groups, equation_stages
 from phdme_jax.methods.table import METHODS, lineage
 from phdme_jax.systems import make_equations
@@ -137,6 +145,18 @@ def test_pairs_are_what_the_flow_makes_of_the_noise_and_a_student_answers_like_i
     encoding = student.params.fields
     expected = encoding.shift + encoding.scale * pairs["fields"]
     assert np.median(np.linalg.norm(found - expected, axis=1)) < 0.1
+
+
+def test_an_untrained_student_is_one_step_of_its_teacher():
+    net, encoded = network_of(make_equations("circle"), ("linear",) * 2)
+    example = jax.tree.map(lambda leaf: leaf[0], encoded)
+    network = shared.init_network(net, example, False, KEY)
+    # a network that answers with zeros at first would hide a sign
+    network = jax.tree.map(lambda leaf: leaf + 0.1, network)
+    prepared, noise = shared.make_prepare(net)(network, example.given), jax.random.normal(KEY, (2,))
+    step = follow_flow(make_velocity(net)(network, prepared), noise, 0.0, 1)
+    np.testing.assert_allclose(make_student(net)(network, prepared)(noise), step, rtol=1e-6)
+    assert float(jnp.abs(step - noise).max()) > 1e-3
 
 
 def test_a_study_that_says_nothing_of_students_has_usual_ones():
