@@ -10,6 +10,7 @@ that is squared is conditioned no worse than the weights are spread, whatever th
 """
 
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -225,9 +226,33 @@ def _whiten_group(group: CompressedGroup, factors: Array, variance: Variance) ->
     variances = variance(group.group, group.state_share, group.rate_share, group.fixed)
     weights = group.reference / variances
     rank = group.target.shape[0]
-    root = jnp.linalg.cholesky((weights @ group.squares)[_whole(rank)], symmetrize_input=False)
+    root = _root((weights @ group.squares)[_whole(rank)])
     design = root.T @ jnp.tensordot(factors, group.design, axes=1)
     return WhiteRows(root.T @ group.target, design, group.count @ jnp.log(variances))
+
+
+@jax.custom_jvp
+def _root(squares: Array) -> Array:
+    """L with L L^T = squares, lower triangular; its tangent is that of some root, dL = 1/2 d(squares) L^-T.
+
+    Whoever reads L L^T alone, as the likelihood does, has the same slope by any root's tangent. This one costs a
+    triangular solve, that of the triangular root two and a product.
+    """
+    return jnp.linalg.cholesky(squares, symmetrize_input=False)
+
+
+@_root.defjvp
+def _root_jvp(primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    root = _root(*primals)
+    triangular = partial(jax.lax.linalg.triangular_solve, root, left_side=False, lower=True)
+    # a plain triangular solve would take the tangent of the root for a triangular one
+    solved = jax.lax.custom_linear_solve(
+        lambda x: x @ root.T,
+        tangents[0],
+        lambda _, b: triangular(b, transpose_a=True),
+        lambda _, b: triangular(b),
+    )
+    return root, 0.5 * solved
 
 
 def _whole(rank: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Compressed rows have the likelihood, the slopes and the posterior of the rows, whole or in parts."""
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -50,6 +51,20 @@ def test_likelihood_slopes_and_posterior_are_those_of_the_rows(parts, noise):
         np.testing.assert_allclose(
             again.factor @ again.factor.T, energy.factor @ energy.factor.T, rtol=1e-6, atol=1e-10
         )
+
+
+def test_curvature_is_that_of_the_rows(parts):
+    """What draws of hyperparameters are made with; roots of squares have tangents of their own."""
+    box, rows = parts
+    start = initial_hyperparameters(BASIS, box, 1, 1e-3)
+    flat, unflatten = jax.flatten_util.ravel_pytree(start)
+    curvature = jax.jit(
+        lambda rows: jax.hessian(lambda u: negative_log_likelihood(BASIS, box, rows, unflatten(u)))(flat)
+    )
+    expected = curvature(concatenate(rows))
+    scale = np.sqrt(np.abs(np.diagonal(expected)))
+    found = curvature(compress(iter(rows)))
+    np.testing.assert_allclose(found / np.outer(scale, scale), expected / np.outer(scale, scale), atol=1e-7)
 
 
 def test_few_rows_stay_as_they_are(parts):

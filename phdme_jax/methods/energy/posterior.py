@@ -23,6 +23,7 @@ from phdme_jax.gp.observations import (
     Observations,
     anchor_rows,
     concatenate,
+    grid_tests,
     integral_rows,
     interval_tests,
 )
@@ -109,7 +110,8 @@ def observed_rows(
     except ValueError as error:
         raise RunFailed(f"no energy can be learned from these frames: {error}") from error
     build = partial(_weak_rows, structure, basis, options.space_tests, box, tests)
-    one = sum(leaf.size for leaf in jax.eval_shape(build, states[:1], inputs[:1]))
+    rows_of_one = len(tests.change) * len(grid_tests(states.shape[2:-1], options.space_tests)) * basis.num_fields
+    one = rows_of_one * (1 + len(structure.parameters)) * (basis.size + basis.num_fields)
     size = max(size for size in range(1, count + 1) if count % size == 0 and (size == 1 or size * one <= _MOST))
     parts = (build(states[start : start + size], inputs[start : start + size]) for start in range(0, count, size))
     anchor = _anchor(basis, box, len(structure.parameters))
