@@ -22,11 +22,12 @@ from phdme_jax.files import config_digest
 from phdme_jax.forecasting import bands
 from phdme_jax.methods.base import Fitted, Method, Options, stage_key, unusual_draws
 from phdme_jax.methods.draws import Draws, draw_forecasts
+from phdme_jax.methods.sampling.resolved import fit_resolved
 from phdme_jax.methods.table import METHODS
 from phdme_jax.training.stages import Trainer
 
 # groups that no training reads: another number of sampling steps does not train anew
-UNTRAINED = ("sampling", "costs", "level")
+UNTRAINED = ("sampling", "costs", "level", "solved")
 
 
 def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDict:
@@ -90,7 +91,10 @@ class SeedRun:
         teacher = self.fitted(method.teacher) if method.teacher else None
         bench = self.bench
         key = bench.method_key(method) if bench.method_key else stage_key(bench.key, "method", method.stream)
-        return method.fit(bench.task, options, self.host(method), teacher, key)
+        host = self.host(method)
+        fitted = method.fit(bench.task, options, host, teacher, key)
+        # a variant of any method of known equations
+        return fit_resolved(bench.task, options, host, fitted, key) if self.config.get("solved") else fitted
 
     @property
     def learned(self) -> tuple[str, ...]:

@@ -4,7 +4,8 @@
     encode(params, condition) -> features                    once for each sample
     apply(params, noisy, noise_level, features) -> array     once for each call, of the shape and type of `noisy`
 
-All per example. What only depends on the condition belongs in `encode`, however expensive it is.
+All per example. A network made with `init(key, noisy, condition, num_levels)` takes a vector of levels, such as a time
+and a duration. What only depends on the condition belongs in `encode`, however expensive it is.
 """
 
 import dataclasses
@@ -38,7 +39,7 @@ class Condition(NamedTuple):
 class Network:
     """The three functions of the seam; a denoiser is one too, whose noise level is the diffusion time."""
 
-    init: Callable[[PRNGKeyArray, Array, Condition], Any]
+    init: Callable[..., Any]
     encode: Callable[[Any, Condition], Any]
     apply: Callable[[Any, Array, Array, Any], Array]
 
@@ -64,8 +65,8 @@ def _whole(module: Any, noisy: Array, noise_level: Array, condition: Condition) 
     return module(noisy, noise_level, module.encode(condition))
 
 
-def _init(make_module: MakeModule, key: PRNGKeyArray, noisy: Array, condition: Condition) -> Any:
-    module, level = make_module(noisy.dtype), jnp.zeros((), noisy.dtype)
+def _init(make_module: MakeModule, key: PRNGKeyArray, noisy: Array, condition: Condition, num_levels: int = 1) -> Any:
+    module, level = make_module(noisy.dtype), jnp.zeros((num_levels,) if num_levels > 1 else (), noisy.dtype)
     shapes = jax.eval_shape(lambda: module.init(key, noisy, level, condition, method=_whole)["params"])
     return jax.jit(lambda key: draw_params(shapes, key))(key)
 
@@ -108,8 +109,8 @@ def _folded(condition: Condition) -> Condition:
     return Condition(condition.initial, None if rollout is None else _fold(rollout), scale)
 
 
-def _init_flat(network: Network, key: PRNGKeyArray, noisy: Array, condition: Condition) -> Any:
-    return network.init(key, _fold(noisy), _folded(condition))
+def _init_flat(network: Network, key: PRNGKeyArray, noisy: Array, condition: Condition, *num_levels: int) -> Any:
+    return network.init(key, _fold(noisy), _folded(condition), *num_levels)
 
 
 def _encode_flat(network: Network, params: Any, condition: Condition) -> Any:
@@ -201,17 +202,17 @@ class Linear(nn.Module):
 
 
 class NoiseEmbedding(nn.Module):
-    """Embedding of the noise level: sines and cosines over octaves, then two dense layers."""
+    """Embedding of the noise level, or of several: sines and cosines over octaves, then two dense layers."""
 
     size: int
     param_dtype: Any
 
     @nn.compact
-    def __call__(self, noise_level: Float[Array, ""]) -> Float[Array, " channel"]:
-        """Embedding of one level; levels are log(sigma/alpha)/4, of order one."""
+    def __call__(self, noise_level: Float[Array, "*level"]) -> Float[Array, " channel"]:
+        """One embedding; levels are log(sigma/alpha)/4, or what else is of order one."""
         octaves = jnp.linspace(-1.0, 6.0, self.size // 2, dtype=noise_level.dtype)
-        angles = noise_level * 2.0**octaves
-        waves = jnp.concatenate([jnp.sin(angles), jnp.cos(angles)])
+        angles = noise_level[..., None] * 2.0**octaves
+        waves = jnp.ravel(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1))
         hidden = nn.silu(Linear(self.size, self.param_dtype)(waves))
         return Linear(self.size, self.param_dtype)(hidden)
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from phdme_jax.methods.ranges import ANY, BELOW_ONE, FROM_ZERO, Range
+from phdme_jax.methods.ranges import ANY, BELOW_ONE, FROM_ZERO, SHARE, Range
 
 # of the groups of this file, and of `prior`, `rollouts`, `structure` and `level`, which fits and studies have
 RANGES: dict[str, Range] = {
@@ -38,6 +38,9 @@ RANGES: dict[str, Range] = {
     "least_log_likelihood": ANY,
     "corrections": Range(0, fixed=True),
     "kinds": Range(fixed=True),
+    "stages.distilled": FROM_ZERO,
+    "refresh": SHARE,
+    "matching_share": SHARE,
 }
 
 
@@ -218,15 +221,57 @@ def equation_stages(steps: int, batch: int, rate: float) -> dict[str, Any]:
     }
 
 
-def equation_groups() -> dict[str, Any]:
-    """The groups `training` and `sampling` of models of known equations, the same at every size."""
+def equation_groups(predicts: str = "x0", sampler: str = "ddpm", num_steps: int = 100) -> dict[str, Any]:
+    """The groups `training` and `sampling` of models of known equations, the same at every size.
+
+    Args:
+      predicts: what networks of diffusion models predict.
+      sampler: of diffusion models.
+      num_steps: its noise levels.
+    Returns:
+      the groups.
+    """
     return {
-        "training": {"ema_decay": 0.999, "predicts": "x0"},
+        "training": {"ema_decay": 0.999, "predicts": predicts},
         "sampling": {
-            "num_steps": 100,
-            "sampler": "ddpm",
+            "num_steps": num_steps,
+            "sampler": sampler,
             "flow_steps": 20,
             "corrections": (50, 25),
             "correction_rule": "exact",
         },
+    }
+
+
+def student_stages(steps: int, batch: int, rate: float) -> dict[str, Any]:
+    """Stages of one-step students: a third without physics, the rest with it; and of flow maps, as many steps.
+
+    Args:
+      steps: of training.
+      batch: examples a step.
+      rate: learning rate.
+    Returns:
+      stages `distilled` and `flow_map`.
+    """
+    first = max(1, steps // 3)
+    return {
+        "distilled": ((0.0, first, batch, rate), (1.0, steps - first, batch, rate)),
+        "flow_map": ((1.0, steps, batch, rate),),
+    }
+
+
+def student_groups(num_pairs: int, num_steps: int, residual_weight: float = 1.0) -> dict[str, Any]:
+    """The groups `distilled` and `flow_map` of one-step students.
+
+    Args:
+      num_pairs: of noise and example in memory.
+      num_steps: of the teacher's integrator when they are made.
+      residual_weight: of the last stage.
+    Returns:
+      the groups.
+    """
+    pairs = {"num_pairs": num_pairs, "num_steps": num_steps, "refresh": 0.25}
+    return {
+        "distilled": {**pairs, "residual_weight": residual_weight, "detached": False},
+        "flow_map": {"matching_share": 0.5, "step": 1.0 / 32.0},
     }

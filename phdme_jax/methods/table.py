@@ -6,6 +6,7 @@ from typing import Any
 from phdme_jax.methods.base import Fitted, Method
 from phdme_jax.methods.baselines import independent
 from phdme_jax.methods.diffusion import fit_diffusion
+from phdme_jax.methods.distilled.flow_map import fit_flow_map
 from phdme_jax.methods.distilled.student import fit_refined, fit_student
 from phdme_jax.methods.energy import gp_rollout, oracle
 from phdme_jax.methods.energy.generator import make_fit
@@ -83,6 +84,10 @@ _ALL = (
            Bound(fit_student, physics=True), PIDDM, "flow_matching", EQUATIONS, scope="named"),
     Method("piddm_ref", "the same, its noise refined on the residual", 8,
            fit_refined, PIDDM, "piddm", EQUATIONS, scope="named"),
+    Method("flow_map", "the flow over any stretch of time, from its own shorter ones", 9,
+           fit_flow_map, "arXiv 2505.18825", "flow_matching", EQUATIONS, scope="named"),
+    Method("shortcut", "the same from halves of each stretch", 10,
+           Bound(fit_flow_map, objective="shortcut"), "arXiv 2410.12557", "flow_matching", EQUATIONS, scope="named"),
 )
 # fmt: on
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

@@ -111,16 +111,17 @@ def student_loss(net: EquationNetwork, chosen: Distillation, weight: float, scal
     return loss
 
 
-def _stages(options: Options) -> tuple[tuple[float, int, int, float], ...]:
-    """Those of the students, or where there are none half of those of the flow: a third of it without physics."""
-    if "distilled" in options["stages"]:
-        return options["stages"]["distilled"]
+def student_stages(options: Options, name: str = "distilled") -> tuple[tuple[float, int, int, float], ...]:
+    """Those of this name, or where there are none half of those of the flow: a third of it with a factor of zero."""
+    if name in options["stages"]:
+        return options["stages"][name]
     _, steps, batch, rate = options["stages"]["flow"][0]
     first, rest = max(1, steps // 6), max(1, steps // 3)
     return ((0.0, first, batch, 0.5 * rate), (1.0, rest, batch, 0.5 * rate))
 
 
-def _network(task: Task, options: Options) -> EquationNetwork:
+def make_network_of(task: Task, options: Options) -> EquationNetwork:
+    """The network that teacher and students of a task share."""
     shape = task.train().fields.shape[1:]
     network, kinds = shared.make_network(shape, **options["network"]), tuple(options["data"]["kinds"])
     return EquationNetwork(task.problem, network, kinds, shape)
@@ -147,13 +148,13 @@ def fit_student(
       pairs are counted as training.
     """
     assert teacher is not None
-    net, chosen = _network(task, options), Distillation(**options.get("distilled", {}))
+    net, chosen = make_network_of(task, options), Distillation(**options.get("distilled", {}))
     examples, params = task.train(), teacher.params
     few = examples._replace(fields=examples.fields[:PROBES], condition=examples.condition[:PROBES])
     scale = residual_scale(net, shared.encode_examples(net, params, few), jax.random.fold_in(key, 0))
     network, seconds = params.network, dict(teacher.seconds)
     pairs: Any = None
-    for index, (factor, steps, batch, rate) in enumerate(_stages(options)):
+    for index, (factor, steps, batch, rate) in enumerate(student_stages(options)):
         count = chosen.num_pairs if pairs is None else max(1, round(chosen.refresh * chosen.num_pairs))
         if pairs is None or chosen.refresh > 0:
             made = host.keep(
@@ -231,5 +232,5 @@ def fit_refined(task: Task, options: Options, host: Host, teacher: Fitted | None
     del host, key
     assert teacher is not None
     sampling, chosen = shared.Sampling(**options["sampling"]), Distillation(**options.get("distilled", {}))
-    model = make_model(_network(task, options), sampling, chosen.detached)
+    model = make_model(make_network_of(task, options), sampling, chosen.detached)
     return teacher._replace(model=model)

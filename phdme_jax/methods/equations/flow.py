@@ -3,7 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
-from jaxtyping import Array, Key, PyTree
+from jaxtyping import Array, Float, Key, PyTree
 
 from phdme_jax.diffusion.flow import Velocity, flow_matching_loss, follow_flow, sample_flow
 from phdme_jax.methods.base import Fitted, Host, Model, Options, Task
@@ -16,14 +16,18 @@ EARLIEST = 1e-3  # time at which the noise level that the network is told stops 
 RESTART_UNTIL = 0.2  # steps that begin before this time start anew from fresh noise, as published with physics
 
 
+def noise_level(t: Float[Array, ""]) -> Float[Array, ""]:
+    """What a network is told of a time: a quarter of the logarithm of noise over example."""
+    inside = jnp.clip(t, EARLIEST, 1.0 - EARLIEST)
+    return 0.25 * (jnp.log1p(-inside) - jnp.log(inside))
+
+
 def make_velocity(net: EquationNetwork) -> shared.FieldOf:
     """Velocity of one example under its condition: (parameters of the network, prepared) -> velocity."""
 
     def velocity_of(network: PyTree, prepared: Prepared) -> Velocity:
         def velocity(point: Array, t: Array) -> Array:
-            inside = jnp.clip(t, EARLIEST, 1.0 - EARLIEST)
-            level = 0.25 * (jnp.log1p(-inside) - jnp.log(inside))
-            return net.network.apply(network, point, level, prepared.features)
+            return net.network.apply(network, point, noise_level(t), prepared.features)
 
         return velocity
 

@@ -77,6 +77,7 @@ class Sampling(NamedTuple):
       refinements: gradient steps on the noise of `piddm_ref`.
       refinement_rate: of these steps.
       noise_weight: pull of that noise towards its usual size, mean square one.
+      map_steps: stretches of flow maps.
     """
 
     num_steps: int = 100
@@ -87,6 +88,7 @@ class Sampling(NamedTuple):
     refinements: int = 20
     refinement_rate: float = 1e-2
     noise_weight: float = 0.0
+    map_steps: int = 1
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,11 @@ from phdme_jax.methods.base import Examples, Task, stage_key
 from phdme_jax.methods.distilled.pairs import make_pairs
 from phdme_jax.methods.distilled.student import (
     Distillation,
-    _stages,
     make_student,
     refine,
     residual_scale,
     scaled_residual,
+    student_stages,
 )
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.flow import make_velocity
@@ -95,7 +95,10 @@ def circle():
     options = {
         "data": {"kinds": ("linear", "linear")},
         "network": {**MLP, "width": 64},
-        "stages": {**equation_stages(1500, 64, 2e-3), "distilled": ((0.0, 300, 64, 1e-3), (1.0, 1000, 64, 1e-3))},
+        "stages": {
+            **equation_stages(1500, 64, 2e-3),
+            "distilled": ((0.0, 300, 64, 1e-3), (1.0, 1000, 64, 1e-3)),
+        },
         "informed": {"mean_weight": 1.0, "sample_weight": 1.0, **INFORMED},
         **equation_groups(),
         "distilled": {"num_pairs": 2000, "num_steps": 16, "residual_weight": 1.0},
@@ -161,9 +164,9 @@ def test_an_untrained_student_is_one_step_of_its_teacher():
 
 def test_a_study_that_says_nothing_of_students_has_usual_ones():
     assert Distillation().num_pairs > 0
-    assert _stages({"stages": {"flow": ((1, 600, 8, 1e-3),)}}) == ((0.0, 100, 8, 5e-4), (1.0, 200, 8, 5e-4))
+    assert student_stages({"stages": {"flow": ((1, 600, 8, 1e-3),)}}) == ((0.0, 100, 8, 5e-4), (1.0, 200, 8, 5e-4))
     own = ((2.0, 3, 4, 1e-3),)
-    assert _stages({"stages": {"distilled": own}}) == own
+    assert student_stages({"stages": {"distilled": own}}) == own
 
 
 def test_a_lineage_begins_with_the_first_teacher():

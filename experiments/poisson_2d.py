@@ -1,0 +1,91 @@
+"""Poisson's equation on a square, in one call: `python -m experiments.poisson_2d --size laptop --seeds 3`.
+
+A flow and a diffusion model, models trained with physics, and one-step students of the flow, each also with its
+solution computed anew.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.data.equations import RANGES, about_equations, check_equations, equation_bench, equations_of
+from experiments.evaluation.equations import equation_scores, reference_rows
+from experiments.report.equations import equation_sections, sample_section
+from experiments.study.command import main
+from experiments.study.study import Study, Variant
+from phdme_jax.methods.presets import (
+    INFORMED,
+    SMALL_UNET,
+    UNET,
+    equation_groups,
+    equation_stages,
+    student_groups,
+    student_stages,
+)
+
+METHODS = ("diffusion", "flow_matching", "pidm_me", "pidm_se", "pbfm")
+STUDENTS = ("distilled", "piddm", "piddm_ref", "flow_map", "shortcut")
+SOLVED = (("solved", True),)
+
+
+def make_variants(config: ConfigDict) -> Iterator[Variant]:
+    """Every method, and students and teachers with their solution computed anew."""
+    del config
+    for method in (*METHODS, *STUDENTS):
+        yield Variant(method)
+    for method in ("diffusion", "flow_matching", *STUDENTS):
+        yield Variant(method, SOLVED)
+
+
+def sizes_of(
+    small: Mapping[str, int], large: Mapping[str, int], kinds: tuple[str, ...], padding: Any = "zero"
+) -> dict[str, Any]:
+    """Sizes of a study of one-step models, a grid to try it on and one to run it on."""
+
+    def size(
+        equations: Mapping[str, int],
+        counts: tuple[int, int],
+        network: Mapping[str, Any],
+        training: Any,
+        students: Any,
+        pairs: tuple[int, int],
+    ) -> Any:
+        return lambda: {
+            "equations": dict(equations),
+            "data": {"num_train": counts[0], "num_test": counts[1], "kinds": kinds},
+            "network": {**network, "padding": padding},
+            "stages": {**equation_stages(*training), **student_stages(*students)},
+            "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
+            **equation_groups("edm", "heun", 18),
+            **student_groups(*pairs),
+        }
+
+    return {
+        "smoke": size(small, (64, 16), SMALL_UNET, (20, 8, 1e-3), (20, 8, 5e-4), (64, 4)),
+        "laptop": size(large, (10000, 2048), UNET, (10000, 8, 1e-3), (10000, 8, 5e-4), (8192, 12)),
+    }
+
+
+STUDY = Study(
+    name="poisson_2d",
+    title="Poisson's equation on a square, in one call",
+    sizes=sizes_of({"num_points": 16}, {"num_points": 32}, ("linear", "linear")),
+    problem=equations_of,
+    bench=equation_bench,
+    scores=(equation_scores,),
+    sections=equation_sections(partial(sample_section, ("solution", "source"))),
+    metrics=("residual_rms", "mmse", "smse", "sliced_wasserstein", "nfe"),
+    baseline="flow_matching",
+    about=about_equations,
+    check=check_equations,
+    ranges=RANGES,
+    variants=make_variants,
+    extras=(reference_rows,),
+    trial_methods=("flow_matching", "distilled", "piddm"),
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))
