@@ -40,12 +40,12 @@ def make_variants(config: ConfigDict) -> Iterator[Variant]:
 
 
 def sizes_of(
-    small: Mapping[str, int], large: Mapping[str, int], kinds: tuple[str, ...], padding: Any = "zero"
+    small: Mapping[str, float], large: Mapping[str, float], kinds: tuple[str, ...], padding: Any = "zero"
 ) -> dict[str, Any]:
     """Sizes of a study of one-step models, a grid to try it on and one to run it on."""
 
     def size(
-        equations: Mapping[str, int],
+        equations: Mapping[str, float],
         counts: tuple[int, int],
         network: Mapping[str, Any],
         training: Any,

@@ -60,6 +60,23 @@ def exact_denoiser(world: GaussianWorld, schedule: Schedule) -> Callable[[Array,
     return denoise
 
 
+def exact_velocity(world: GaussianWorld) -> Callable[[Array, Array], Array]:
+    """The velocity of straight lines from noise (t = 0) to the world's examples (t = 1)."""
+    variances, axes = jnp.linalg.eigh(world.covariance)
+
+    def velocity(point: Array, t: Array) -> Array:
+        offset = axes.T @ (point - t * world.mean).ravel() / ((1 - t) ** 2 + t**2 * variances)
+        return world.mean + (axes @ ((t * variances - (1 - t)) * offset)).reshape(world.mean.shape)
+
+    return velocity
+
+
+def affine_law(sampler: Callable[[Array], Array], shape: tuple[int, ...]) -> GaussianWorld:
+    """Law of what a sampler makes of standard normal noise, where it is affine in the noise."""
+    slope = jax.jit(jax.jacfwd(sampler))(jnp.zeros(shape)).reshape(-1, int(np.prod(shape)))
+    return GaussianWorld(jax.jit(sampler)(jnp.zeros(shape)), slope @ slope.T)
+
+
 def log_density(world: GaussianWorld, schedule: Schedule, noisy: Array, t: Array) -> Array:
     """Log density of the noisy example, up to a constant; its gradient is the score."""
     alpha, sigma = schedule.alpha_sigma(t)

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.diffusion.guidance import clamp_known, gaussian_scale, residual_guidance
+from phdme_jax.diffusion.guidance import clamp_known, gaussian_scale, moment_matched, residual_guidance
 from phdme_jax.diffusion.preconditioning import score_from_x0
 from phdme_jax.diffusion.samplers import sample
 from phdme_jax.diffusion.schedule import CosineSchedule, EdmSchedule
@@ -92,3 +92,20 @@ def test_clamped_denoiser_holds_what_is_known_and_leaves_the_rest():
     np.testing.assert_array_equal(by_denoiser[0], 7.0)
     # The known row reaches the rest through the denoiser alone.
     assert not np.allclose(by_denoiser[1:], sample(denoise, schedule, noisy, jax.random.key(0), num_steps=4)[1:])
+
+
+@pytest.mark.parametrize("schedule", [CosineSchedule(), EdmSchedule()])
+def test_matched_moments_give_the_exact_posterior_of_several_observations(schedule):
+    operator = jnp.asarray(np.random.default_rng(6).normal(size=(3, 6)))
+    values, variance = jnp.array([1.0, -0.5, 0.2]), jnp.array([0.05, 0.1, 0.2])
+    whiten = jnp.diag(variance**-0.5)
+    posterior = oracles.condition_on(WORLD, whiten @ operator, whiten @ values, 1.0)
+    denoise = oracles.exact_denoiser(WORLD, schedule)
+    noisy = jax.random.normal(jax.random.key(1), SHAPE)
+    for count, tolerance in ((3, 1e-6), (0, None)):
+        guided = moment_matched(denoise, schedule, lambda x0: operator @ x0.ravel(), values, variance, count)
+        missed = []
+        for t in jnp.array([0.05, 0.4, 0.8]):
+            expected = oracles.exact_denoiser(posterior, schedule)(noisy, t)
+            missed.append(float(jnp.abs(jax.jit(guided)(noisy, t) - expected).max()))
+        assert max(missed) < tolerance if tolerance else max(missed) > 0.1  # as many iterations as observations

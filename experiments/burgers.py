@@ -1,0 +1,25 @@
+"""Burgers' equation in space and time, in one call: `python -m experiments.burgers --size laptop --seeds 3`."""
+
+from dataclasses import replace
+from functools import partial
+
+from experiments import poisson_2d
+from experiments.report.equations import equation_sections, sample_section
+from experiments.study.command import main
+
+STUDY = replace(
+    poisson_2d.STUDY,
+    name="burgers",
+    title="Burgers' equation in space and time, in one call",
+    sizes=poisson_2d.sizes_of(
+        {"num_points": 16, "num_frames": 16},
+        {"num_points": 64, "num_frames": 64},
+        ("linear",),
+        ("circular", "edge"),
+    ),
+    sections=equation_sections(partial(sample_section, ("velocity",))),
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))

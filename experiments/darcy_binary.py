@@ -1,0 +1,20 @@
+"""Darcy flow of two permeabilities, in one call: `python -m experiments.darcy_binary --size laptop --seeds 3`."""
+
+from dataclasses import replace
+from functools import partial
+
+from experiments import poisson_2d
+from experiments.report.equations import equation_sections, sample_section
+from experiments.study.command import main
+
+STUDY = replace(
+    poisson_2d.STUDY,
+    name="darcy_binary",
+    title="Darcy flow of two permeabilities, in one call",
+    sizes=poisson_2d.sizes_of({"num_points": 16}, {"num_points": 32}, ("linear", "log")),
+    sections=equation_sections(partial(sample_section, ("pressure", "permeability"))),
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))

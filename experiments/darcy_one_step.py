@@ -1,0 +1,25 @@
+"""Darcy flow, fluxes in balance, in one call: `python -m experiments.darcy_one_step --size laptop --seeds 3`."""
+
+from dataclasses import replace
+from functools import partial
+
+from experiments import poisson_2d
+from experiments.report.equations import equation_sections, sample_section
+from experiments.study.command import main
+
+STUDY = replace(
+    poisson_2d.STUDY,
+    name="darcy_one_step",
+    title="Darcy flow, fluxes in balance, in one call",
+    cases=("darcy_nodal",),
+    sizes=poisson_2d.sizes_of(
+        {"num_points": 16, "num_modes": 16, "length": 0.3},
+        {"num_points": 32, "num_modes": 64, "length": 0.1},
+        ("linear", "log"),
+    ),
+    sections=equation_sections(partial(sample_section, ("pressure", "permeability"))),
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))

@@ -1,0 +1,213 @@
+"""Constraints while a flow is followed: corrections, projections, and a search for the noise; nothing is trained.
+
+All work on one example of normalised fields and a velocity of straight lines, see `diffusion.flow`. What comes out
+obeys the constraint, and is not distributed as the data given the constraint, unless what is constrained says nothing
+of the rest.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from phdme_jax.diffusion.flow import Velocity, follow_flow
+from phdme_jax.numerics.arrays import require_steps
+
+Correct = Callable[[Array], Array]
+"""Maps an example to one that obeys a constraint exactly, such as one with values written over."""
+Residual = Callable[[Array], Array]
+"""Maps an example to what must vanish, of any shape."""
+
+
+def sample_eci(
+    velocity: Velocity,
+    noise: Float[Array, "*shape"],
+    key: PRNGKeyArray,
+    correct: Correct,
+    num_steps: int = 200,
+    num_mixes: int = 1,
+    resample_every: int = 0,
+    anchored: bool = False,
+) -> Float[Array, "*shape"]:
+    """Extrapolate, correct, interpolate: one example that obeys a constraint.
+
+        x_1 = C(x + (1 - t) v(x, t)),   x <- t x_1 + (1 - t) x_0;  in the last of the mixes at t:
+        x <- x + (x_1 - x) / (n (1 - t)),   as published (anchored) x <- t' x_1 + (1 - t') x_0,  t' = t + 1/n
+
+    Without a constraint the first is Euler's step of the flow. The published one is not, as a flow bends: of white
+    Gaussian data, 100 anchored steps make a standard deviation 3.8 times too large, 1,000 make it 8.9 times.
+
+    Args:
+      velocity: maps (point, t) to the velocity.
+      noise: standard normal noise, x_0 at first.
+      key: of fresh x_0.
+      correct: C.
+      num_steps: n, times.
+      num_mixes: corrections at each time.
+      resample_every: corrections after which x_0 is drawn anew; zero keeps the first.
+      anchored: whether each time's last mix goes through x_0 too, as published.
+    Returns:
+      the example, corrected at last.
+    Raises:
+      ValueError: no step or mix.
+    Source: Cheng et al. (2025), arXiv 2412.01786, algorithm 1.
+    """
+    require_steps(num_steps)
+    require_steps(num_mixes)
+
+    def mix(carry: tuple[Array, Array], count: Array) -> tuple[tuple[Array, Array], None]:
+        point, start = carry
+        index, inner = jnp.divmod(count, num_mixes)
+        now = (index / num_steps).astype(noise.dtype)
+        if resample_every:
+            fresh = jax.random.normal(jax.random.fold_in(key, count), noise.shape, noise.dtype)
+            start = jnp.where((count + 1) % resample_every == 0, fresh, start)
+        end = correct(point + (1 - now) * velocity(point, now))
+        last = inner == num_mixes - 1
+        later = now + jnp.where(last, 1.0 / num_steps, 0.0).astype(noise.dtype)
+        mixed = later * end + (1 - later) * start
+        return (mixed if anchored else jnp.where(last, _towards(point, end, now, num_steps), mixed), start), None
+
+    (point, _), _ = jax.lax.scan(mix, (noise, noise), jnp.arange(num_steps * num_mixes))
+    return correct(point)
+
+
+def _towards(point: Array, end: Array, now: Array, num_steps: int) -> Array:
+    """One of n even steps of the straight line to an end at t = 1."""
+    return point + (end - point) / (num_steps * (1 - now))
+
+
+def project(
+    residual: Residual,
+    point: Float[Array, "*shape"],
+    num_steps: int = 1,
+    iterations: int = 50,
+    damping: float = 1e-6,
+) -> Float[Array, "*shape"]:
+    """Gauss-Newton steps to the nearest point with a vanishing residual, no matrix formed.
+
+        x <- x - J^T (J J^T + damping trace(J J^T) / n)^-1 r(x)
+
+    Args:
+      residual: r.
+      point: where to begin.
+      num_steps: one is exact where r is affine.
+      iterations: of conjugate gradients a step.
+      damping: in units of the mean eigenvalue of J J^T, estimated by one product.
+    Returns:
+      the point.
+    """
+
+    def step(here: Array, _: None) -> tuple[Array, None]:
+        found, along = jax.linearize(residual, here)
+        across = jax.linear_transpose(along, here)
+        probe = across(found)[0]
+        size = jnp.sum(probe**2) / jnp.maximum(jnp.sum(found**2), jnp.finfo(here.dtype).tiny)
+
+        def product(weights: Array) -> Array:
+            return along(across(weights)[0]) + damping * size * weights
+
+        weights, _ = jax.scipy.sparse.linalg.cg(product, found, maxiter=iterations, tol=0.0)
+        return here - across(weights)[0], None
+
+    return jax.lax.scan(step, point, None, length=num_steps)[0]
+
+
+def sample_pcfm(
+    velocity: Velocity,
+    noise: Float[Array, "*shape"],
+    residual: Residual,
+    num_steps: int = 100,
+    relaxation: float = 1.0,
+    relaxation_steps: int = 0,
+    relaxation_rate: float = 1e-2,
+    final_steps: int = 3,
+    iterations: int = 50,
+    anchored: bool = False,
+) -> Float[Array, "*shape"]:
+    """Flow whose end is projected on a constraint at each step: one example that obeys it.
+
+        x_1 = P(x + (1 - t) v),   x <- x + (x_1 - x) / (n (1 - t)),   as published (anchored)
+        x <- (1 - t') noise + t' x_1,  t' = t + 1/n,  which makes spreads too large, see `sample_eci`
+
+    then, where asked for, gradient steps on |w - x|^2 + relaxation |r(w + (1 - t') v)|^2 from w = x.
+
+    Args:
+      velocity: maps (point, t) to the velocity.
+      noise: standard normal noise.
+      residual: what must vanish.
+      num_steps: n, one call each.
+      relaxation: weight of the residual in the gradient steps.
+      relaxation_steps: their number.
+      relaxation_rate: their length.
+      final_steps: Gauss-Newton steps at the end.
+      iterations: see `project`.
+      anchored: whether each step goes through the noise.
+    Returns:
+      the example.
+    Raises:
+      ValueError: no step.
+    Source: Utkarsh et al. (2025), arXiv 2506.04171, algorithm 1.
+    """
+    require_steps(num_steps)
+
+    def step(point: Array, index: Array) -> tuple[Array, None]:
+        now, later = (index / num_steps).astype(noise.dtype), ((index + 1) / num_steps).astype(noise.dtype)
+        slope = velocity(point, now)
+        end = project(residual, point + (1 - now) * slope, iterations=iterations)
+        mixed = (1 - later) * noise + later * end if anchored else _towards(point, end, now, num_steps)
+
+        def objective(here: Array) -> Array:
+            return jnp.sum((here - mixed) ** 2) + relaxation * jnp.sum(residual(here + (1 - later) * slope) ** 2)
+
+        def descend(here: Array, _: None) -> tuple[Array, None]:
+            return here - relaxation_rate * jax.grad(objective)(here), None
+
+        return jax.lax.scan(descend, mixed, None, length=relaxation_steps)[0], None
+
+    point, _ = jax.lax.scan(step, noise, jnp.arange(num_steps))
+    return project(residual, point, final_steps, iterations)
+
+
+def sample_d_flow(
+    velocity: Velocity,
+    noise: Float[Array, "*shape"],
+    potential: Callable[[Array], Array],
+    num_steps: int = 20,
+    iterations: int = 20,
+) -> Float[Array, "*shape"]:
+    """Example of the noise that a search from the given one finds where a potential of the example is least.
+
+    Args:
+      velocity: maps (point, t) to the velocity.
+      noise: where the search begins.
+      potential: of the example, a number, such as a weighted square of what is missed.
+      num_steps: of Heun's method, two calls each.
+      iterations: of L-BFGS, a gradient through all calls each.
+    Returns:
+      the example.
+    Raises:
+      ValueError: no step.
+    Source: Ben-Hamu et al. (2024), arXiv 2402.14017, algorithm 1.
+    """
+
+    @jax.checkpoint
+    def carried(start: Array) -> Array:
+        return follow_flow(velocity, start, 0.0, num_steps, method="heun")
+
+    def objective(start: Array) -> Array:
+        return potential(carried(start))
+
+    optimizer = optax.lbfgs(memory_size=10)
+    value_and_slope = optax.value_and_grad_from_state(objective)
+
+    def step(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
+        start, state = carry
+        value, slope = value_and_slope(start, state=state)
+        updates, state = optimizer.update(slope, state, start, value=value, grad=slope, value_fn=objective)
+        return (optax.apply_updates(start, updates), state), None
+
+    (start, _), _ = jax.lax.scan(step, (noise, optimizer.init(noise)), None, length=iterations)
+    return carried(start)
