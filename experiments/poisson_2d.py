@@ -16,6 +16,7 @@ from experiments.report.equations import equation_sections, sample_section
 from experiments.study.command import main
 from experiments.study.study import Study, Variant
 from phdme_jax.methods.presets import (
+    ANSWERING,
     INFORMED,
     SMALL_UNET,
     UNET,
@@ -27,13 +28,16 @@ from phdme_jax.methods.presets import (
 
 METHODS = ("diffusion", "flow_matching", "pidm_me", "pidm_se", "pbfm")
 STUDENTS = ("distilled", "piddm", "piddm_ref", "flow_map", "shortcut")
+ANSWERS = (
+    "dps", "sda", "moment_matched", "diffusionpde", "eci", "pcfm", "d_flow", "optimised_data", "kriging",
+)  # fmt: skip
 SOLVED = (("solved", True),)
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
     """Every method, and students and teachers with their solution computed anew."""
     del config
-    for method in (*METHODS, *STUDENTS):
+    for method in (*METHODS, *STUDENTS, *ANSWERS):
         yield Variant(method)
     for method in ("diffusion", "flow_matching", *STUDENTS):
         yield Variant(method, SOLVED)
@@ -46,7 +50,7 @@ def sizes_of(
 
     def size(
         equations: Mapping[str, float],
-        counts: tuple[int, int],
+        counts: tuple[int, int, int, int],
         network: Mapping[str, Any],
         training: Any,
         students: Any,
@@ -60,11 +64,13 @@ def sizes_of(
             "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
             **equation_groups("edm", "heun", 18),
             **student_groups(*pairs),
+            "questions": {"count": counts[2], "num_samples": counts[3], "share": 0.03, "noise": 0.0},
+            "answers": {**ANSWERING},
         }
 
     return {
-        "smoke": size(small, (64, 16), SMALL_UNET, (20, 8, 1e-3), (20, 8, 5e-4), (64, 4)),
-        "laptop": size(large, (10000, 2048), UNET, (10000, 8, 1e-3), (10000, 8, 5e-4), (8192, 12)),
+        "smoke": size(small, (64, 16, 4, 2), SMALL_UNET, (20, 8, 1e-3), (20, 8, 5e-4), (64, 4)),
+        "laptop": size(large, (10000, 2048, 32, 8), UNET, (10000, 8, 1e-3), (10000, 8, 5e-4), (8192, 12)),
     }
 
 

@@ -10,13 +10,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.data.questions import Asking, question_splits
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.files import RunFailed, kept_arrays, require_memory
 from phdme_jax.methods import presets
 from phdme_jax.methods.base import Examples, Method, Task, stage_key
 from phdme_jax.methods.equations.check import check
 from phdme_jax.methods.ranges import Range
-from phdme_jax.methods.table import lineage
+from phdme_jax.methods.table import METHODS, lineage
 from phdme_jax.numerics.batching import for_many, in_chunks, num_workers, thread_slice
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Equations
@@ -113,7 +114,7 @@ def check_equations(context: Context) -> None:
         numbers = math.prod(equations.grid.points) * (len(equations.fields) + len(equations.conditions))
         require_memory(f"{count} examples", 8.0 * count * numbers, "lower data.num_train or data.num_test")
         for name in context.methods:
-            check(equations, options, [method.fit for method in lineage(name)])
+            check(equations, options, [method.fit for method in lineage(name)], METHODS[name].questions)
 
 
 def about_equations(config: ConfigDict) -> str:
@@ -151,12 +152,19 @@ def equation_bench(
     def sample_key(split: str, method: Method) -> Any:
         # a method with a teacher draws the teacher's noise: their scores differ by what they make of it alone
         first = lineage(method.name)[0]
-        return jax.random.fold_in(stage_key(key, "generated", SPLITS[split]), first.stream)
+        number = SPLITS[split] if split in SPLITS else SPLITS[context.asked]
+        return jax.random.fold_in(stage_key(key, "generated", number), first.stream)
 
+    splits = {split: Split(sets[split].fields, sets[split].condition) for split in asked}
+    if any(METHODS[name].questions for name in context.methods):
+        suffix = "_validation" if context.validates else ""
+        mask_key = stage_key(key, "questions", SPLITS[context.asked])
+        asking = Asking(**options.get("questions", {}))
+        splits |= question_splits(equations, *sets[context.asked], asking, suffix, mask_key)
     return Bench(
         task=Task(equations, lambda: Examples(train.fields, train.condition), starts, key),
         options=options,
-        splits={split: Split(sets[split].fields, sets[split].condition) for split in asked},
+        splits=splits,
         key=key,
         sample_key=sample_key,
         world=sets,

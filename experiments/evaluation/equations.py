@@ -11,6 +11,8 @@ import numpy as np
 from experiments.data.equations import FieldSet, resolver
 from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
+from phdme_jax.app.scores import accuracy
+from phdme_jax.forecasting.bands import Forecasts
 from phdme_jax.numerics.batching import in_chunks, num_workers
 from phdme_jax.systems.equations.base import Equations, stacked, stacked_residual, without_padding
 from phdme_jax.training import distances
@@ -130,13 +132,46 @@ def moment_errors(generated: Any, reference: Any) -> dict[str, float | None]:
 
 
 def equation_scores(answer: Answer) -> dict[str, Measurement]:
-    """All scores of generated fields against those of a split: equations, closeness, cost."""
+    """All scores of generated fields against those of a split: equations, closeness, cost; or of answers."""
+    if answer.bench.splits[answer.split].questions:
+        return answer_scores(answer)
     equations, generated, reference = answer.bench.task.problem, generated_set(answer), reference_set(answer)
     rows = physics_scores(equations, generated)
     rows |= distance_scores(equations, generated, reference, bool(equations.conditions))
+    return rows | _costs(answer)
+
+
+def _costs(answer: Answer) -> dict[str, Measurement]:
     model = answer.fitted.model
-    rows |= {"seconds_per_sample": Measurement(answer.forecasts.seconds, "s"), "nfe": Measurement(model.num_calls)}
+    rows = {"seconds_per_sample": Measurement(answer.forecasts.seconds, "s"), "nfe": Measurement(model.num_calls)}
     return rows | ({"backward_calls": Measurement(model.num_backward)} if model.num_backward else {})
+
+
+def answer_scores(answer: Answer) -> dict[str, Measurement]:
+    """Scores of answers to questions.
+
+        relative_l2_FIELD = |mean of the samples - truth| / |truth| of each example, for fields not wholly observed
+
+    and, of these fields, crps, energy_score and spread_skill, see `app.scores.accuracy`; residuals of one sample; cost.
+    """
+    equations, split, forecasts = answer.bench.task.problem, answer.bench.splits[answer.split], answer.forecasts
+    assert forecasts.samples is not None
+    mean = forecasts.samples.mean(axis=1)
+    hidden = [index for index in range(mean.shape[-1]) if np.any(split.condition.mask[..., index] == 0)]
+    rows = {}
+    for index in hidden:
+        missed, size = ((part[..., index] ** 2).reshape(len(mean), -1) for part in (mean - split.truth, split.truth))
+        error = np.sqrt(missed.sum(axis=1) / size.sum(axis=1))
+        rows[f"relative_l2_{equations.fields[index]}"] = mean_measurement(np.where(forecasts.ok, error, np.nan))
+    few = Forecasts(mean[..., hidden], forecasts.samples[..., hidden], forecasts.ok, forecasts.seconds)
+    found = accuracy(split.truth[..., hidden], few, tuple(equations.fields[index] for index in hidden))
+    rows |= {name: found[name] for name in ("crps", "energy_score", "spread_skill") if name in found}
+    sample = FieldSet(forecasts.samples[:, 0], split.condition.condition)
+    physics = physics_scores(equations, sample)
+    rows |= {
+        name: physics[name] for name in ("residual_rms", "residual_rms_unseen", "resolve_error") if name in physics
+    }
+    return rows | _costs(answer)
 
 
 def generated_set(answer: Answer) -> FieldSet:

@@ -86,8 +86,9 @@ def sample_section(labels: tuple[str, ...], shown: Shown) -> Sequence[Section]:
 
 def generated_fields(shown: Shown) -> dict[str, np.ndarray]:
     """The data of the split that is asked, and what each method generated for it."""
-    drawn = {name: drawn_fields(answers[shown.context.asked]) for name, answers in shown.answers.items()}
-    return {"data": shown.run.bench.splits[shown.context.asked].truth, **drawn}
+    split = shown.context.asked
+    drawn = {name: drawn_fields(answers[split]) for name, answers in shown.answers.items() if split in answers}
+    return {"data": shown.run.bench.splits[split].truth, **drawn}
 
 
 DISTANCES = ("sliced_wasserstein", "wasserstein", "energy_distance", "spectrum_error", "angle_divergence")

@@ -107,7 +107,8 @@ class SeedRun:
         key = self.bench.sample_key(split, METHODS[name])
         label = (fitted.model.draw, id(fitted.params), split, jax.random.key_data(key).tobytes())
         if label not in self._draws:
-            self._draws[label] = draw_forecasts(fitted, condition, self.bench.num_samples, key)
+            count = self.bench.splits[split].num_samples or self.bench.num_samples
+            self._draws[label] = draw_forecasts(fitted, condition, count, key)
         return self._draws[label].finished(fitted.model, condition)
 
     def forecasts(self, name: str, split: str) -> bands.Forecasts:
@@ -125,7 +126,7 @@ class SeedRun:
         fitted, bench = self.fitted(name), self.bench
         calibration, floor = None, self._floor(fitted)
         answers = {}
-        for split in bench.splits:
+        for split in bench.asked(METHODS[name]):
             forecasts, truth = self.forecasts(name, split), bench.splits[split].truth
             scores = None
             if bench.level is not None:
@@ -193,7 +194,7 @@ def run_study(study: Study, context: Context) -> list[Section]:
             answers: dict[str, dict[str, Answer]] = {}
             for variant in _entries(context):
                 run = SeedRun(context, case, seed, variant.changes) if variant.changes else plain
-                splits = [split for split in run.bench.splits if split != "calibration"]
+                splits = [split for split in run.bench.asked(METHODS[variant.method]) if split != "calibration"]
                 if study.variants and _is_recorded(context, case, seed, variant, splits):
                     continue
                 found = evaluate(run, variant.method)

@@ -44,11 +44,16 @@ class Split:
       condition: of each sample, leaves with a leading axis.
       observe: observation operator: (fields (sample, ...) that a model drew, its times) -> what the truth is compared
         with.
+      questions: whether the conditions are a `methods.questions.Question`; methods that answer them are asked these
+        splits alone, the others all others.
+      num_samples: of each condition; that of the bench where None.
     """
 
     truth: np.ndarray
     condition: PyTree
     observe: Callable[[np.ndarray, Times], np.ndarray] = as_drawn
+    questions: bool = False
+    num_samples: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,6 +84,10 @@ class Bench:
     scale: np.ndarray | None = None
     level: float | None = None
     world: Any = None
+
+    def asked(self, method: Method) -> list[str]:
+        """Names of the splits that a method is asked."""
+        return [name for name, split in self.splits.items() if split.questions == method.questions]
 
 
 class Run(Protocol):

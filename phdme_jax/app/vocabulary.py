@@ -9,7 +9,7 @@ from phdme_jax.files import InputError
 # A new metric is one word here; `name_qualifier` of a listed name needs no entry.
 METRIC_NAMES = (
     "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
-    "energy_error", "mass_drift", "residual_mae", "residual_rms", "relative_residual", "resolve_error",
+    "energy_error", "mass_drift", "residual_mae", "residual_rms", "relative_residual", "resolve_error", "relative_l2",
     "sliced_wasserstein", "wasserstein", "angle_divergence",
     "sample_energy_drift", "sample_residual_rms",
     "spectrum_error", "energy_distance", "mmse", "smse", "compliance_error", "volume_error",
@@ -19,7 +19,7 @@ METRIC_NAMES = (
     "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",
     "compile_seconds",
 )  # fmt: skip
-SPLIT_NAMES = ("train", "calibration", "validation", "test", "shifted")
+SPLIT_NAMES = ("train", "calibration", "validation", "test", "shifted", "forward", "inverse", "reconstruction")
 
 # Metrics of which no end is "best": a narrow band is no merit without its coverage, and coverage has a target.
 UNRANKED_METRICS = (

@@ -200,14 +200,21 @@ def sample_d_flow(
     def objective(start: Array) -> Array:
         return potential(carried(start))
 
+    return carried(descend(objective, noise, iterations))
+
+
+def descend(
+    objective: Callable[[Array], Array], start: Float[Array, "*shape"], iterations: int
+) -> Float[Array, "*shape"]:
+    """Point after steps of L-BFGS down an objective, with a line search each."""
     optimizer = optax.lbfgs(memory_size=10)
     value_and_slope = optax.value_and_grad_from_state(objective)
 
     def step(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
-        start, state = carry
-        value, slope = value_and_slope(start, state=state)
-        updates, state = optimizer.update(slope, state, start, value=value, grad=slope, value_fn=objective)
-        return (optax.apply_updates(start, updates), state), None
+        point, state = carry
+        value, slope = value_and_slope(point, state=state)
+        updates, state = optimizer.update(slope, state, point, value=value, grad=slope, value_fn=objective)
+        return (optax.apply_updates(point, updates), state), None
 
-    (start, _), _ = jax.lax.scan(step, (noise, optimizer.init(noise)), None, length=iterations)
-    return carried(start)
+    (point, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), None, length=iterations)
+    return point

@@ -27,7 +27,16 @@ Options = Mapping[str, Any]  # groups of options, plain nested mappings; a metho
 Denoise = Callable[[Array, Array], Array]  # (noisy, t) -> clean
 
 # where the shared random draws of a seed go, by name
-STREAMS = {"starts": 1, "rollouts": 2, "samples": 3, "costs": 4, "pairs": 20, "method": 100, "generated": 200}
+STREAMS = {
+    "starts": 1,
+    "rollouts": 2,
+    "samples": 3,
+    "costs": 4,
+    "pairs": 20,
+    "questions": 30,
+    "method": 100,
+    "generated": 200,
+}
 
 
 def stage_key(key: Key[Array, ""], stage: str, index: int = 0) -> Key[Array, ""]:
@@ -270,6 +279,7 @@ class Method:
       needs: parts that a problem must offer.
       scope: whether a study runs it "always", in "full" comparisons alone and not where a study is only tried, or where
         it is "named" alone, as one that changes a single thing of another and draws as that does.
+      questions: whether its condition is a `methods.questions.Question`.
     """
 
     name: str
@@ -280,6 +290,7 @@ class Method:
     teacher: str | None = None
     needs: frozenset[str] = frozenset()
     scope: Literal["always", "full", "named"] = "always"
+    questions: bool = False
 
     def refusal(self, problem: Any) -> str | None:
         """Why the method does not fit a problem, in one sentence, or None."""

@@ -40,6 +40,12 @@ RANGES: dict[str, Range] = {
     "kinds": Range(fixed=True),
     "stages.distilled": FROM_ZERO,
     "refresh": SHARE,
+    "share": SHARE,
+    "questions.noise": FROM_ZERO,
+    "push": FROM_ZERO,
+    "gamma": FROM_ZERO,
+    "observation_push": FROM_ZERO,
+    "residual_push": FROM_ZERO,
     "matching_share": SHARE,
 }
 
@@ -185,6 +191,21 @@ INFORMED: dict[str, Any] = {
     "least_log_likelihood": None,
     "variance": "step",
     "detached": False,
+}
+# how teachers answer questions, see `phdme_jax.methods.sampling.answers`
+ANSWERING: dict[str, Any] = {
+    "push": 1.0,
+    "gamma": 1.0,
+    "iterations": 4,
+    "observation_push": 1.0,
+    "residual_push": 0.1,
+    "times": 50,
+    "mixes": 1,
+    "anchored": False,
+    "searches": 10,
+    "flow_steps": 4,
+    "residual_weight": 1.0,
+    "descents": 500,
 }
 MLP: dict[str, Any] = {"name": "mlp", "width": 128, "num_blocks": 2, "embedding_size": 64}
 UNET: dict[str, Any] = {

@@ -13,6 +13,14 @@ from phdme_jax.methods.energy.generator import make_fit
 from phdme_jax.methods.equations.diffusion import fit_informed
 from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
 from phdme_jax.methods.equations.gradient_input import fit_gradient_input
+from phdme_jax.methods.sampling.answers import (
+    fit_constrained,
+    fit_d_flow,
+    fit_diffusion_pde,
+    fit_guided,
+    fit_kriging,
+    fit_optimised_data,
+)
 from phdme_jax.methods.sampling.corrected import fit_corrected
 from phdme_jax.methods.sampling.resolved import fit_resolved
 from phdme_jax.numerics.bound import Bound
@@ -88,6 +96,27 @@ _ALL = (
            fit_flow_map, "arXiv 2505.18825", "flow_matching", EQUATIONS, scope="named"),
     Method("shortcut", "the same from halves of each stretch", 10,
            Bound(fit_flow_map, objective="shortcut"), "arXiv 2410.12557", "flow_matching", EQUATIONS, scope="named"),
+    # questions about fields of known equations
+    Method("dps", "diffusion, pushed down what it misses of the observations", 0,
+           fit_guided, "arXiv 2209.14687", "diffusion", EQUATIONS, scope="named", questions=True),
+    Method("sda", "diffusion, guided by the observations' likelihood", 0,
+           Bound(fit_guided, rule="sda"), "arXiv 2306.10574", "diffusion", EQUATIONS, scope="named", questions=True),
+    Method("moment_matched", "the same with the covariance of the denoiser's Jacobian", 0,
+           Bound(fit_guided, rule="matched"), "arXiv 2405.13712", "diffusion", EQUATIONS, scope="named",
+           questions=True),
+    Method("diffusionpde", "diffusion, pushed down observations and residual", 0,
+           fit_diffusion_pde, "arXiv 2406.17763", "diffusion", EQUATIONS, scope="named", questions=True),
+    Method("eci", "the flow, its end written over with the observations", 4,
+           fit_constrained, "arXiv 2412.01786", "flow_matching", EQUATIONS, scope="named", questions=True),
+    Method("pcfm", "the flow, its end projected on the observations", 4,
+           Bound(fit_constrained, rule="pcfm"), "arXiv 2506.04171", "flow_matching", EQUATIONS, scope="named",
+           questions=True),
+    Method("d_flow", "the flow, its noise searched for", 4,
+           fit_d_flow, "arXiv 2402.14017", "flow_matching", EQUATIONS, scope="named", questions=True),
+    Method("optimised_data", "fields that obey observations and equations, without a network", 11,
+           fit_optimised_data, "", None, EQUATIONS, scope="named", questions=True),
+    Method("kriging", "the Gaussian with the moments of the data, given the observations", 12,
+           fit_kriging, "", None, EQUATIONS, scope="named", questions=True),
 )
 # fmt: on
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

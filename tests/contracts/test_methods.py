@@ -16,6 +16,7 @@ from phdme_jax.files import InputError
 from phdme_jax.methods.base import Examples, Start, Task, refuse, stage_key
 from phdme_jax.methods.draws import draw_forecasts
 from phdme_jax.methods.presets import INFORMED, MLP, baseline_group, equation_groups, equation_stages, generator_groups
+from phdme_jax.methods.questions import Question
 from phdme_jax.methods.sampling.corrected import fit_corrected
 from phdme_jax.methods.sampling.resolved import fit_resolved
 from phdme_jax.methods.table import METHODS
@@ -104,6 +105,7 @@ def poisson_world():
     options["stages"]["distilled"] = ((0.0, 2, 2, 1e-3), (1.0, 2, 2, 1e-3))
     options["stages"]["merged"] = ((2, 4, 2, 1e-3),)  # steps to the end of a flow: one stage of them
     options["sampling"] |= {"num_steps": 4, "flow_steps": 2, "corrections": (2, 2), "refinements": 2}
+    options["answers"] = {"iterations": 1, "times": 2, "searches": 1, "flow_steps": 1, "descents": 2}
     return Task(
         equations, lambda: train, lambda key, count: np.zeros((count, *train.condition.shape[1:])), KEY
     ), options
@@ -136,9 +138,16 @@ CASES = [
 ]
 
 
-def conditions(name, count=2):
+def conditions(name, method, count=2):
+    """Of the training examples; of a method that answers questions, with every second place of each seen."""
     task, _ = world(name)
-    return jax.tree.map(lambda leaf: leaf[:count], task.train().condition)
+    few = jax.tree.map(lambda leaf: leaf[:count], task.train().condition)
+    if not METHODS[method].questions:
+        return few
+    fields = task.train().fields[:count]
+    mask = np.zeros_like(fields)
+    mask[:, ::2] = 1.0
+    return Question(few, mask, mask * fields, np.zeros((count, fields.shape[-1])))
 
 
 @pytest.fixture(scope="module", params=CASES, ids=lambda case: f"{case[0]}-{case[1]}")
@@ -176,8 +185,8 @@ def program(case):
 @pytest.fixture(scope="module")
 def drawn(case):
     """One sample of each of two conditions."""
-    name, _, found = case
-    return draw_forecasts(found, conditions(name), 1, KEY)
+    name, method, found = case
+    return draw_forecasts(found, conditions(name, method), 1, KEY)
 
 
 def split_floats(tree):
@@ -195,16 +204,16 @@ def merge(floats, others):
     )
 
 
-def example(name, index):
-    return jax.tree.map(lambda leaf: leaf[index], conditions(name))
+def example(name, method, index):
+    return jax.tree.map(lambda leaf: leaf[index], conditions(name, method))
 
 
 def test_fields_are_finite_deterministic_and_a_function_of_the_key_traced_once(case, program):
     (name, method, found), (one, traces) = case, program
-    first, slope = one(found.params, example(name, 0), KEY)
-    again, _ = one(found.params, example(name, 0), KEY)
-    other, _ = one(found.params, example(name, 0), jax.random.key(4))
-    one(found.params, example(name, 1), KEY)
+    first, slope = one(found.params, example(name, method, 0), KEY)
+    again, _ = one(found.params, example(name, method, 0), KEY)
+    other, _ = one(found.params, example(name, method, 0), jax.random.key(4))
+    one(found.params, example(name, method, 1), KEY)
     task, _ = world(name)
     assert first.shape == task.train().fields.shape[1:] and np.isfinite(first).all()
     np.testing.assert_array_equal(first, again)
@@ -216,17 +225,17 @@ def test_fields_are_finite_deterministic_and_a_function_of_the_key_traced_once(c
 
 
 def test_many_at_once_are_those_of_a_loop(case, program, drawn):
-    (name, _, found), (one, _) = case, program
+    (name, method, found), (one, _) = case, program
     keys = jax.random.split(KEY, (2, 1))
-    loop = np.stack([one(found.params, example(name, index), keys[index, 0])[0] for index in range(2)])
+    loop = np.stack([one(found.params, example(name, method, index), keys[index, 0])[0] for index in range(2)])
     many = drawn.mean if drawn.samples is None else drawn.samples[:, 0]
     assert (drawn.ok.all() and drawn.mean is None) or drawn.mean.shape == many.shape
     np.testing.assert_allclose(many, loop, atol=2e-4 * np.abs(loop).max(), rtol=1e-3)
 
 
 def test_finished_fields_are_finite(case, drawn):
-    name, _, found = case
-    assert drawn.finished(found.model, conditions(name)).ok.all()
+    name, method, found = case
+    assert drawn.finished(found.model, conditions(name, method)).ok.all()
 
 
 @pytest.mark.slow
@@ -235,7 +244,7 @@ def test_a_constant_that_the_dynamics_keep_changes_no_forecast_but_by_itself(cas
     if name not in CHANGED:
         pytest.skip("nothing of it is kept")
     other, constant = CHANGED[name]
-    moved = draw_forecasts(fitted(other, method), conditions(other), 1, KEY)
+    moved = draw_forecasts(fitted(other, method), conditions(other, method), 1, KEY)
     deviation = world(name)[0].train().fields.std(axis=(0, 1, 2))
     for shifted, values in ((moved.mean, drawn.mean), (moved.samples, drawn.samples)):
         assert (shifted is None) == (values is None)

@@ -4,9 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from phdme_jax.methods.base import Examples, Fit, Fitted, Options, Task
+from phdme_jax.methods.questions import Question
 from phdme_jax.systems.equations.base import Equations
 from phdme_jax.training.loop import LoopOptions
 
@@ -27,13 +29,14 @@ class _Untrained:
         return make()
 
 
-def check(problem: Equations, options: Options, fits: Sequence[Fit]) -> None:
+def check(problem: Equations, options: Options, fits: Sequence[Fit], questions: bool = False) -> None:
     """Draw an example, fit to it and draw a sample, all in the abstract.
 
     Args:
       problem: the equations.
       options: groups of the study.
       fits: that of the method, after those of its teachers, the first one's first.
+      questions: whether the method answers questions.
     Raises:
       ValueError: what a part of them does not know.
     """
@@ -47,7 +50,11 @@ def check(problem: Equations, options: Options, fits: Sequence[Fit]) -> None:
             fitted = fit(task, options, _Untrained(), fitted, key)
         assert fitted is not None
         model, params = fitted.model, fitted.params
-        prepared = model.prepare(params, sample.condition)
+        condition: Any = sample.condition
+        if questions:
+            nothing = jnp.zeros_like(sample.fields)
+            condition = Question(sample.condition, nothing, nothing, nothing.reshape(-1, nothing.shape[-1])[0])
+        prepared = model.prepare(params, condition)
         if model.latent is not None:
             fields = model.draw(params, prepared, model.latent(key), key)
         elif model.mean is not None:
@@ -55,6 +62,6 @@ def check(problem: Equations, options: Options, fits: Sequence[Fit]) -> None:
         else:
             raise ValueError("expected a model that draws samples or has a mean, got one without both")
         fields = fields.astype(sample.fields.dtype)
-        return fields if model.finish is None else model.finish(fields, sample.condition)
+        return fields if model.finish is None else model.finish(fields, condition)
 
     jax.eval_shape(whole, jax.random.key(0))

@@ -1,0 +1,87 @@
+"""Questions about unseen examples of known equations, as splits of a study."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from experiments.study.study import Split
+from phdme_jax.methods.questions import Question
+from phdme_jax.systems.equations.base import Equations
+
+
+@dataclass(frozen=True)
+class Asking:
+    """The group `questions` of a study's configuration.
+
+    Attributes:
+      count: examples that each question is asked of, the first ones of the split.
+      num_samples: of each answer.
+      share: of the places of every field, seen by a reconstruction.
+      sensors: places that are seen at all times where the second axis is time; none where zero.
+      noise: standard deviation of what is observed, in units of the field's.
+    """
+
+    count: int = 32
+    num_samples: int = 8
+    share: float = 0.03
+    sensors: int = 0
+    noise: float = 0.0
+
+
+def question_splits(
+    equations: Equations,
+    fields: Float[np.ndarray, "sample *grid field"],
+    condition: Float[np.ndarray, "sample *grid channel"],
+    asking: Asking,
+    suffix: str,
+    key: Key[Array, ""],
+) -> dict[str, Split]:
+    """One split a kind of question.
+
+    Args:
+      equations: whose fields.
+      fields: unseen examples, of which the first `count` are asked about.
+      condition: of these.
+      asking: sizes.
+      suffix: of the names, such as "_validation".
+      key: of masks and noise.
+    Returns:
+      splits forward (all of the cause) and inverse (all of the solution) where there is a map between them,
+      reconstruction (some places of every field), and sensors.
+    """
+    fields, condition = fields[: asking.count], condition[: asking.count]
+    masks = _masks(equations, fields.shape, asking, jax.random.fold_in(key, 0))
+    scale = fields.std(axis=tuple(range(fields.ndim - 1)))
+    noise = asking.noise * np.asarray(jax.random.normal(jax.random.fold_in(key, 1), fields.shape)) * scale
+    splits = {}
+    for name, mask in masks.items():
+        noises = np.broadcast_to(asking.noise * scale, (len(fields), fields.shape[-1]))
+        values = mask * (fields + noise)
+        question = Question(*map(np.asarray, (condition, mask, values, noises)))  # type: ignore[arg-type]  # on the host
+        splits[name + suffix] = Split(fields, question, questions=True, num_samples=asking.num_samples)
+    return splits
+
+
+def _masks(
+    equations: Equations, shape: tuple[int, ...], asking: Asking, key: Key[Array, ""]
+) -> Mapping[str, Float[np.ndarray, "sample *grid field"]]:
+    masks: dict[str, Any] = {}
+    if "map" in equations.offers:
+        solution = np.arange(shape[-1]) < equations.num_solution
+        masks["forward"] = np.broadcast_to(np.where(solution, 0.0, 1.0), shape)
+        masks["inverse"] = np.broadcast_to(np.where(solution, 1.0, 0.0), shape)
+    one, other = jax.random.split(key)
+    # so many places exactly, others of each field and example
+    places = max(1, round(asking.share * int(np.prod(shape[1:-1]))))
+    order = np.argsort(np.asarray(jax.random.uniform(one, (shape[0], shape[-1], int(np.prod(shape[1:-1]))))), axis=-1)
+    seen = np.argsort(order, axis=-1) < places
+    masks["reconstruction"] = np.moveaxis(seen, 1, -1).reshape(shape).astype(float)
+    if asking.sensors:
+        order = np.argsort(np.asarray(jax.random.uniform(other, (shape[0], shape[1]))), axis=-1)
+        columns = np.argsort(order, axis=-1) < asking.sensors
+        masks["sensors"] = np.broadcast_to(columns.reshape(shape[:2] + (1,) * (len(shape) - 2)), shape).astype(float)
+    return masks
