@@ -205,7 +205,7 @@ ANSWERING: dict[str, Any] = {
     "searches": 10,
     "flow_steps": 4,
     "residual_weight": 1.0,
-    "descents": 500,
+    "descents": 2000,
 }
 MLP: dict[str, Any] = {"name": "mlp", "width": 128, "num_blocks": 2, "embedding_size": 64}
 UNET: dict[str, Any] = {

@@ -30,7 +30,7 @@ from phdme_jax.methods.equations.diffusion import make_schedule
 from phdme_jax.methods.equations.encoding import decode
 from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.equations.informed import Informed
-from phdme_jax.methods.equations.network import Given, Params, Prepared, Sampling
+from phdme_jax.methods.equations.network import EquationNetwork, Given, Params, Prepared, Sampling
 from phdme_jax.methods.questions import Observed, Question, observed
 from phdme_jax.systems.equations.base import Equations
 
@@ -65,7 +65,7 @@ class Answering:
     searches: int = 10
     flow_steps: int = 4
     residual_weight: float = 1.0
-    descents: int = 500
+    descents: int = 2000
 
 
 TINY = 1e-12  # below the square of anything that is missed: roots have slopes
@@ -150,8 +150,9 @@ def fit_guided(
         elif rule == "sda":
             guided = _spread_guidance(denoise, schedule, seen, chosen.gamma)
         else:
+            variance = jnp.broadcast_to(seen.noise**2, seen.mask.shape)
             guided = moment_matched(
-                denoise, schedule, lambda fields: seen.mask * fields, seen.values, seen.noise**2, chosen.iterations
+                denoise, schedule, lambda fields: seen.mask * fields, seen.values, variance, chosen.iterations
             )
         return sample(guided, schedule, latent, key, sampler=sampling.sampler, num_steps=sampling.num_steps, push=push)
 
@@ -305,7 +306,7 @@ def _potential(
 def fit_optimised_data(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
     """The fields themselves searched for by what they miss of observations and equations: no network, no prior."""
     del host, teacher
-    net, chosen, kinds = make_network_of(task, options), Answering(**options.get("answers", {})), _kinds(options)
+    net, chosen, kinds = _in_double(task, options), Answering(**options.get("answers", {})), _kinds(options)
     params = shared.fit_params(net, task.train())
     plain = Fitted(shared.make_model(net, _prepare_given, _no_network, _no_network, 0), params, {})
     plain = with_residual_scale(task, options, plain, key)
@@ -316,6 +317,11 @@ def fit_optimised_data(task: Task, options: Options, host: Host, teacher: Fitted
         return constrained.descend(potential, asked.observed.written_over(latent), chosen.descents)
 
     return answering(plain, kinds, draw, 0, 0)
+
+
+def _in_double(task: Task, options: Options) -> EquationNetwork:
+    """Encodings, noise and answers in double precision: squares of residuals are conditioned badly."""
+    return dataclasses.replace(make_network_of(task, options), dtype="float64")
 
 
 def _prepare_given(network: Any, given: Given) -> Prepared:
@@ -334,10 +340,10 @@ def fit_kriging(task: Task, options: Options, host: Host, teacher: Fitted | None
     but for the error of the moments.
     """
     del host, teacher, key
-    net, kinds = make_network_of(task, options), _kinds(options)
+    net, kinds = _in_double(task, options), _kinds(options)
     params = shared.fit_params(net, task.train())
     fields = shared.encode_examples(net, params, task.train()).fields
-    flat = jnp.reshape(fields, (len(fields), -1)).astype(jnp.float64)
+    flat = jnp.reshape(fields, (len(fields), -1))
     mean = jnp.mean(flat, axis=0)
     centred = flat - mean
     covariance = centred.T @ centred / (len(flat) - 1)
@@ -348,8 +354,7 @@ def fit_kriging(task: Task, options: Options, host: Host, teacher: Fitted | None
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
         """A prior sample, moved by what it misses of noisy observations of it (Matheron's rule)."""
-        (mean, root), latent = params.network, latent.astype(params.network.mean.dtype)
-        seen = Observed(*(part.astype(latent.dtype) for part in asked.observed))
+        seen, (mean, root) = asked.observed, params.network
         prior = mean + root @ jnp.ravel(latent)
         mask = jnp.ravel(seen.mask)
         noise = jnp.broadcast_to(seen.noise, seen.mask.shape).ravel()

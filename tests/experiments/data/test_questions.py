@@ -1,0 +1,82 @@
+"""Splits of questions: what is seen of which field, and what a study makes of them."""
+
+import json
+from dataclasses import replace
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import circle, poisson_1d
+from experiments.data.questions import Asking, question_splits
+from experiments.study.command import main
+from experiments.study.study import Variant
+from phdme_jax.systems import make_equations
+
+KEY = jax.random.key(0)
+
+
+def test_questions_see_the_cause_the_solution_or_so_many_places_of_both():
+    equations = make_equations("poisson_2d", num_points=10)
+    fields = np.random.default_rng(0).standard_normal((6, 10, 10, 2)) + 3.0
+    condition = np.zeros((6, 10, 10, 0))
+    splits = question_splits(equations, fields, condition, Asking(4, 3, 0.07), "_validation", KEY)
+    assert list(splits) == ["forward_validation", "inverse_validation", "reconstruction_validation"]
+    for split in splits.values():
+        assert split.questions and split.num_samples == 3 and len(split.truth) == 4
+        mask, values = split.condition.mask, split.condition.values
+        np.testing.assert_array_equal(values, mask * fields[:4])
+        assert split.condition.noise.shape == (4, 2) and not split.condition.noise.any()
+    forward, inverse, some = (split.condition.mask for split in splits.values())
+    assert not forward[..., 0].any() and forward[..., 1].all() and not inverse[..., 1].any() and inverse[..., 0].all()
+    np.testing.assert_array_equal(some.sum(axis=(1, 2)), 7.0)
+    assert np.abs(some[0] - some[1]).sum() > 0 and np.abs(some[..., 0] - some[..., 1]).sum() > 0
+
+
+def test_noise_is_in_units_of_the_fields_and_told():
+    equations = make_equations("burgers", num_points=16, num_frames=16)
+    fields = 5.0 * np.random.default_rng(1).standard_normal((50, 16, 16, 1))
+    splits = question_splits(equations, fields, fields[..., :0], Asking(50, 2, 0.5, 5, 0.1), "", KEY)
+    assert list(splits) == ["reconstruction", "sensors"]
+    question = splits["sensors"].condition
+    seen = question.mask[..., 0]
+    assert (seen.sum(axis=(1, 2)) == 5 * 16).all() and (seen == seen[:, :, :1]).all()  # at all times
+    missed = (question.values - fields)[question.mask > 0]
+    assert missed.std() == pytest.approx(0.5, rel=0.05) and question.noise[0, 0] == pytest.approx(0.5, rel=0.02)
+
+
+def rows_of(folder):
+    lines = (folder / "results.jsonl").read_text().splitlines()
+    return {(row["method"], row["split"], row["metric"]): row["value"] for row in map(json.loads, lines)}
+
+
+def test_a_study_asks_what_can_answer_and_nothing_else(tmp_path):
+    """Sources are Gaussian and solutions linear in them: kriging answers forward questions, up to its noise."""
+    arguments = ["--size", "smoke", "--seeds", "1", "--methods", "kriging,optimised_data", "--workdir", str(tmp_path)]
+    assert main(poisson_1d.STUDY, arguments) == 0
+    rows = rows_of(tmp_path)
+    assert rows["kriging", "forward", "relative_l2_solution"] < 0.02
+    assert rows["optimised_data", "forward", "relative_l2_solution"] < 0.05
+    assert ("kriging", "test", "residual_rms") not in rows and ("kriging", "forward", "relative_l2_source") not in rows
+    # four waves need four places; two are seen
+    assert 0.05 < rows["kriging", "reconstruction", "relative_l2_source"] < 1.2
+    assert rows["kriging", "reconstruction", "crps"] < rows["optimised_data", "reconstruction", "crps"]
+    assert 0.5 < rows["kriging", "reconstruction", "spread_skill"] < 2.0
+
+
+def test_a_solved_variant_trains_nothing_anew(tmp_path):
+    study = replace(
+        circle.STUDY, variants=lambda config: [Variant("diffusion"), Variant("diffusion", (("solved", True),))]
+    )
+    arguments = ["--size", "smoke", "--seeds", "1", "--methods", "diffusion", "--workdir", str(tmp_path)]
+    few = ["--config.data.num_train=128", "--config.data.num_test=64", "--config.sampling.num_steps=10"]
+    assert main(study, [*arguments, *few]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    found = {
+        tuple(row.get("settings", {})): row["value"]
+        for row in rows
+        if (row["method"], row["metric"], row["split"]) == ("diffusion", "residual_mae", "test")
+    }
+    assert found["solved",] < 1e-12 < 1e-3 < found[()]
+    assert {folder.name for folder in (tmp_path / "training").iterdir()} == {"diffusion_0"}
+    assert not (tmp_path / "variants").exists()
