@@ -62,7 +62,7 @@ def sizes_of(
             "network": {**network, "padding": padding},
             "stages": {**equation_stages(*training), **student_stages(*students)},
             "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
-            **equation_groups("edm", "heun", 18),
+            **equation_groups("edm", "dpm", 20, ("heun", 10)),
             **student_groups(*pairs),
             "questions": {"count": counts[2], "num_samples": counts[3], "share": 0.03, "noise": 0.0},
             "answers": {**ANSWERING},
@@ -70,7 +70,7 @@ def sizes_of(
 
     return {
         "smoke": size(small, (64, 16, 4, 2), SMALL_UNET, (20, 8, 1e-3), (20, 8, 5e-4), (64, 4)),
-        "laptop": size(large, (10000, 2048, 32, 8), UNET, (10000, 8, 1e-3), (10000, 8, 5e-4), (8192, 12)),
+        "laptop": size(large, (10000, 2048, 32, 8), UNET, (10000, 8, 1e-3), (10000, 8, 5e-4), (8192, 8)),
     }
 
 

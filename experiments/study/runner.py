@@ -5,7 +5,7 @@ was killed goes on with the same command.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,13 @@ from phdme_jax.forecasting import bands
 from phdme_jax.methods.base import Fitted, Method, Options, stage_key, unusual_draws
 from phdme_jax.methods.draws import Draws, draw_forecasts
 from phdme_jax.methods.sampling.resolved import fit_resolved
-from phdme_jax.methods.table import METHODS
+from phdme_jax.methods.table import METHODS, lineage
 from phdme_jax.training.stages import Trainer
 
 # groups that no training reads: another number of sampling steps does not train anew
-UNTRAINED = ("sampling", "costs", "level", "solved")
+UNTRAINED = ("sampling", "costs", "level", "solved", "questions", "answers")
+# keys that some methods alone read
+OWN = frozenset(key for method in METHODS.values() for key in method.own)
 
 
 def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDict:
@@ -41,6 +43,17 @@ def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDic
                 group = group[name]
             group[last] = value
     return config
+
+
+def _below(key: str, others: Iterable[str]) -> bool:
+    return any(key == other or key.startswith(f"{other}.") for other in others)
+
+
+def _without(groups: Mapping[str, Any], unread: Iterable[str], prefix: str = "") -> dict[str, Any]:
+    """Nested groups without some dotted keys."""
+    kept = {name: value for name, value in groups.items() if not _below(f"{prefix}{name}", unread)}
+    nested = {name: value for name, value in kept.items() if isinstance(value, Mapping)}
+    return kept | {name: _without(value, unread, f"{prefix}{name}.") for name, value in nested.items()}
 
 
 class SeedRun:
@@ -57,26 +70,31 @@ class SeedRun:
         """The seed's data."""
         return self.context.study.bench(self.context, self.config, self.case, self.seed)
 
-    @cached_property
-    def folder(self) -> Path:
-        """Where trainings and rollouts are kept; changes that no training reads share it."""
-        named = [f"{key}_{value}" for key, value in self.changes if key.split(".")[0] not in UNTRAINED]
+    def folder(self, unread: Iterable[str]) -> Path:
+        """Where work is kept that does not read some keys; changes of these share it."""
+        named = [f"{key}_{value}" for key, value in self.changes if not _below(key, unread)]
         folder = self.context.workdir
         return folder / "variants" / re.sub(r"[^\w.-]+", "_", "_".join(named)) if named else folder
+
+    def digest(self, unread: Iterable[str]) -> str:
+        """Of all that work depends on which does not read some keys."""
+        record = {"case": self.case, "seed": self.seed, "config": _without(self.config.to_dict(), unread)}
+        record |= {"files": self.context.files} | ({"validates": True} if self.context.validates else {})
+        return config_digest({**record, **unusual_draws()})
 
     def host(self, method: Method) -> Trainer:
         """What a fit is handed: trains in a folder of the method's own, keeps in one that methods share."""
         label = f"{self.case}_{method.name}" if self.context.study.cases else method.name
-        read = {name: group for name, group in self.config.to_dict().items() if name not in UNTRAINED}
-        record = {"case": self.case, "seed": self.seed, "config": read, "files": self.context.files}
-        record |= {"validates": True} if self.context.validates else {}
+        mine = {key for other in lineage(method.name) for key in other.own}
+        unread, shared = (*UNTRAINED, *(OWN - mine)), (*UNTRAINED, *OWN)
         return Trainer(
-            self.folder / "training" / f"{label}_{self.seed}",
-            config_digest({**record, **unusual_draws()}),
+            self.folder(unread) / "training" / f"{label}_{self.seed}",
+            self.digest(unread),
             watch=shown_progress,
             description=method.name,
-            shared=self.folder / "data",
+            shared=self.folder(shared) / "data",
             suffix=f"_{self.case}_{self.seed}" if self.context.study.cases else f"_{self.seed}",
+            shared_digest=self.digest(shared),
         )
 
     def fitted(self, name: str) -> Fitted:

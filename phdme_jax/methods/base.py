@@ -280,6 +280,8 @@ class Method:
       scope: whether a study runs it "always", in "full" comparisons alone and not where a study is only tried, or where
         it is "named" alone, as one that changes a single thing of another and draws as that does.
       questions: whether its condition is a `methods.questions.Question`.
+      own: dotted keys of options that it and what it teaches read alone: what others have trained is kept when these
+        change.
     """
 
     name: str
@@ -291,6 +293,7 @@ class Method:
     needs: frozenset[str] = frozenset()
     scope: Literal["always", "full", "named"] = "always"
     questions: bool = False
+    own: tuple[str, ...] = ()
 
     def refusal(self, problem: Any) -> str | None:
         """Why the method does not fit a problem, in one sentence, or None."""

@@ -242,13 +242,16 @@ def equation_stages(steps: int, batch: int, rate: float) -> dict[str, Any]:
     }
 
 
-def equation_groups(predicts: str = "x0", sampler: str = "ddpm", num_steps: int = 100) -> dict[str, Any]:
+def equation_groups(
+    predicts: str = "x0", sampler: str = "ddpm", num_steps: int = 100, flow: tuple[str, int] = ("euler", 20)
+) -> dict[str, Any]:
     """The groups `training` and `sampling` of models of known equations, the same at every size.
 
     Args:
       predicts: what networks of diffusion models predict.
       sampler: of diffusion models.
       num_steps: its noise levels.
+      flow: method of flows, and its steps.
     Returns:
       the groups.
     """
@@ -257,7 +260,8 @@ def equation_groups(predicts: str = "x0", sampler: str = "ddpm", num_steps: int 
         "sampling": {
             "num_steps": num_steps,
             "sampler": sampler,
-            "flow_steps": 20,
+            "flow_steps": flow[1],
+            **({} if flow[0] == "euler" else {"flow_method": flow[0]}),
             "corrections": (50, 25),
             "correction_rule": "exact",
         },

@@ -32,6 +32,7 @@ PG, COCOGEN = "J. Comput. Phys. 478, 111972", "SIAM J. Sci. Comput. 47, C399"
 ENERGY, EQUATIONS = frozenset({"structure"}), frozenset({"residual"})
 STEP = ENERGY | {"even_times"}  # a learned time step is repeated
 TRUE_ENERGY = STEP | {"true_energy"}
+PAIRS, MAP_OPTIONS = ("distilled", "stages.distilled"), ("flow_map", "stages.flow_map")
 MAP, RESOLVE = EQUATIONS | {"map"}, EQUATIONS | {"resolve"}
 
 
@@ -87,15 +88,16 @@ _ALL = (
            fit_flow_matching, "", None, EQUATIONS),
     Method("pbfm", "the same, residual at the end, gradients merged", 5, fit_merged, PBFM, None, EQUATIONS),
     Method("distilled", "a one-step student of the flow, without physics", 7,
-           fit_student, "", "flow_matching", EQUATIONS, scope="named"),
+           fit_student, "", "flow_matching", EQUATIONS, scope="named", own=PAIRS),
     Method("piddm", "the same with the residual in its loss", 8,
-           Bound(fit_student, physics=True), PIDDM, "flow_matching", EQUATIONS, scope="named"),
+           Bound(fit_student, physics=True), PIDDM, "flow_matching", EQUATIONS, scope="named", own=PAIRS),
     Method("piddm_ref", "the same, its noise refined on the residual", 8,
            fit_refined, PIDDM, "piddm", EQUATIONS, scope="named"),
     Method("flow_map", "the flow over any stretch of time, from its own shorter ones", 9,
-           fit_flow_map, "arXiv 2505.18825", "flow_matching", EQUATIONS, scope="named"),
+           fit_flow_map, "arXiv 2505.18825", "flow_matching", EQUATIONS, scope="named", own=MAP_OPTIONS),
     Method("shortcut", "the same from halves of each stretch", 10,
-           Bound(fit_flow_map, objective="shortcut"), "arXiv 2410.12557", "flow_matching", EQUATIONS, scope="named"),
+           Bound(fit_flow_map, objective="shortcut"), "arXiv 2410.12557", "flow_matching", EQUATIONS, scope="named",
+           own=MAP_OPTIONS),
     # questions about fields of known equations
     Method("dps", "diffusion, pushed down what it misses of the observations", 0,
            fit_guided, "arXiv 2209.14687", "diffusion", EQUATIONS, scope="named", questions=True),

@@ -24,19 +24,22 @@ class Trainer:
         description: str = "",
         shared: Path | None = None,
         suffix: str = "",
+        shared_digest: str | None = None,
     ) -> None:
         """A host.
 
         Args:
           folder: of the training, one below it for each stage; None keeps nothing on disk.
-          digest: of all that training depends on, guards the checkpoints and the kept arrays.
+          digest: of all that training depends on, guards the checkpoints.
           watch: shows the progress, see `phdme_jax.training.loop`.
           description: title of the progress.
           shared: folder of kept arrays; None keeps them in memory alone.
           suffix: follows the name of kept arrays in their files' names.
+          shared_digest: of all that kept arrays depend on beside their name; `digest` where None.
         """
         self.folder, self.digest, self.watch, self.description = folder, digest, watch, description
         self.shared, self.suffix = shared, suffix
+        self.shared_digest = digest if shared_digest is None else shared_digest
         self._kept: dict[str, Mapping[str, Any]] = {}
 
     def train(
@@ -99,5 +102,5 @@ class Trainer:
         """Arrays of a name, made where they are not kept yet."""
         if name not in self._kept:
             path = None if self.shared is None else self.shared / f"{name}{self.suffix}.npz"
-            self._kept[name] = dict(make()) if path is None else kept_arrays(path, {"run": self.digest}, make)
+            self._kept[name] = dict(make()) if path is None else kept_arrays(path, {"run": self.shared_digest}, make)
         return self._kept[name]

@@ -158,7 +158,7 @@ def fit_student(
         count = chosen.num_pairs if pairs is None else max(1, round(chosen.refresh * chosen.num_pairs))
         if pairs is None or chosen.refresh > 0:
             made = host.keep(
-                f"pairs_{index}",
+                f"pairs_{index}_{count}_{chosen.num_steps}",
                 partial(make_pairs, net, teacher, task, count, chosen.num_steps, stage_key(task.key, "pairs", index)),
             )
             seconds[f"pairs_{index}"] = float(made["seconds"])

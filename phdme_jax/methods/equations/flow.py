@@ -83,14 +83,20 @@ def make_model(net: EquationNetwork, options: Options, restart_until: float = 0.
     Raises:
       ValueError: no step.
     """
-    num_steps = shared.Sampling(**options["sampling"]).flow_steps
+    chosen = shared.Sampling(**options["sampling"])
+    num_steps, heun = chosen.flow_steps, chosen.flow_method == "heun" and not restart_until
     if num_steps < 1:
         raise ValueError(f"expected flow_steps >= 1, got {num_steps}")
+    if chosen.flow_method not in ("euler", "heun"):
+        raise ValueError(f"expected flow_method euler or heun, got {chosen.flow_method!r}")
 
     def draw_normalised(velocity: Velocity, latent: Array, key: Array) -> Array:
+        if heun:
+            return follow_flow(velocity, latent, 0.0, num_steps, method="heun")
         return sample_flow(velocity, latent, key, num_steps, restart_until)
 
-    model = shared.make_model(net, shared.make_prepare(net), make_velocity(net), draw_normalised, num_steps)
+    calls = 2 * num_steps if heun else num_steps
+    model = shared.make_model(net, shared.make_prepare(net), make_velocity(net), draw_normalised, calls)
     return dataclasses.replace(model, denoise=None, sample=None)
 
 

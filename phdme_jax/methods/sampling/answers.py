@@ -283,6 +283,7 @@ def fit_d_flow(task: Task, options: Options, host: Host, teacher: Fitted | None,
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
         del key
+        params, asked = jax.lax.stop_gradient((params, asked))  # a search has no slopes
         potential = _potential(task.problem, kinds, params, asked, chosen.residual_weight)
         velocity = velocity_of(params.network, asked.prepared)
         return constrained.sample_d_flow(velocity, latent, potential, chosen.flow_steps, chosen.searches)
@@ -313,6 +314,7 @@ def fit_optimised_data(task: Task, options: Options, host: Host, teacher: Fitted
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
         del key
+        params, asked = jax.lax.stop_gradient((params, asked))  # a search has no slopes
         potential = _potential(task.problem, kinds, params, asked, chosen.residual_weight)
         return constrained.descend(potential, asked.observed.written_over(latent), chosen.descents)
 

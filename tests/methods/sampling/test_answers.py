@@ -1,0 +1,150 @@
+"""Answers of exact teachers in a Gaussian world, where the posterior is known in closed form."""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phdme_jax.diffusion.schedule import SteppedCosineSchedule
+from phdme_jax.methods.base import Examples, Fitted, Task
+from phdme_jax.methods.equations import network as shared
+from phdme_jax.methods.equations.encoding import Encoding
+from phdme_jax.methods.presets import INFORMED, MLP, equation_groups
+from phdme_jax.methods.questions import Question
+from phdme_jax.methods.table import METHODS
+from phdme_jax.numerics.grid import Grid
+from phdme_jax.systems.equations.base import Equations, Sample
+from phdme_jax.training.stages import Trainer
+from tests import oracles
+
+SHAPE, KEY = (4, 2), jax.random.key(0)
+# of the normalised fields
+WORLD = oracles.gaussian_world(SHAPE, seed=4)._replace(mean=jnp.zeros(SHAPE))
+ENCODING = Encoding(jnp.array([1.0, -2.0]), jnp.array([3.0, 0.5]))
+NOISE = 0.2  # normalised
+MASK = jnp.zeros(SHAPE).at[0, 0].set(1.0).at[2, 0].set(1.0).at[3, 1].set(1.0)
+SEEN = jnp.array([0.7, -1.1, 0.4])
+EQUATIONS = Equations(
+    name="gaussian",
+    grid=Grid((4,), (1.0,)),
+    fields=("left", "right"),
+    units=("1", "1"),
+    residual=lambda fields, condition: {"sum": jnp.sum(fields, axis=-1)},
+    draw=lambda key: Sample(jnp.zeros(SHAPE), jnp.zeros((4, 0)), jnp.asarray(True)),
+)
+
+
+def options(**answers):
+    groups = {
+        "data": {"kinds": ("linear", "linear")},
+        "network": MLP,
+        "informed": {"mean_weight": 1.0, "sample_weight": 1.0, **INFORMED},
+        **equation_groups("edm", "dpm", 60),
+    }
+    return {**groups, "answers": answers}
+
+
+def task():
+    fields = np.asarray(ENCODING.shift + ENCODING.scale * oracles.draw(WORLD, 4000, KEY))
+    examples = Examples(fields, np.zeros((len(fields), 4, 0)))
+    return Task(EQUATIONS, lambda: examples, lambda key, count: examples.condition[:count], KEY)
+
+
+@lru_cache
+def teacher():
+    """A diffusion model whose denoiser is the exact one."""
+    net = shared.EquationNetwork(EQUATIONS, shared.make_network(SHAPE, **MLP), ("linear",) * 2, SHAPE, "float64")
+    given = Encoding(jnp.zeros(0), jnp.ones(0))
+    params = shared.Params(None, ENCODING, given)
+    exact = oracles.exact_denoiser(WORLD, SteppedCosineSchedule(num_levels=100))
+    model = shared.make_model(
+        net,
+        lambda network, given: shared.Prepared(given, None),
+        lambda network, prepared: exact,
+        lambda denoise, latent, key: latent,
+        0,
+    )
+    return Fitted(model, params, {})
+
+
+def question():
+    places = jnp.argwhere(MASK > 0, size=3)
+    values = jnp.zeros(SHAPE).at[places[:, 0], places[:, 1]].set(SEEN)
+    physical = MASK * (ENCODING.shift + ENCODING.scale * values)
+    return Question(jnp.zeros((4, 0)), MASK, physical, NOISE * ENCODING.scale)
+
+
+OPERATOR = jnp.eye(8)[jnp.flatnonzero(MASK.ravel(), size=3)]
+POSTERIOR = oracles.condition_on(WORLD, OPERATOR, SEEN, NOISE**2)
+
+
+def law_of(method, **answers):
+    """Law of the answers, in normalised units; methods are affine in the noise but for their searches."""
+    entry = METHODS[method]
+    fitted = entry.fit(task(), options(**answers), Trainer(), teacher(), KEY)
+
+    def drawn(noise):
+        asked = fitted.model.prepare(fitted.params, question())
+        return (fitted.model.draw(fitted.params, asked, noise, KEY) - ENCODING.shift) / ENCODING.scale
+
+    return oracles.affine_law(drawn, SHAPE)
+
+
+def missed(law, posterior):
+    """Errors of mean and covariance, in units of the prior's deviation and variance."""
+    return float(jnp.abs(law.mean - posterior.mean).max()), float(jnp.abs(law.covariance - posterior.covariance).max())
+
+
+def test_matched_moments_answer_with_the_posterior():
+    mean, covariance = missed(law_of("moment_matched", iterations=3), POSTERIOR)
+    assert mean < 0.01 and covariance < 0.02
+    # one iteration is a step down, not the solution
+    assert missed(law_of("moment_matched", iterations=1), POSTERIOR)[0] > 0.03
+
+
+def test_guidance_by_one_variance_is_near_and_pushes_of_one_length_are_not():
+    """Bias of guidance in a world of correlated entries, against that of no guidance at all."""
+    none = missed(law_of("sda", gamma=1e12), POSTERIOR)
+    best = missed(law_of("sda", gamma=1.0), POSTERIOR)
+    assert best[0] < 0.6 * none[0] and best[1] < 0.3 * none[1], (best, none)
+    assert 0.1 < best[0], "of a covariance that is not white it is biased"
+
+
+@pytest.mark.parametrize(("method", "push"), [("dps", 0.2), ("diffusionpde", 1.0)])
+def test_pushes_bring_the_mean_to_the_observations(method, push):
+    answers = {"push": push, "observation_push": push, "residual_push": 0.0}
+    seen = OPERATOR @ law_of(method, **answers).mean.ravel()
+    np.testing.assert_allclose(seen, SEEN, atol=0.3)
+    untouched = OPERATOR @ law_of(method, push=0.0, observation_push=0.0, residual_push=0.0).mean.ravel()
+    np.testing.assert_allclose(untouched, 0.0, atol=1e-6)
+
+
+def test_a_residual_pushes_the_end_of_a_sampler():
+    free, pushed = (law_of("diffusionpde", observation_push=0.0, residual_push=push).covariance for push in (0.0, 0.02))
+    total = ENCODING.scale / jnp.linalg.norm(ENCODING.scale)
+    along = jnp.kron(jnp.eye(4), total[None])
+    before, after = (float(jnp.trace(along @ covariance @ along.T)) for covariance in (free, pushed))
+    assert after < 0.95 * before
+
+
+def test_kriging_answers_with_the_posterior_of_the_moments():
+    fitted = METHODS["kriging"].fit(task(), options(), Trainer(), None, KEY)
+    model = fitted.model
+
+    @jax.jit
+    @jax.vmap
+    def drawn(key):
+        asked = model.prepare(fitted.params, question())
+        fields = model.draw(fitted.params, asked, model.latent(key), key)
+        return ((fields - ENCODING.shift) / ENCODING.scale).ravel()
+
+    answers = drawn(jax.random.split(KEY, 8000))
+    law = oracles.GaussianWorld(jnp.mean(answers, axis=0).reshape(SHAPE), jnp.cov(answers.T))
+    assert max(missed(law, POSTERIOR)) < 0.08  # moments of 4,000 examples
+
+
+def test_a_search_without_a_prior_keeps_what_nothing_is_known_of():
+    law = law_of("optimised_data", descents=50)
+    np.testing.assert_allclose(OPERATOR @ law.mean.ravel(), SEEN, atol=0.02)
