@@ -1,5 +1,7 @@
 """Sizes of networks and stages of training, smoke to accelerator, as plain data."""
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from phdme_jax.methods.ranges import ANY, BELOW_ONE, FROM_ZERO, SHARE, Range
@@ -242,28 +244,24 @@ def equation_stages(steps: int, batch: int, rate: float) -> dict[str, Any]:
     }
 
 
-def equation_groups(
-    predicts: str = "x0", sampler: str = "ddpm", num_steps: int = 100, flow: tuple[str, int] = ("euler", 20)
-) -> dict[str, Any]:
+def equation_groups(predicts: str = "x0", sampling: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
     """The groups `training` and `sampling` of models of known equations, the same at every size.
 
     Args:
       predicts: what networks of diffusion models predict.
-      sampler: of diffusion models.
-      num_steps: its noise levels.
-      flow: method of flows, and its steps.
+      sampling: what differs of the group `sampling`.
     Returns:
       the groups.
     """
     return {
         "training": {"ema_decay": 0.999, "predicts": predicts},
         "sampling": {
-            "num_steps": num_steps,
-            "sampler": sampler,
-            "flow_steps": flow[1],
-            **({} if flow[0] == "euler" else {"flow_method": flow[0]}),
+            "num_steps": 100,
+            "sampler": "ddpm",
+            "flow_steps": 20,
             "corrections": (50, 25),
             "correction_rule": "exact",
+            **sampling,
         },
     }
 
@@ -285,17 +283,17 @@ def student_stages(steps: int, batch: int, rate: float) -> dict[str, Any]:
     }
 
 
-def student_groups(num_pairs: int, num_steps: int, residual_weight: float = 1.0) -> dict[str, Any]:
+def student_groups(num_pairs: int, num_calls: int, residual_weight: float = 1.0) -> dict[str, Any]:
     """The groups `distilled` and `flow_map` of one-step students.
 
     Args:
       num_pairs: of noise and example in memory.
-      num_steps: of the teacher's integrator when they are made.
+      num_calls: of the teacher when they are made.
       residual_weight: of the last stage.
     Returns:
       the groups.
     """
-    pairs = {"num_pairs": num_pairs, "num_steps": num_steps, "refresh": 0.25}
+    pairs = {"num_pairs": num_pairs, "num_calls": num_calls, "refresh": 0.25}
     return {
         "distilled": {**pairs, "residual_weight": residual_weight, "detached": False},
         "flow_map": {"matching_share": 0.5, "step": 1.0 / 32.0},

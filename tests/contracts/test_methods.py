@@ -99,7 +99,7 @@ def poisson_world():
         "network": {**MLP, "width": 8, "num_blocks": 1, "embedding_size": 8},
         "stages": equation_stages(4, 2, 1e-3),
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
-        "distilled": {"num_pairs": 4, "num_steps": 2},
+        "distilled": {"num_pairs": 4, "num_calls": 2},
         **equation_groups(),
     }
     options["stages"]["distilled"] = ((0.0, 2, 2, 1e-3), (1.0, 2, 2, 1e-3))

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.diffusion.flow import flow_matching_loss, follow_flow, sample_flow
+from phdme_jax.diffusion.flow import as_denoiser, flow_matching_loss, follow_flow, sample_flow
+from phdme_jax.diffusion.samplers import sample
+from phdme_jax.diffusion.schedule import CosineSchedule, EdmSchedule
 
 MEAN, STD = jnp.array([1.5, -0.5]), 0.3
 
@@ -72,3 +74,39 @@ def test_euler_converges_at_first_order():
 def test_no_step_is_refused(go):
     with pytest.raises(ValueError, match="num_steps >= 1"):
         go()
+
+
+VARIANCES = jnp.array([1e-4, 1e-2, 1.0, 30.0, 800.0])
+
+
+def scales_velocity(point, time):
+    """Of independent normal entries, some far finer than the noise and some far larger."""
+    return (time * VARIANCES - (1 - time)) / ((1 - time) ** 2 + time**2 * VARIANCES) * point
+
+
+def test_a_velocity_is_a_denoiser_that_samplers_follow_at_every_scale():
+    schedule = CosineSchedule(log_snr_min=-13.0, log_snr_max=13.0)
+    denoise = as_denoiser(scales_velocity, schedule)
+    noisy = jnp.array([0.3, -2.0, 1.0, 4.0, 9.0])
+    for t in jnp.array([0.2, 0.7]):
+        alpha, sigma = schedule.alpha_sigma(t)
+        expected = alpha * VARIANCES / (alpha**2 * VARIANCES + sigma**2) * noisy
+        np.testing.assert_allclose(denoise(noisy, t), expected, rtol=1e-9)
+    ratio = {}
+    for count in (20, 80):
+        found = sample(
+            denoise, schedule, jnp.ones(5), jax.random.key(0), sampler="dpm", num_steps=count, spacing="log_snr"
+        )
+        ratio[count] = np.asarray(found / jnp.sqrt(VARIANCES))
+    np.testing.assert_allclose(ratio[20], 1.0, atol=0.03)
+    np.testing.assert_allclose(ratio[80], 1.0, atol=0.011)  # the finest are below the last level
+    even = np.asarray(follow_flow(scales_velocity, jnp.ones(5), 0.0, 10, method="heun") / jnp.sqrt(VARIANCES))
+    assert even[0] == pytest.approx(5.08, abs=0.01) and even[-1] == pytest.approx(0.453, abs=0.001)
+
+
+def test_a_velocity_is_a_denoiser_of_schedules_without_a_signals_amplitude_too():
+    schedule = EdmSchedule()
+    noisy, t = jnp.array([0.3, -2.0, 1.0, 4.0, 9.0]), jnp.asarray(0.4)
+    square = schedule.noise_ratio(t) ** 2
+    expected = VARIANCES / (VARIANCES + square) * noisy
+    np.testing.assert_allclose(as_denoiser(scales_velocity, schedule)(noisy, t), expected, rtol=1e-9)

@@ -10,10 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from phdme_jax.diffusion.flow import follow_flow
 from phdme_jax.methods.base import Fitted, Task
 from phdme_jax.methods.equations import network as shared
-from phdme_jax.methods.equations.flow import make_velocity
+from phdme_jax.methods.equations.flow import follow, make_velocity
 from phdme_jax.methods.equations.network import EquationNetwork, Given, Params
 
 CHUNK = 64
@@ -27,15 +26,14 @@ class Pair(NamedTuple):
     given: Given
 
 
-def follow(net: EquationNetwork, num_steps: int, params: Params, condition: Array, noise: Array) -> Array:
+def carried(net: EquationNetwork, num_calls: int, params: Params, condition: Array, noise: Array) -> Array:
     """Normalised fields that the teacher's flow carries noise to."""
     prepared = shared.make_prepare(net)(params.network, shared.give(params, condition))
-    velocity = make_velocity(net)(params.network, prepared)
-    return follow_flow(velocity, noise, 0.0, num_steps, method="heun")
+    return follow(make_velocity(net)(params.network, prepared), noise, num_calls)
 
 
 def make_pairs(
-    net: EquationNetwork, teacher: Fitted, task: Task, count: int, num_steps: int, key: Key[Array, ""]
+    net: EquationNetwork, teacher: Fitted, task: Task, count: int, num_calls: int, key: Key[Array, ""]
 ) -> Mapping[str, Any]:
     """Pairs of a flow-matching teacher, conditions drawn as the task draws them.
 
@@ -44,14 +42,14 @@ def make_pairs(
       teacher: what was fitted; its parameters are a `Params`.
       task: gives the conditions.
       count: of pairs.
-      num_steps: of the integrator, two calls each.
+      num_calls: of the teacher, a pair.
       key: random key.
     Returns:
       arrays noise and fields (count, *grid, field), condition (count, *grid, channel), and seconds, compilation apart.
     """
     condition_key, noise_key = jax.random.split(key)
     condition = jnp.asarray(task.starts(condition_key, count))
-    carry = jax.jit(jax.vmap(partial(follow, net, num_steps), in_axes=(None, 0, 0)))
+    carry = jax.jit(jax.vmap(partial(carried, net, num_calls), in_axes=(None, 0, 0)))
     keys = jax.random.split(noise_key, count)
     noise = jax.vmap(lambda one: jax.random.normal(one, net.shape, net.dtype))(keys)
     size, parts, began = min(CHUNK, count), [], 0.0

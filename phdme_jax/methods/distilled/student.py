@@ -34,14 +34,14 @@ class Distillation:
 
     Attributes:
       num_pairs: pairs of noise and example in memory.
-      num_steps: of the teacher's integrator.
+      num_calls: of the teacher, a pair.
       refresh: share of the pairs that is made anew before each later stage.
       residual_weight: lambda, times the number of a stage.
       detached: whether the residual asks for another solution alone.
     """
 
     num_pairs: int = 4096
-    num_steps: int = 16
+    num_calls: int = 24
     refresh: float = 0.25
     residual_weight: float = 1.0
     detached: bool = False
@@ -158,8 +158,8 @@ def fit_student(
         count = chosen.num_pairs if pairs is None else max(1, round(chosen.refresh * chosen.num_pairs))
         if pairs is None or chosen.refresh > 0:
             made = host.keep(
-                f"pairs_{index}_{count}_{chosen.num_steps}",
-                partial(make_pairs, net, teacher, task, count, chosen.num_steps, stage_key(task.key, "pairs", index)),
+                f"pairs_{index}_{count}_{chosen.num_calls}",
+                partial(make_pairs, net, teacher, task, count, chosen.num_calls, stage_key(task.key, "pairs", index)),
             )
             seconds[f"pairs_{index}"] = float(made["seconds"])
             fresh = encoded(params, made)

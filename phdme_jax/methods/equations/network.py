@@ -71,8 +71,10 @@ class Sampling(NamedTuple):
     Attributes:
       num_steps: noise levels of diffusion models.
       sampler: of diffusion models, see `samplers.sample`.
+      spacing: of the noise levels of diffusion models, see `samplers.sample`.
       flow_steps: steps of flows.
-      flow_method: "euler", or "heun" with two calls a step; with physics (`pbfm`) always "euler".
+      flow_method: "euler" in even steps, or "dpm" in even steps of the logarithm of the noise ratio, one call each;
+        with physics (`pbfm`) always "euler".
       corrections: steps of the correction during the last levels, one each, and at the end.
       correction_rule: see `correction.correct_once`.
       refinements: gradient steps on the noise of `piddm_ref`.
@@ -83,6 +85,7 @@ class Sampling(NamedTuple):
 
     num_steps: int = 100
     sampler: str = "ddpm"
+    spacing: str = "time"
     flow_steps: int = 20
     flow_method: str = "euler"
     corrections: tuple[int, int] = (50, 25)

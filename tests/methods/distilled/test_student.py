@@ -101,7 +101,7 @@ def circle():
         },
         "informed": {"mean_weight": 1.0, "sample_weight": 1.0, **INFORMED},
         **equation_groups(),
-        "distilled": {"num_pairs": 2000, "num_steps": 16, "residual_weight": 1.0},
+        "distilled": {"num_pairs": 2000, "num_calls": 24, "residual_weight": 1.0},
     }
     options["sampling"] |= {"refinement_rate": 0.03}
     host, fits = Trainer(), {}
@@ -138,7 +138,7 @@ def test_pairs_are_what_the_flow_makes_of_the_noise_and_a_student_answers_like_i
     task, fits = circle
     teacher, student = fits["flow_matching"], fits["distilled"]
     net = shared.EquationNetwork(task.problem, shared.make_network((2,), **{**MLP, "width": 64}), ("linear",) * 2, (2,))
-    pairs = make_pairs(net, teacher, task, 200, 16, KEY)
+    pairs = make_pairs(net, teacher, task, 200, 24, KEY)
     again = make_pairs(net, teacher, task, 200, 64, KEY)
     np.testing.assert_array_equal(pairs["noise"], again["noise"])
     assert np.abs(pairs["fields"] - again["fields"]).mean() < 0.02 < np.abs(pairs["fields"] - pairs["noise"]).mean()

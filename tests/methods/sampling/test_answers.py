@@ -41,7 +41,7 @@ def options(**answers):
         "data": {"kinds": ("linear", "linear")},
         "network": MLP,
         "informed": {"mean_weight": 1.0, "sample_weight": 1.0, **INFORMED},
-        **equation_groups("edm", "dpm", 60),
+        **equation_groups("edm", {"sampler": "dpm", "num_steps": 60}),
     }
     return {**groups, "answers": answers}
 
