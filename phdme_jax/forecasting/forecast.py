@@ -101,13 +101,8 @@ def check_state(where: str, forecaster: Forecaster, found: InitialState) -> tupl
     structure, observed = forecaster.structure, forecaster.observed
     notes = check_ends(where, structure, found.state[None], observed.scale)
     state = np.asarray(jax.jit(structure.constrain)(np.asarray(found.state, float)))
-    reach = np.abs(state - observed.centre).max(axis=0) / observed.excursion
-    if reach.max() > FAR_STATE:
-        worst = int(np.argmax(reach))
-        notes.append(
-            f"{where}: {structure.fields[worst]} goes {reach[worst]:.2g} times as far from rest as the fit has seen; "
-            "the forecast extrapolates and its band promises nothing"
-        )
+    if far := _far(forecaster, state):
+        notes.append(f"{where}: {far}; the forecast extrapolates and its band promises nothing")
     if found.time is not None:
         first, last = observed.time[[0, -1]]
         slack = TIME_SLACK * (last - first)
@@ -117,6 +112,16 @@ def check_state(where: str, forecaster: Forecaster, found: InitialState) -> tupl
                 f"from {first:g} to {last:g} and does not go beyond"
             )
     return state, notes
+
+
+def _far(forecaster: Forecaster, state: Float[np.ndarray, "grid field"]) -> str | None:
+    """Which field is further from rest than the fit has seen, and how far; None where none is."""
+    observed = forecaster.observed
+    reach = np.abs(state - observed.centre).max(axis=0) / observed.excursion
+    worst = int(np.argmax(reach))
+    if reach[worst] <= FAR_STATE:
+        return None
+    return f"{forecaster.structure.fields[worst]} goes {reach[worst]:.2g} times as far from rest as the fit has seen"
 
 
 def _forecast(
@@ -159,7 +164,7 @@ def _forecast(
     for values in (mean, lower, upper):
         values[given] = initial
     samples[:, given] = initial
-    notes = (*notes, *_band_notes(forecaster, calibrated, moved, num_samples))
+    notes = (*notes, *_way_notes(forecaster, mean, time), *_band_notes(forecaster, calibrated, moved, num_samples))
     grid = (forecaster.observed.grid,)
     return Forecast(mean, lower, upper, samples, time, grid, forecaster.level, calibrated, notes)
 
@@ -185,6 +190,17 @@ def central_band(
     """Lower and upper edge of the central share `level` of the samples, wide enough for the mean."""
     lower, upper = np.quantile(samples, ((1 - level) / 2, (1 + level) / 2), axis=0)
     return np.minimum(lower, mean), np.maximum(upper, mean)
+
+
+def _way_notes(forecaster: Forecaster, mean: Float[np.ndarray, "time grid field"], time: np.ndarray) -> list[str]:
+    """That the mean goes where the fit has seen nothing, though it does not start there."""
+    if _far(forecaster, mean[0]):
+        return []  # said of the state
+    beyond = next(((at, far) for at, state in zip(time, mean, strict=True) if (far := _far(forecaster, state))), None)
+    if beyond is None:
+        return []
+    at, far = beyond
+    return [f"from t = {at:.4g} on {far}; the energy is extrapolated there and the band promises nothing"]
 
 
 def _band_notes(forecaster: Forecaster, calibrated: bool, moved: bool, num_samples: int) -> list[str]:

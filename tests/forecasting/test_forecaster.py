@@ -339,6 +339,23 @@ def test_a_larger_state_than_any_seen_is_told(forecaster):
     assert "times as far from rest as the fit has seen" in forecast(forecaster, 20 * STATE).notes[0]
 
 
+def test_a_forecast_that_goes_where_nothing_was_seen_is_told(forecaster):
+    """From a state that does not: what the fit has seen is made larger and smaller than what the forecast reaches."""
+
+    def told(excursion):
+        other = replace(forecaster, observed=replace(forecaster.observed, excursion=excursion))
+        return [note for note in forecast(other, STATE).notes if "as far from rest" in note]
+
+    usual = forecast(forecaster, STATE)
+    reach = np.abs(usual.mean - forecaster.observed.centre).max(axis=1)
+    assert told(reach.max(axis=0)) == []
+    begins = np.maximum(reach[0] / 1.2, 1e-12)
+    small = np.where(reach.max(axis=0) > 1.3 * begins, begins, np.inf)
+    (note,) = told(small)
+    far = (reach / small).max(axis=1) > 1.25
+    assert note.startswith(f"from t = {usual.time[np.argmax(far)]:.4g} on ")
+
+
 @pytest.mark.slow
 def test_a_string_that_is_stretched_beforehand_is_forecast_as_one_that_is_not(fitted, forecaster):
     strain = np.array([0.0, 50.0]) * waves(1, 0)["state"].std(axis=(0, 1, 2))
