@@ -205,7 +205,7 @@ ANSWERING: dict[str, Any] = {
     "mixes": 1,
     "anchored": False,
     "searches": 10,
-    "flow_steps": 4,
+    "flow_steps": 12,
     "residual_weight": 1.0,
     "descents": 2000,
 }

@@ -28,7 +28,7 @@ from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.constraints import residual_of
 from phdme_jax.methods.equations.diffusion import make_schedule
 from phdme_jax.methods.equations.encoding import decode
-from phdme_jax.methods.equations.flow import make_velocity
+from phdme_jax.methods.equations.flow import follow, make_velocity
 from phdme_jax.methods.equations.informed import Informed
 from phdme_jax.methods.equations.network import EquationNetwork, Given, Params, Prepared, Sampling
 from phdme_jax.methods.questions import Observed, Question, observed
@@ -49,7 +49,7 @@ class Answering:
       mixes: of `eci`, at each time.
       anchored: whether both go through the noise, as published.
       searches: of `d_flow`, steps of L-BFGS.
-      flow_steps: of `d_flow`.
+      flow_steps: of `d_flow`, calls to follow the flow once.
       residual_weight: of `d_flow` and `optimised_data`, beside the mean square of the observations' misfit.
       descents: of `optimised_data`, steps of L-BFGS.
     """
@@ -63,7 +63,7 @@ class Answering:
     mixes: int = 1
     anchored: bool = False
     searches: int = 10
-    flow_steps: int = 4
+    flow_steps: int = 12
     residual_weight: float = 1.0
     descents: int = 2000
 
@@ -286,9 +286,10 @@ def fit_d_flow(task: Task, options: Options, host: Host, teacher: Fitted | None,
         params, asked = jax.lax.stop_gradient((params, asked))  # a search has no slopes
         potential = _potential(task.problem, kinds, params, asked, chosen.residual_weight)
         velocity = velocity_of(params.network, asked.prepared)
-        return constrained.sample_d_flow(velocity, latent, potential, chosen.flow_steps, chosen.searches)
+        carry = lambda noise: follow(velocity, noise, chosen.flow_steps)  # noqa: E731
+        return constrained.sample_d_flow(carry, latent, potential, chosen.searches)
 
-    calls = 2 * chosen.flow_steps * (chosen.searches + 1)  # a line search may need more
+    calls = chosen.flow_steps * (chosen.searches + 1)  # a line search may need more
     return answering(teacher, kinds, draw, calls, calls)
 
 
