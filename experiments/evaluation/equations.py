@@ -153,6 +153,7 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
         relative_l2_FIELD = |mean of the samples - truth| / |truth| of each example, for fields not wholly observed
 
     and, of these fields, crps, energy_score and spread_skill, see `app.scores.accuracy`; residuals of one sample; cost.
+    constraint_error is the largest miss of an observation by a sample, in units of the field's standard deviation.
     """
     equations, split, forecasts = answer.bench.task.problem, answer.bench.splits[answer.split], answer.forecasts
     assert forecasts.samples is not None
@@ -163,6 +164,9 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
         missed, size = ((part[..., index] ** 2).reshape(len(mean), -1) for part in (mean - split.truth, split.truth))
         error = np.sqrt(missed.sum(axis=1) / size.sum(axis=1))
         rows[f"relative_l2_{equations.fields[index]}"] = mean_measurement(np.where(forecasts.ok, error, np.nan))
+    question, everywhere = split.condition, tuple(range(split.truth.ndim - 1))
+    misses = question.mask[:, None] * (forecasts.samples - question.values[:, None]) / split.truth.std(axis=everywhere)
+    rows["constraint_error"] = Measurement(float(np.abs(misses).max()) if forecasts.ok.all() else None)
     few = Forecasts(mean[..., hidden], forecasts.samples[..., hidden], forecasts.ok, forecasts.seconds)
     found = accuracy(split.truth[..., hidden], few, tuple(equations.fields[index] for index in hidden))
     rows |= {name: found[name] for name in ("crps", "energy_score", "spread_skill") if name in found}

@@ -10,7 +10,7 @@ from phdme_jax.files import InputError
 METRIC_NAMES = (
     "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
     "energy_error", "mass_drift", "residual_mae", "residual_rms", "relative_residual", "resolve_error", "relative_l2",
-    "sliced_wasserstein", "wasserstein", "angle_divergence",
+    "constraint_error", "sliced_wasserstein", "wasserstein", "angle_divergence",
     "sample_energy_drift", "sample_residual_rms",
     "spectrum_error", "energy_distance", "mmse", "smse", "compliance_error", "volume_error",
     "parameter_error", "mass_ratio", "backward_calls",

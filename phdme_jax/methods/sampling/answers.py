@@ -1,11 +1,11 @@
 """Answers to questions from a trained teacher, by what is done while it samples; nothing is trained.
 
-    dps           the next state is pushed down |y - H x0_hat|                     (teacher: diffusion)
-    sda           x0_hat moved by the score of N(y; H x0_hat, noise^2 + gamma r^2)
-    matched       the same with the covariance that the denoiser's Jacobian says
-    diffusionpde  Heun's method, pushed down observations and residual
-    eci, pcfm     the flow's end corrected or projected                            (teacher: flow matching)
-    d_flow        the noise searched for
+    dps             the next state is pushed down |y - H x0_hat|                     (teacher: diffusion)
+    sda             x0_hat moved by the score of N(y; H x0_hat, noise^2 + gamma r^2)
+    moment_matched  the same with the covariance that the denoiser's Jacobian says
+    diffusionpde    Heun's method, pushed down observations and residual
+    eci, pcfm       the flow's end corrected or projected                            (teacher: flow matching)
+    d_flow          the noise searched for
 
 y are the observations, H takes them of an example, r = sigma / alpha. All in normalised units.
 """
@@ -42,7 +42,7 @@ class Answering:
     Attributes:
       push: of `dps`: length of its steps, in normalised units.
       gamma: of `sda`: variance of an example given a noisy one, in units of r^2 / (1 + r^2).
-      iterations: of `matched`, of conjugate gradients.
+      iterations: of `moment_matched`, of conjugate gradients.
       observation_push: of `diffusionpde`.
       residual_push: of `diffusionpde`, in the last fifth of its levels.
       times: of `eci` and `pcfm`.
@@ -265,7 +265,7 @@ def fit_constrained(
             )
         return constrained.sample_pcfm(
             velocity, latent, lambda fields: seen.mask * (fields - seen.values), chosen.times,
-            iterations=2, final_steps=1, anchored=chosen.anchored,
+            iterations=2, final_steps=2, anchored=chosen.anchored,
         )  # fmt: skip
 
     return answering(teacher, _kinds(options), draw, chosen.times * (chosen.mixes if rule == "eci" else 1), 0)

@@ -57,6 +57,7 @@ def test_a_study_asks_what_can_answer_and_nothing_else(tmp_path):
     rows = rows_of(tmp_path)
     assert rows["kriging", "forward", "relative_l2_solution"] < 0.02
     assert rows["optimised_data", "forward", "relative_l2_solution"] < 0.05
+    assert rows["kriging", "reconstruction", "constraint_error"] < 0.01  # the least noise is a thousandth
     assert ("kriging", "test", "residual_rms") not in rows and ("kriging", "forward", "relative_l2_source") not in rows
     # four waves need four places; two are seen
     assert 0.05 < rows["kriging", "reconstruction", "relative_l2_source"] < 1.2
