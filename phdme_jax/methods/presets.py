@@ -45,7 +45,6 @@ RANGES: dict[str, Range] = {
     "share": SHARE,
     "questions.noise": FROM_ZERO,
     "push": FROM_ZERO,
-    "gamma": FROM_ZERO,
     "observation_push": FROM_ZERO,
     "residual_push": FROM_ZERO,
     "matching_share": SHARE,

@@ -32,7 +32,8 @@ TAKE_ZERO = TAKE_ANY | {
     "residual_weight", "boundary_weight", "ema_decay", "real_fraction", "start_noise", "amplitude_draws", "shrinkage",
     "frame_share", "mean_weight", "sample_weight", "inequality_weight", "objective_weight", "level_share",
     "num_between", "corrections", "noise", "derivative_noise", "data.num_sites", "force", "input_size", "first_frame",
-    "start_frame", "rest_scale",
+    "start_frame", "rest_scale", "refresh", "share", "matching_share", "stages.distilled", "push", "observation_push",
+    "residual_push",
 }  # fmt: skip
 
 

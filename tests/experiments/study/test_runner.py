@@ -90,9 +90,25 @@ def test_variants_that_have_all_their_rows_are_not_repeated(context):
 def test_changes_that_no_training_reads_share_what_is_trained(context):
     plain = runner.SeedRun(context, "toy", 0)
     more, other = plain.changed([("sampling.num_samples", 8)]), plain.changed([("training.size", 0.7)])
-    method = runner.METHODS["diffusion"]
-    assert more.folder == plain.folder and more.host(method).digest == plain.host(method).digest
-    assert other.folder != plain.folder and other.host(method).digest != plain.host(method).digest
+    one, same, changed = (run.host(runner.METHODS["diffusion"]) for run in (plain, more, other))
+    assert same.folder == one.folder and same.digest == one.digest
+    assert changed.folder != one.folder and changed.digest != one.digest
+
+
+def test_options_of_a_student_train_its_teacher_and_its_pairs_no_second_time(context, monkeypatch):
+    methods = {
+        "teacher": Method("teacher", "", 0, fit),
+        "student": Method("student", "", 1, fit, teacher="teacher", own=("training.student",)),
+    }
+    monkeypatch.setattr(runner, "METHODS", methods)
+    monkeypatch.setattr(runner, "lineage", lambda name: [methods["teacher"], methods[name]])
+    monkeypatch.setattr(runner, "OWN", frozenset({"training.student"}))
+    plain = runner.SeedRun(context, "toy", 0)
+    runs = plain, plain.changed([("training.student", 2.0)])
+    teachers, students = ([run.host(methods[name]) for run in runs] for name in methods)
+    assert teachers[0].folder == teachers[1].folder and teachers[0].digest == teachers[1].digest
+    assert students[0].folder != students[1].folder and students[0].digest != students[1].digest
+    assert students[0].shared == students[1].shared and students[0].shared_digest == students[1].shared_digest
 
 
 def test_keys_of_stages_differ():
