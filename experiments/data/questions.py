@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from experiments.study.study import Split
-from phdme_jax.methods.questions import Question
+from phdme_jax.methods.equations.questions import Question
 from phdme_jax.systems.equations.base import Equations
 
 

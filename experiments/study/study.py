@@ -44,8 +44,8 @@ class Split:
       condition: of each sample, leaves with a leading axis.
       observe: observation operator: (fields (sample, ...) that a model drew, its times) -> what the truth is compared
         with.
-      questions: whether the conditions are a `methods.questions.Question`; methods that answer them are asked these
-        splits alone, the others all others.
+      questions: whether the conditions are a `methods.equations.questions.Question`; methods that answer them are asked
+        these splits alone, the others all others.
       num_samples: of each condition; that of the bench where None.
     """
 

@@ -279,7 +279,7 @@ class Method:
       needs: parts that a problem must offer.
       scope: whether a study runs it "always", in "full" comparisons alone and not where a study is only tried, or where
         it is "named" alone, as one that changes a single thing of another and draws as that does.
-      questions: whether its condition is a `methods.questions.Question`.
+      questions: whether its condition is a `methods.equations.questions.Question`.
       own: dotted keys of options that it and what it teaches read alone: what others have trained is kept when these
         change.
     """

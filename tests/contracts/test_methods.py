@@ -15,8 +15,8 @@ import pytest
 from phdme_jax.files import InputError
 from phdme_jax.methods.base import Examples, Start, Task, refuse, stage_key
 from phdme_jax.methods.draws import draw_forecasts
+from phdme_jax.methods.equations.questions import Question
 from phdme_jax.methods.presets import INFORMED, MLP, baseline_group, equation_groups, equation_stages, generator_groups
-from phdme_jax.methods.questions import Question
 from phdme_jax.methods.sampling.corrected import fit_corrected
 from phdme_jax.methods.sampling.resolved import fit_resolved
 from phdme_jax.methods.table import METHODS

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, PyTree
 
 from phdme_jax.methods.base import Examples, Fit, Fitted, Options, Task
-from phdme_jax.methods.questions import Question
+from phdme_jax.methods.equations.questions import Question
 from phdme_jax.systems.equations.base import Equations
 from phdme_jax.training.loop import LoopOptions
 

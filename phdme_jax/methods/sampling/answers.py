@@ -31,7 +31,7 @@ from phdme_jax.methods.equations.encoding import decode
 from phdme_jax.methods.equations.flow import follow, make_velocity
 from phdme_jax.methods.equations.informed import Informed
 from phdme_jax.methods.equations.network import EquationNetwork, Given, Params, Prepared, Sampling
-from phdme_jax.methods.questions import Observed, Question, observed
+from phdme_jax.methods.equations.questions import Observed, Question, observed
 from phdme_jax.systems.equations.base import Equations
 
 

@@ -11,8 +11,8 @@ from phdme_jax.diffusion.schedule import SteppedCosineSchedule
 from phdme_jax.methods.base import Examples, Fitted, Task
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.encoding import Encoding
+from phdme_jax.methods.equations.questions import Question
 from phdme_jax.methods.presets import INFORMED, MLP, equation_groups
-from phdme_jax.methods.questions import Question
 from phdme_jax.methods.table import METHODS
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.systems.equations.base import Equations, Sample

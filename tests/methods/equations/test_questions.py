@@ -6,7 +6,7 @@ import pytest
 
 from phdme_jax.files import InputError
 from phdme_jax.methods.equations.encoding import Encoding
-from phdme_jax.methods.questions import LEAST_NOISE, Question, ask, ask_sensors, observed
+from phdme_jax.methods.equations.questions import LEAST_NOISE, Question, ask, ask_sensors, observed
 from phdme_jax.systems import make_equations
 
 POISSON = make_equations("poisson_2d", num_points=9)
