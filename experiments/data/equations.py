@@ -160,7 +160,8 @@ def equation_bench(
         suffix = "_validation" if context.validates else ""
         mask_key = stage_key(key, "questions", SPLITS[context.asked])
         asking = Asking(**options.get("questions", {}))
-        splits |= question_splits(equations, *sets[context.asked], asking, suffix, mask_key)
+        kinds = tuple(options["data"]["kinds"])
+        splits |= question_splits(equations, *sets[context.asked], asking, kinds, suffix, mask_key)
     return Bench(
         task=Task(equations, lambda: Examples(train.fields, train.condition), starts, key),
         options=options,

@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
 from experiments.study.study import Split
+from phdme_jax.methods.equations.encoding import Encoding, decode, encode
 from phdme_jax.methods.equations.questions import Question
 from phdme_jax.systems.equations.base import Equations
 
@@ -37,6 +39,7 @@ def question_splits(
     fields: Float[np.ndarray, "sample *grid field"],
     condition: Float[np.ndarray, "sample *grid channel"],
     asking: Asking,
+    kinds: tuple[str, ...],
     suffix: str,
     key: Key[Array, ""],
 ) -> dict[str, Split]:
@@ -47,6 +50,7 @@ def question_splits(
       fields: unseen examples, of which the first `count` are asked about.
       condition: of these.
       asking: sizes.
+      kinds: encoding of each field, see `methods.equations.encoding`; of a field with a logarithm noise is that of it.
       suffix: of the names, such as "_validation".
       key: of masks and noise.
     Returns:
@@ -55,12 +59,15 @@ def question_splits(
     """
     fields, condition = fields[: asking.count], condition[: asking.count]
     masks = _masks(equations, fields.shape, asking, jax.random.fold_in(key, 0))
-    scale = fields.std(axis=tuple(range(fields.ndim - 1)))
-    noise = asking.noise * np.asarray(jax.random.normal(jax.random.fold_in(key, 1), fields.shape)) * scale
+    plain = Encoding(jnp.zeros(len(kinds)), jnp.ones(len(kinds)))
+    encoded = encode(plain, kinds, jnp.asarray(fields))
+    scale = jnp.std(encoded, axis=tuple(range(fields.ndim - 1)))
+    noise = asking.noise * scale * jax.random.normal(jax.random.fold_in(key, 1), fields.shape)
+    seen = np.asarray(decode(plain, kinds, encoded + noise)) if asking.noise else fields
     splits = {}
     for name, mask in masks.items():
         noises = np.broadcast_to(asking.noise * scale, (len(fields), fields.shape[-1]))
-        values = mask * (fields + noise)
+        values = mask * seen
         question = Question(*map(np.asarray, (condition, mask, values, noises)))  # type: ignore[arg-type]  # on the host
         splits[name + suffix] = Split(fields, question, questions=True, num_samples=asking.num_samples)
     return splits

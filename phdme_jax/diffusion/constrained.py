@@ -37,9 +37,10 @@ def sample_eci(
         x_1 = C(x + (1 - t) v(x, t)),   x <- t x_1 + (1 - t) x_0;  in the last of the mixes at t, t' the next time:
         x <- x + (x_1 - x) (t' - t) / (1 - t),   as published (anchored) x <- t' x_1 + (1 - t') x_0
 
-    Without a constraint the first is Euler's step of the flow. The published one is not, as a flow bends: of white
-    Gaussian data, 100 anchored steps make a standard deviation 3.8 times too large, 1,000 make it 8.9 times. Times are
-    even in the logarithm of the noise ratio, see `flow.as_denoiser`; even themselves where anchored.
+    Without a constraint the first is Euler's step of the flow; with 100 of them deviations are some 4 % too small. The
+    published one is not, as a flow bends: of white Gaussian data, 100 anchored steps from one x_0 make a deviation 3.8
+    times too large, 1,000 make it 8.9 times, and a fresh x_0 at each time makes it 0.69. Times are even in the
+    logarithm of the noise ratio, see `flow.as_denoiser`; even themselves where anchored.
 
     Args:
       velocity: maps (point, t) to the velocity.

@@ -126,7 +126,7 @@ def moment_matched(
       iterations: of conjugate gradients, one product with the Jacobian each.
 
     Returns:
-      the guided denoiser; iterations + 1 backward passes a call.
+      the guided denoiser; iterations + 2 backward passes a call.
 
     Source: Rozet, Andry, Lanusse, Louppe (2024), arXiv 2405.13712, section 4.2.
     """

@@ -200,7 +200,7 @@ ANSWERING: dict[str, Any] = {
     "iterations": 4,
     "observation_push": 1.0,
     "residual_push": 0.1,
-    "times": 50,
+    "times": 100,
     "mixes": 1,
     "anchored": False,
     "searches": 10,

@@ -59,6 +59,11 @@ def test_published_steps_make_spreads_too_large():
     ]
     for law in laws:
         np.testing.assert_allclose(law.covariance, expected**2 * jnp.eye(6), rtol=1e-5, atol=1e-6)
+    fresh = jax.jit(
+        jax.vmap(lambda noise, key: sample_eci(velocity, noise, key, lambda x: x, 100, resample_every=1, anchored=True))
+    )
+    deviation = jnp.std(fresh(jax.random.normal(KEY, (2000, *SHAPE)), jax.random.split(KEY, 2000)))
+    assert float(deviation) == pytest.approx(0.69, abs=0.02)
     free = oracles.affine_law(lambda noise: sample_eci(velocity, noise, KEY, lambda x: x, 100), SHAPE)
     np.testing.assert_allclose(free.covariance, jnp.eye(6), atol=0.1)  # Euler's steps
 

@@ -47,7 +47,7 @@ class Answering:
       residual_push: of `diffusionpde`, in the last fifth of its levels.
       times: of `eci` and `pcfm`.
       mixes: of `eci`, at each time.
-      anchored: whether both go through the noise, as published.
+      anchored: whether both go through the noise, as published; that of `eci` is a fresh one each time.
       searches: of `d_flow`, steps of L-BFGS.
       flow_steps: of `d_flow`, calls to follow the flow once.
       residual_weight: of `d_flow` and `optimised_data`, beside the mean square of the observations' misfit.
@@ -59,7 +59,7 @@ class Answering:
     iterations: int = 4
     observation_push: float = 1.0
     residual_push: float = 0.1
-    times: int = 50
+    times: int = 100
     mixes: int = 1
     anchored: bool = False
     searches: int = 10
@@ -154,10 +154,13 @@ def fit_guided(
             guided = moment_matched(
                 denoise, schedule, lambda fields: seen.mask * fields, seen.values, variance, chosen.iterations
             )
-        return sample(guided, schedule, latent, key, sampler=sampling.sampler, num_steps=sampling.num_steps, push=push)
+        return sample(
+            guided, schedule, latent, key,
+            sampler=sampling.sampler, num_steps=sampling.num_steps, spacing=sampling.spacing, push=push,
+        )  # fmt: skip
 
     calls = num_function_evaluations(sampling.sampler, sampling.num_steps)
-    backward = calls * (chosen.iterations + 1 if rule == "matched" else 1)
+    backward = calls * (chosen.iterations + 2 if rule == "matched" else 1)
     return answering(teacher, _kinds(options), draw, calls, backward)
 
 

@@ -20,7 +20,7 @@ def test_questions_see_the_cause_the_solution_or_so_many_places_of_both():
     equations = make_equations("poisson_2d", num_points=10)
     fields = np.random.default_rng(0).standard_normal((6, 10, 10, 2)) + 3.0
     condition = np.zeros((6, 10, 10, 0))
-    splits = question_splits(equations, fields, condition, Asking(4, 3, 0.07), "_validation", KEY)
+    splits = question_splits(equations, fields, condition, Asking(4, 3, 0.07), ("linear",) * 2, "_validation", KEY)
     assert list(splits) == ["forward_validation", "inverse_validation", "reconstruction_validation"]
     for split in splits.values():
         assert split.questions and split.num_samples == 3 and len(split.truth) == 4
@@ -36,13 +36,24 @@ def test_questions_see_the_cause_the_solution_or_so_many_places_of_both():
 def test_noise_is_in_units_of_the_fields_and_told():
     equations = make_equations("burgers", num_points=16, num_frames=16)
     fields = 5.0 * np.random.default_rng(1).standard_normal((50, 16, 16, 1))
-    splits = question_splits(equations, fields, fields[..., :0], Asking(50, 2, 0.5, 5, 0.1), "", KEY)
+    splits = question_splits(equations, fields, fields[..., :0], Asking(50, 2, 0.5, 5, 0.1), ("linear",), "", KEY)
     assert list(splits) == ["reconstruction", "sensors"]
     question = splits["sensors"].condition
     seen = question.mask[..., 0]
     assert (seen.sum(axis=(1, 2)) == 5 * 16).all() and (seen == seen[:, :, :1]).all()  # at all times
     missed = (question.values - fields)[question.mask > 0]
     assert missed.std() == pytest.approx(0.5, rel=0.05) and question.noise[0, 0] == pytest.approx(0.5, rel=0.02)
+
+
+def test_noise_of_a_positive_field_is_that_of_its_logarithm():
+    equations = make_equations("darcy_nodal", num_points=16, num_modes=8)
+    fields = np.exp(2.0 * np.random.default_rng(2).standard_normal((40, 16, 16, 2)))
+    kinds = ("linear", "log")
+    question = question_splits(equations, fields, fields[..., :0], Asking(40, 2, 0.5, 0, 0.1), kinds, "", KEY)
+    found = question["forward"].condition
+    missed = np.log(found.values[..., 1] / fields[..., 1])
+    assert (found.values[..., 1] > 0).all() and missed.std() == pytest.approx(0.2, rel=0.05)
+    assert found.noise[0, 1] == pytest.approx(0.2, rel=0.05)
 
 
 def rows_of(folder):

@@ -36,12 +36,12 @@ EQUATIONS = Equations(
 )
 
 
-def options(**answers):
+def options(sampling=None, **answers):
     groups = {
         "data": {"kinds": ("linear", "linear")},
         "network": MLP,
         "informed": {"mean_weight": 1.0, "sample_weight": 1.0, **INFORMED},
-        **equation_groups("edm", {"sampler": "dpm", "num_steps": 60}),
+        **equation_groups("edm", {"sampler": "dpm", "num_steps": 60, **(sampling or {})}),
     }
     return {**groups, "answers": answers}
 
@@ -102,6 +102,11 @@ def test_matched_moments_answer_with_the_posterior():
     assert mean < 0.01 and covariance < 0.02
     # one iteration is a step down, not the solution
     assert missed(law_of("moment_matched", iterations=1), POSTERIOR)[0] > 0.03
+
+
+def test_levels_are_spaced_as_the_teacher_is_told():
+    even = missed(law_of("moment_matched", iterations=3, sampling={"spacing": "log_snr"}), POSTERIOR)
+    assert even != missed(law_of("moment_matched", iterations=3), POSTERIOR) and max(even) < 0.02
 
 
 def test_guidance_by_one_variance_is_near_and_pushes_of_one_length_are_not():
