@@ -121,6 +121,7 @@ def project(
         across = jax.linear_transpose(along, here)
         probe = across(found)[0]
         size = jnp.sum(probe**2) / jnp.maximum(jnp.sum(found**2), jnp.finfo(here.dtype).tiny)
+        size = jax.lax.stop_gradient(size)
 
         def product(weights: Array) -> Array:
             return along(across(weights)[0]) + damping * size * weights

@@ -164,7 +164,7 @@ def _forecast(
     for values in (mean, lower, upper):
         values[given] = initial
     samples[:, given] = initial
-    notes = (*notes, *_way_notes(forecaster, mean, time), *_band_notes(forecaster, calibrated, moved, num_samples))
+    notes = (*notes, *_band_notes(forecaster, calibrated, moved, num_samples), *_way_notes(forecaster, mean, time))
     grid = (forecaster.observed.grid,)
     return Forecast(mean, lower, upper, samples, time, grid, forecaster.level, calibrated, notes)
 
@@ -200,7 +200,7 @@ def _way_notes(forecaster: Forecaster, mean: Float[np.ndarray, "time grid field"
     if beyond is None:
         return []
     at, far = beyond
-    return [f"from t = {at:.4g} on {far}; the energy is extrapolated there and the band promises nothing"]
+    return [f"from t = {at:.6g} on {far}; the energy is extrapolated there and the band promises nothing"]
 
 
 def _band_notes(forecaster: Forecaster, calibrated: bool, moved: bool, num_samples: int) -> list[str]:

@@ -139,7 +139,7 @@ def test_a_calibrated_band_is_centred_on_what_samples_are_drawn_around(forecaste
     made = forecast(forecaster, STATE, num_samples=6)
     check_forecast(made, STATE)
     assert made.calibrated and made.level == LEVEL and made.samples.shape == (6, FRAMES, POINTS, 2)
-    assert made.notes == ("the band rests on the first 4 samples drawn, as in calibration",)
+    assert made.notes[0] == "the band rests on the first 4 samples drawn, as in calibration"
     assert (made.lower < made.upper)[1:, 1:-1].all()
     np.testing.assert_array_equal(made.time, waves(1, 0)["time"])
     np.testing.assert_allclose(made.mean, 0.5 * (made.lower + made.upper), rtol=1e-9, atol=1e-12)
@@ -353,7 +353,7 @@ def test_a_forecast_that_goes_where_nothing_was_seen_is_told(forecaster):
     small = np.where(reach.max(axis=0) > 1.3 * begins, begins, np.inf)
     (note,) = told(small)
     far = (reach / small).max(axis=1) > 1.25
-    assert note.startswith(f"from t = {usual.time[np.argmax(far)]:.4g} on ")
+    assert note.startswith(f"from t = {usual.time[np.argmax(far)]:.6g} on ")
 
 
 @pytest.mark.slow
