@@ -128,10 +128,17 @@ def fitted(name, method):
     return entry.fit(task, options, Trainer(), teacher, stage_key(KEY, "method", entry.stream))
 
 
-# what compiles for long, minutes in all, is run by `make test-slow`
+# what compiles for long, minutes in all, is run by `make test-slow`; so are students and answers, which have tests of
+# their own
 QUICK = ("gp_rollout", "gp_dphs_independent")
+
+
+def is_slow(name, method):
+    return method not in QUICK if name == "string" else METHODS[method].scope == "named"
+
+
 CASES = [
-    pytest.param((name, method), marks=[pytest.mark.slow] if name == "string" and method not in QUICK else [])
+    pytest.param((name, method), marks=[pytest.mark.slow] if is_slow(name, method) else [])
     for name in WORLDS
     for method, entry in METHODS.items()
     if entry.refusal(world(name)[0].problem) is None
