@@ -115,7 +115,7 @@ STUDY = Study(
     about=about_equations,
     check=check_equations,
     ranges=RANGES,
-    extras=(scores.reference_rows, reference_angles),
+    extras=(scores.reference_rows, reference_angles, scores.followed_flow_rows),
 )
 
 

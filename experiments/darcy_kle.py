@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from experiments.data.equations import RANGES, about_equations, check_equations, equation_bench, equations_of
-from experiments.evaluation.equations import equation_scores, reference_rows
+from experiments.evaluation.equations import equation_scores, followed_flow_rows, reference_rows
 from experiments.report.equations import equation_sections, sample_section
 from experiments.study.command import main
 from experiments.study.study import Study
@@ -54,7 +54,10 @@ STUDY = Study(
     about=about_equations,
     check=check_equations,
     ranges=RANGES,
-    extras=(reference_rows,),
+    extras=(
+        reference_rows,
+        followed_flow_rows,
+    ),
     trial_methods=FEW_METHODS,
 )
 

@@ -129,7 +129,7 @@ STUDY = Study(
     about=about_equations,
     check=check_equations,
     ranges=RANGES,
-    extras=(scores.reference_rows,),
+    extras=(scores.reference_rows, scores.followed_flow_rows),
     trial_methods=FEW_METHODS,
 )
 

@@ -14,9 +14,10 @@ from experiments.data.questions import Asking, question_splits
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.files import RunFailed, kept_arrays, require_memory
 from phdme_jax.methods import presets
-from phdme_jax.methods.base import Examples, Method, Task, stage_key
+from phdme_jax.methods.base import Examples, Fitted, Method, Task, stage_key
 from phdme_jax.methods.equations.check import check
 from phdme_jax.methods.ranges import Range
+from phdme_jax.methods.sampling.resolved import resolved
 from phdme_jax.methods.table import METHODS, lineage
 from phdme_jax.numerics.batching import for_many, in_chunks, num_workers, thread_slice
 from phdme_jax.systems import make_equations
@@ -155,6 +156,9 @@ def equation_bench(
         number = SPLITS[split] if split in SPLITS else SPLITS[context.asked]
         return jax.random.fold_in(stage_key(key, "generated", number), first.stream)
 
+    def solved(method: Method, fitted: Fitted) -> Fitted:
+        return resolved(fitted, equations, method.questions)
+
     splits = {split: Split(sets[split].fields, sets[split].condition) for split in asked}
     if any(METHODS[name].questions for name in context.methods):
         suffix = "_validation" if context.validates else ""
@@ -169,4 +173,5 @@ def equation_bench(
         key=key,
         sample_key=sample_key,
         world=sets,
+        adapted=solved if options.get("solved") else None,
     )

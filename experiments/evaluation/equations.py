@@ -195,6 +195,18 @@ def reference_set(answer: Answer) -> FieldSet:
     return FieldSet(split.truth, split.condition)
 
 
+FOLLOWED = ("sampling.flow_method", "dpm")
+
+
+def followed_flow_rows(run: Run) -> None:
+    """The flow of `flow_matching` once more, followed accurately in as many calls, see `diffusion.flow.as_denoiser`."""
+    if "flow_matching" in run.context.methods:
+        other = run.changed([FOLLOWED])
+        for split, answer in other.answers("flow_matching").items():
+            scored = {metric: value for score in run.context.study.scores for metric, value in score(answer).items()}
+            other.record("flow_matching", split, scored, len(answer.truth))
+
+
 def reference_rows(run: Run) -> None:
     """Scores of other examples of the data: the floor that sampling leaves."""
     equations, sets = run.bench.task.problem, run.bench.world

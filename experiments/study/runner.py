@@ -22,7 +22,6 @@ from phdme_jax.files import config_digest
 from phdme_jax.forecasting import bands
 from phdme_jax.methods.base import Fitted, Method, Options, stage_key, unusual_draws
 from phdme_jax.methods.draws import Draws, draw_forecasts
-from phdme_jax.methods.sampling.resolved import fit_resolved
 from phdme_jax.methods.table import METHODS, lineage
 from phdme_jax.training.stages import Trainer
 
@@ -109,10 +108,8 @@ class SeedRun:
         teacher = self.fitted(method.teacher) if method.teacher else None
         bench = self.bench
         key = bench.method_key(method) if bench.method_key else stage_key(bench.key, "method", method.stream)
-        host = self.host(method)
-        fitted = method.fit(bench.task, options, host, teacher, key)
-        # a variant of any method of known equations
-        return fit_resolved(bench.task, options, host, fitted, key) if self.config.get("solved") else fitted
+        fitted = method.fit(bench.task, options, self.host(method), teacher, key)
+        return fitted if bench.adapted is None else bench.adapted(method, fitted)
 
     @property
     def learned(self) -> tuple[str, ...]:
@@ -144,7 +141,7 @@ class SeedRun:
         fitted, bench = self.fitted(name), self.bench
         calibration, floor = None, self._floor(fitted)
         answers = {}
-        for split in bench.asked(METHODS[name]):
+        for split in bench.splits_of(METHODS[name]):
             forecasts, truth = self.forecasts(name, split), bench.splits[split].truth
             scores = None
             if bench.level is not None:
@@ -212,7 +209,7 @@ def run_study(study: Study, context: Context) -> list[Section]:
             answers: dict[str, dict[str, Answer]] = {}
             for variant in _entries(context):
                 run = SeedRun(context, case, seed, variant.changes) if variant.changes else plain
-                splits = [split for split in run.bench.asked(METHODS[variant.method]) if split != "calibration"]
+                splits = [split for split in run.bench.splits_of(METHODS[variant.method]) if split != "calibration"]
                 if study.variants and _is_recorded(context, case, seed, variant, splits):
                     continue
                 found = evaluate(run, variant.method)

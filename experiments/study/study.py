@@ -72,6 +72,8 @@ class Bench:
       scale: size of each scored field over the observed data (field,); a hundredth of it is the floor of a spread.
       level: of the calibrated band; None without calibration.
       world: the truth behind the data, for scores and pictures alone.
+      adapted: (method, what it fitted) -> what is asked in its place, such as with its solution computed anew; None
+        changes nothing.
     """
 
     task: Task
@@ -84,8 +86,9 @@ class Bench:
     scale: np.ndarray | None = None
     level: float | None = None
     world: Any = None
+    adapted: Callable[[Method, Fitted], Fitted] | None = None
 
-    def asked(self, method: Method) -> list[str]:
+    def splits_of(self, method: Method) -> list[str]:
         """Names of the splits that a method is asked."""
         return [name for name, split in self.splits.items() if split.questions == method.questions]
 
@@ -115,6 +118,9 @@ class Run(Protocol):
 
     def drawn(self, name: str, split: str) -> Draws:
         """What a method drew for a split, before it is observed."""
+
+    def answers(self, name: str) -> dict[str, "Answer"]:
+        """What a method answers for every split that it is asked."""
 
     def changed(self, changes: Sequence[tuple[str, Any]]) -> "Run":
         """The same seed with other values of some dotted keys of the configuration."""

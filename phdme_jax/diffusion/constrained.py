@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from phdme_jax.diffusion.flow import Velocity
+from phdme_jax.diffusion.flow import Velocity, uneven_times
 from phdme_jax.numerics.arrays import require_steps
 
 Correct = Callable[[Array], Array]
@@ -79,15 +79,8 @@ def sample_eci(
     return correct(point)
 
 
-FURTHEST = 6.0  # logarithm of the noise ratio of the first time after 0 and of the last before 1, up to sign
-
-
 def _times(num_steps: int, even: bool, dtype: Any) -> Array:
-    """Times from 0 to 1: even, or even in the logarithm of the noise ratio (1 - t) / t."""
-    if even or num_steps < 3:
-        return jnp.linspace(0.0, 1.0, num_steps + 1, dtype=dtype)
-    inner = jax.nn.sigmoid(jnp.linspace(-FURTHEST, FURTHEST, num_steps - 1, dtype=dtype))
-    return jnp.concatenate([jnp.zeros(1, dtype), inner, jnp.ones(1, dtype)])
+    return jnp.linspace(0.0, 1.0, num_steps + 1, dtype=dtype) if even else uneven_times(num_steps, dtype)
 
 
 def _towards(point: Array, end: Array, now: Array, later: Array) -> Array:

@@ -7,16 +7,19 @@ Source: Lipman et al. (2023), arXiv 2210.02747, eq. 22 and 23 with sigma_min = 0
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from phdme_jax.diffusion.preconditioning import Denoise
-from phdme_jax.diffusion.schedule import Schedule
+from phdme_jax.diffusion.samplers import sample
+from phdme_jax.diffusion.schedule import CosineSchedule, Schedule, sampling_times
 from phdme_jax.numerics.arrays import require_steps
 
+# noise ratios from 665 to 1/665, that flows are followed through
+LEVELS = CosineSchedule(log_snr_min=-13.0, log_snr_max=13.0)
 Velocity = Callable[[Array, Array], Array]
 """Maps (point, t) to the velocity there."""
 
@@ -58,35 +61,23 @@ def follow_flow(
     time: Float[Array, ""] | float,
     num_steps: int,
     first: Float[Array, "*shape"] | None = None,
-    method: str = "euler",
 ) -> Float[Array, "*shape"]:
-    """Example that a point at time t is carried to, in even steps.
+    """Example that a point at time t is carried to by Euler's method, in even steps.
 
     Args:
       velocity: maps (point, t) to the velocity.
       point: where to start.
       time: t of the point.
-      num_steps: steps to t = 1, one call of the velocity each, of Heun's method two.
-      first: the velocity at the start, where it is known already; Euler's method alone.
-      method: "euler", or "heun", of second order, in one loop whatever the number of steps.
+      num_steps: steps to t = 1, one call of the velocity each.
+      first: the velocity at the start, where it is known already.
     Returns:
       the example at t = 1.
     Raises:
-      ValueError: no step, or another method.
+      ValueError: no step.
     """
     require_steps(num_steps)
     start = jnp.asarray(time, point.dtype)
     step = (1.0 - start) / num_steps
-    if method not in ("euler", "heun"):
-        raise ValueError(f"expected the method euler or heun, got {method!r}")
-    if method == "heun":
-
-        def heun(here: Array, index: Array) -> tuple[Array, None]:
-            now = start + index * step
-            slope = velocity(here, now)
-            return here + 0.5 * step * (slope + velocity(here + step * slope, now + step)), None
-
-        return jax.lax.scan(heun, point, jnp.arange(num_steps).astype(point.dtype))[0]
     found = velocity(point, start) if first is None else first
     for index in range(1, num_steps):
         point = point + step * found
@@ -101,8 +92,8 @@ def as_denoiser(velocity: Velocity, schedule: Schedule) -> Denoise:
 
     A flow is followed by its samplers as accurately as a diffusion model. Even steps in s are not: details finer and
     waves larger than the noise of one step are lost. Of Gaussian data whose waves have variances from 1e-4 to 800 times
-    that of the noise, 10 steps of Heun's method make deviations between 0.45 and 5.1 times the right ones, 20 steps of
-    "dpm", even in the logarithm of the noise ratio, within 0.97 and 1.03 times.
+    that of the noise, 20 even steps of Euler's method make deviations between 0.19 and 0.94 times the right ones, 20
+    steps of "dpm", even in the logarithm of the noise ratio, between 0.97 and 1.03 times.
 
     Args:
       velocity: maps (point, s) to the velocity, s from noise (0) to examples (1).
@@ -119,6 +110,38 @@ def as_denoiser(velocity: Velocity, schedule: Schedule) -> Denoise:
         return point + (1.0 - now) * velocity(point, now)
 
     return denoise
+
+
+def carry_noise(velocity: Velocity, noise: Float[Array, "*shape"], num_calls: int) -> Float[Array, "*shape"]:
+    """Example that a flow carries noise to, accurately from the largest waves to the finest details.
+
+    Args:
+      velocity: maps (point, t) to the velocity.
+      noise: standard normal noise.
+      num_calls: of the velocity, by "dpm" through `LEVELS`, see `as_denoiser`.
+    Returns:
+      the example.
+    Raises:
+      ValueError: no call.
+    """
+    key = jax.random.key(0)  # of fresh noise, which this sampler does not draw
+    denoise = as_denoiser(velocity, LEVELS)
+    return sample(denoise, LEVELS, noise, key, sampler="dpm", num_steps=num_calls, spacing="log_snr")
+
+
+def uneven_times(num_steps: int, dtype: Any) -> Float[Array, "time"]:
+    """Times of a flow, from 0 to 1: between these ends they are even in the logarithm of the noise ratio (1 - t) / t.
+
+    Args:
+      num_steps: between them; of fewer than three there is nothing to space.
+      dtype: of the times.
+    Returns:
+      num_steps + 1 times.
+    """
+    if num_steps < 3:
+        return jnp.linspace(0.0, 1.0, num_steps + 1, dtype=dtype)
+    inner = 1.0 / (1.0 + LEVELS.noise_ratio(sampling_times(LEVELS, num_steps - 1, dtype, "log_snr")))
+    return jnp.concatenate([jnp.zeros(1, dtype), inner, jnp.ones(1, dtype)])
 
 
 def sample_flow(

@@ -46,6 +46,7 @@ RANGES: dict[str, Range] = {
     "questions.noise": FROM_ZERO,
     "push": FROM_ZERO,
     "observation_push": FROM_ZERO,
+    "resample_every": FROM_ZERO,
     "residual_push": FROM_ZERO,
     "matching_share": SHARE,
 }
@@ -193,7 +194,7 @@ INFORMED: dict[str, Any] = {
     "variance": "step",
     "detached": False,
 }
-# how teachers answer questions, see `phdme_jax.methods.sampling.answers`
+# how teachers answer questions, see `phdme_jax.methods.sampling.answering`
 ANSWERING: dict[str, Any] = {
     "push": 1.0,
     "gamma": 1.0,
@@ -202,6 +203,7 @@ ANSWERING: dict[str, Any] = {
     "residual_push": 0.1,
     "times": 100,
     "mixes": 1,
+    "resample_every": 0,
     "anchored": False,
     "searches": 10,
     "flow_steps": 12,

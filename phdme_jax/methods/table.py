@@ -1,10 +1,13 @@
 """The table of methods, for systems with an energy and for known equations alike: one line a method."""
 
 import importlib
+from functools import partial
 from typing import Any
 
 from phdme_jax.methods.base import Fitted, Method
 from phdme_jax.methods.baselines import independent
+from phdme_jax.methods.baselines.kriging import fit_kriging
+from phdme_jax.methods.baselines.optimised_data import fit_optimised_data
 from phdme_jax.methods.diffusion import fit_diffusion
 from phdme_jax.methods.distilled.flow_map import fit_flow_map
 from phdme_jax.methods.distilled.student import fit_refined, fit_student
@@ -13,15 +16,11 @@ from phdme_jax.methods.energy.generator import make_fit
 from phdme_jax.methods.equations.diffusion import fit_informed
 from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
 from phdme_jax.methods.equations.gradient_input import fit_gradient_input
-from phdme_jax.methods.sampling.answers import (
-    fit_constrained,
-    fit_d_flow,
-    fit_diffusion_pde,
-    fit_guided,
-    fit_kriging,
-    fit_optimised_data,
-)
+from phdme_jax.methods.sampling.constrained_flow import fit_constrained
 from phdme_jax.methods.sampling.corrected import fit_corrected
+from phdme_jax.methods.sampling.d_flow import fit_d_flow
+from phdme_jax.methods.sampling.diffusion_pde import fit_diffusion_pde
+from phdme_jax.methods.sampling.guided import fit_guided
 from phdme_jax.methods.sampling.resolved import fit_resolved
 from phdme_jax.numerics.bound import Bound
 
@@ -44,6 +43,9 @@ def _later(module: str, name: str) -> Bound:
     """A fit whose module is imported when it is first run, as what it alone needs takes long to import."""
     return Bound(_fit_later, module, name)
 
+
+_Student = partial(Method, needs=EQUATIONS, scope="named")
+_Answer = partial(Method, needs=EQUATIONS, scope="named", questions=True)
 
 # fmt: off
 _ALL = (
@@ -87,38 +89,31 @@ _ALL = (
     Method("flow_matching", "a velocity along straight lines, without physics", 4,
            fit_flow_matching, "", None, EQUATIONS),
     Method("pbfm", "the same, residual at the end, gradients merged", 5, fit_merged, PBFM, None, EQUATIONS),
-    Method("distilled", "a one-step student of the flow, without physics", 7,
-           fit_student, "", "flow_matching", EQUATIONS, scope="named", own=PAIRS),
-    Method("piddm", "the same with the residual in its loss", 8,
-           Bound(fit_student, physics=True), PIDDM, "flow_matching", EQUATIONS, scope="named", own=PAIRS),
-    Method("piddm_ref", "the same, its noise refined on the residual", 8,
-           fit_refined, PIDDM, "piddm", EQUATIONS, scope="named"),
-    Method("flow_map", "the flow over any stretch of time, from its own shorter ones", 9,
-           fit_flow_map, "arXiv 2505.18825", "flow_matching", EQUATIONS, scope="named", own=MAP_OPTIONS),
-    Method("shortcut", "the same from halves of each stretch", 10,
-           Bound(fit_flow_map, objective="shortcut"), "arXiv 2410.12557", "flow_matching", EQUATIONS, scope="named",
-           own=MAP_OPTIONS),
+    _Student("distilled", "a one-step student of the flow, without physics", 7,
+             fit_student, "", "flow_matching", own=PAIRS),
+    _Student("piddm", "the same with the residual in its loss", 8,
+             Bound(fit_student, physics=True), PIDDM, "flow_matching", own=PAIRS),
+    _Student("piddm_ref", "the same, its noise refined on the residual", 8, fit_refined, PIDDM, "piddm"),
+    _Student("flow_map", "the flow over any stretch of time, from its own shorter ones", 9,
+             fit_flow_map, "arXiv 2505.18825", "flow_matching", own=MAP_OPTIONS),
+    _Student("shortcut", "the same from halves of each stretch", 10,
+             Bound(fit_flow_map, objective="shortcut"), "arXiv 2410.12557", "flow_matching", own=MAP_OPTIONS),
     # questions about fields of known equations
-    Method("dps", "diffusion, pushed down what it misses of the observations", 0,
-           fit_guided, "arXiv 2209.14687", "diffusion", EQUATIONS, scope="named", questions=True),
-    Method("sda", "diffusion, guided by the observations' likelihood", 0,
-           Bound(fit_guided, rule="sda"), "arXiv 2306.10574", "diffusion", EQUATIONS, scope="named", questions=True),
-    Method("moment_matched", "the same with the covariance of the denoiser's Jacobian", 0,
-           Bound(fit_guided, rule="matched"), "arXiv 2405.13712", "diffusion", EQUATIONS, scope="named",
-           questions=True),
-    Method("diffusionpde", "diffusion, pushed down observations and residual", 0,
-           fit_diffusion_pde, "arXiv 2406.17763", "diffusion", EQUATIONS, scope="named", questions=True),
-    Method("eci", "the flow, its end written over with the observations", 4,
-           fit_constrained, "arXiv 2412.01786", "flow_matching", EQUATIONS, scope="named", questions=True),
-    Method("pcfm", "the flow, its end projected on the observations", 4,
-           Bound(fit_constrained, rule="pcfm"), "arXiv 2506.04171", "flow_matching", EQUATIONS, scope="named",
-           questions=True),
-    Method("d_flow", "the flow, its noise searched for", 4,
-           fit_d_flow, "arXiv 2402.14017", "flow_matching", EQUATIONS, scope="named", questions=True),
-    Method("optimised_data", "fields that obey observations and equations, without a network", 11,
-           fit_optimised_data, "", None, EQUATIONS, scope="named", questions=True),
-    Method("kriging", "the Gaussian with the moments of the data, given the observations", 12,
-           fit_kriging, "", None, EQUATIONS, scope="named", questions=True),
+    _Answer("dps", "diffusion, pushed down what it misses of the observations", 0,
+            fit_guided, "arXiv 2209.14687", "diffusion"),
+    _Answer("sda", "diffusion, guided by the observations' likelihood", 0,
+            Bound(fit_guided, rule="sda"), "arXiv 2306.10574", "diffusion"),
+    _Answer("moment_matched", "the same with the covariance of the denoiser's Jacobian", 0,
+            Bound(fit_guided, rule="moment_matched"), "arXiv 2405.13712", "diffusion"),
+    _Answer("diffusionpde", "diffusion, pushed down observations and residual", 0,
+            fit_diffusion_pde, "arXiv 2406.17763", "diffusion"),
+    _Answer("eci", "the flow, its end written over with the observations", 4,
+            fit_constrained, "arXiv 2412.01786", "flow_matching"),
+    _Answer("pcfm", "the flow, its end projected on the observations", 4,
+            Bound(fit_constrained, rule="pcfm"), "arXiv 2506.04171", "flow_matching"),
+    _Answer("d_flow", "the flow, its noise searched for", 4, fit_d_flow, "arXiv 2402.14017", "flow_matching"),
+    _Answer("optimised_data", "fields that obey observations and equations, without a network", 11, fit_optimised_data),
+    _Answer("kriging", "the Gaussian with the moments of the data, given the observations", 12, fit_kriging),
 )
 # fmt: on
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}

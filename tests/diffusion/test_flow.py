@@ -5,7 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.diffusion.flow import as_denoiser, flow_matching_loss, follow_flow, sample_flow
+from phdme_jax.diffusion.flow import (
+    as_denoiser,
+    carry_noise,
+    flow_matching_loss,
+    follow_flow,
+    sample_flow,
+    uneven_times,
+)
 from phdme_jax.diffusion.samplers import sample
 from phdme_jax.diffusion.schedule import CosineSchedule, EdmSchedule
 
@@ -100,8 +107,28 @@ def test_a_velocity_is_a_denoiser_that_samplers_follow_at_every_scale():
         ratio[count] = np.asarray(found / jnp.sqrt(VARIANCES))
     np.testing.assert_allclose(ratio[20], 1.0, atol=0.03)
     np.testing.assert_allclose(ratio[80], 1.0, atol=0.011)  # the finest are below the last level
-    even = np.asarray(follow_flow(scales_velocity, jnp.ones(5), 0.0, 10, method="heun") / jnp.sqrt(VARIANCES))
-    assert even[0] == pytest.approx(5.08, abs=0.01) and even[-1] == pytest.approx(0.453, abs=0.001)
+    np.testing.assert_allclose(carry_noise(scales_velocity, jnp.ones(5), 20) / jnp.sqrt(VARIANCES), ratio[20])
+    even = np.asarray(follow_flow(scales_velocity, jnp.ones(5), 0.0, 20) / jnp.sqrt(VARIANCES))
+    np.testing.assert_allclose(even, [0.186, 0.796, 0.938, 0.872, 0.531], atol=0.001)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 40])
+def test_uneven_times_run_from_noise_to_example_evenly_in_the_logarithm_of_the_ratio(count):
+    times = np.asarray(uneven_times(count, jnp.float64))
+    assert times.shape == (count + 1,) and (times[0], times[-1]) == (0.0, 1.0) and (np.diff(times) > 0).all()
+    ratio = np.log((1 - times[1:-1]) / times[1:-1])
+    np.testing.assert_allclose(np.diff(ratio, n=2), 0.0, atol=1e-9)
+    if count > 2:
+        np.testing.assert_allclose(ratio[[0, -1]], [6.5, -6.5], rtol=1e-9)
+
+
+def test_even_steps_are_of_first_order():
+    """x' = x + t from 1/2: x(1) = (x0 + 3/2) sqrt(e) - 2."""
+
+    def missed(count):
+        return float(jnp.abs(follow_flow(lambda x, t: x + t, jnp.ones(2), 0.5, count) - (2.5 * np.exp(0.5) - 2)).max())
+
+    assert np.log2(missed(16) / missed(32)) == pytest.approx(1.0, abs=0.1)
 
 
 def test_a_velocity_is_a_denoiser_of_schedules_without_a_signals_amplitude_too():

@@ -58,6 +58,18 @@ def test_study_of_the_circle_compares_methods_that_share_a_network(tmp_path):
     assert value(again[: len(rows)], "diffusion", "residual_mae") == value(rows, "diffusion", "residual_mae")
 
 
+def test_a_flow_is_scored_both_ways_it_may_be_followed(tmp_path):
+    assert main(circle.STUDY, [*TINY, "--methods", "flow_matching", "--workdir", str(tmp_path)]) == 0
+    found = {
+        json.dumps(row.get("settings")): row["value"]
+        for row in rows_of(tmp_path)
+        if (row["method"], row["metric"], row["split"]) == ("flow_matching", "residual_mae", "test")
+    }
+    even, accurate = found.pop("null"), found.pop('{"sampling.flow_method": "dpm"}')
+    assert not found and even != accurate
+    assert {folder.name for folder in (tmp_path / "training").iterdir()} == {"flow_matching_0"}
+
+
 def test_a_map_is_offered_where_there_are_fields_to_predict_the_solution_from():
     offered = [offered_methods(study, "smoke") for study in (darcy_kle.STUDY, circle.STUDY)]
     assert ["pidm_map" in names for names in offered] == [True, False]

@@ -1,1 +1,1 @@
-"""What the methods are compared with: networks trained on the observed trajectories, and other packages."""
+"""What the methods are compared with: other ways of learning from the same data, and other packages."""

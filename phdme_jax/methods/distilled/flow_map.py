@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from phdme_jax.methods.base import Fitted, Host, Model, Options, Task
-from phdme_jax.methods.distilled.student import make_network_of, student_stages
+from phdme_jax.methods.distilled.student import student_stages
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.flow import noise_level
 from phdme_jax.methods.equations.network import EncodedExample, EquationNetwork, Prepared
@@ -163,7 +163,7 @@ def fit_flow_map(
       the fitted method; the teacher's seconds are counted as training.
     """
     assert teacher is not None
-    net, chosen = make_network_of(task, options), FlowMap(**options.get("flow_map", {}))
+    net, chosen = shared.network_of(task, options), FlowMap(**options.get("flow_map", {}))
     params, seconds = teacher.params, dict(teacher.seconds)
     data = shared.encode_examples(net, params, task.train())
     example = jax.tree.map(lambda leaf: leaf[0], data)

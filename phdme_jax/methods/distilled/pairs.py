@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from phdme_jax.diffusion.flow import carry_noise
 from phdme_jax.methods.base import Fitted, Task
 from phdme_jax.methods.equations import network as shared
-from phdme_jax.methods.equations.flow import follow, make_velocity
+from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.equations.network import EquationNetwork, Given, Params
 
 CHUNK = 64
@@ -29,7 +30,7 @@ class Pair(NamedTuple):
 def carried(net: EquationNetwork, num_calls: int, params: Params, condition: Array, noise: Array) -> Array:
     """Normalised fields that the teacher's flow carries noise to."""
     prepared = shared.make_prepare(net)(params.network, shared.give(params, condition))
-    return follow(make_velocity(net)(params.network, prepared), noise, num_calls)
+    return carry_noise(make_velocity(net)(params.network, prepared), noise, num_calls)
 
 
 def make_pairs(

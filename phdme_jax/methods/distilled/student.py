@@ -21,11 +21,9 @@ from jaxtyping import Array, Float, Key, PyTree
 from phdme_jax.methods.base import Fitted, Host, Model, Options, Task, stage_key
 from phdme_jax.methods.distilled.pairs import Pair, encoded, make_pairs
 from phdme_jax.methods.equations import network as shared
-from phdme_jax.methods.equations.constraints import residual_of
 from phdme_jax.methods.equations.flow import make_velocity
-from phdme_jax.methods.equations.network import EncodedExample, EquationNetwork, Given, Params, Prepared
-
-PROBES = 32  # examples that the size of a residual is measured on
+from phdme_jax.methods.equations.network import EquationNetwork, Params, Prepared
+from phdme_jax.methods.equations.residual_size import scaled_residual, with_residual_scale
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,43 +56,6 @@ def make_student(net: EquationNetwork) -> Callable[[PyTree, Prepared], Callable[
     return student_of
 
 
-def residual_scale(net: EquationNetwork, examples: EncodedExample, key: Key[Array, ""]) -> Float[Array, "equation"]:
-    """Root mean square of each residual at fields that are as smooth as the data and obey nothing.
-
-    Of these fields each channel is the middle of those of two examples, and other ones than the next channel's: a
-    wholly wrong answer has a scaled residual of about one on every grid. Where such fields obey an equation all the
-    same, such as values on an edge, it is what white noise of the size of the data adds.
-
-    Args:
-      net: holds the equations.
-      examples: true ones, leaves with a leading axis.
-      key: of the noise.
-    Returns:
-      the size of each residual, physical units; one for those that never change.
-    """
-    fields = examples.fields
-    channels = [0.5 * (jnp.roll(fields, c, 0) + jnp.roll(fields, c + 1, 0))[..., c] for c in range(fields.shape[-1])]
-    mixed = jnp.stack(channels, axis=-1)
-    noisy = fields + jax.random.normal(key, fields.shape, fields.dtype)
-
-    def squares(of: Array) -> Array:
-        def one(point: Array, given: Given) -> Array:
-            found = residual_of(net.equations, net.kinds, given.encoding, given.condition)(point)
-            return jnp.mean(found**2, axis=tuple(range(found.ndim - 1)))
-
-        return jnp.mean(jax.vmap(one)(of, examples.given), axis=0)
-
-    smooth, rough = squares(mixed), squares(noisy)
-    chosen = jnp.where(smooth > 1e-12 * rough, smooth, rough)
-    return jnp.sqrt(jnp.where(chosen > 0, chosen, 1.0))
-
-
-def scaled_residual(net: EquationNetwork, given: Given, scale: Array, detached: bool) -> Callable[[Array], Array]:
-    """Normalised fields -> mean over equations and places of (r / s)^2."""
-    residual = residual_of(net.equations, net.kinds, given.encoding, given.condition, detached)
-    return lambda fields: jnp.mean((residual(fields) / scale) ** 2)
-
-
 def student_loss(net: EquationNetwork, chosen: Distillation, weight: float, scale: Array) -> Callable[..., Any]:
     """Loss of one pair: (parameters of the network, pair, key) -> (loss, metrics)."""
     prepare, student_of = shared.make_prepare(net), make_student(net)
@@ -120,13 +81,6 @@ def student_stages(options: Options, name: str = "distilled") -> tuple[tuple[flo
     return ((0.0, first, batch, 0.5 * rate), (1.0, rest, batch, 0.5 * rate))
 
 
-def make_network_of(task: Task, options: Options) -> EquationNetwork:
-    """The network that teacher and students of a task share."""
-    shape = task.train().fields.shape[1:]
-    network, kinds = shared.make_network(shape, **options["network"]), tuple(options["data"]["kinds"])
-    return EquationNetwork(task.problem, network, kinds, shape)
-
-
 def fit_student(
     task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""], physics: bool = False
 ) -> Fitted:
@@ -148,10 +102,10 @@ def fit_student(
       pairs are counted as training.
     """
     assert teacher is not None
-    net, chosen = make_network_of(task, options), Distillation(**options.get("distilled", {}))
-    examples, params = task.train(), teacher.params
-    few = examples._replace(fields=examples.fields[:PROBES], condition=examples.condition[:PROBES])
-    scale = residual_scale(net, shared.encode_examples(net, params, few), jax.random.fold_in(key, 0))
+    net, chosen = shared.network_of(task, options), Distillation(**options.get("distilled", {}))
+    params = with_residual_scale(net, teacher.params, task, jax.random.fold_in(key, 0))
+    scale = params.residual_scale
+    assert scale is not None
     network, seconds = params.network, dict(teacher.seconds)
     pairs: Any = None
     for index, (factor, steps, batch, rate) in enumerate(student_stages(options)):
@@ -171,7 +125,7 @@ def fit_student(
             stage, loss, network, pairs, draws, steps=steps, batch=batch, rate=rate,
             ema_decay=options["training"]["ema_decay"],
         )  # fmt: skip
-    return Fitted(make_model(net), params._replace(network=network, residual_scale=scale), seconds)
+    return Fitted(make_model(net), params._replace(network=network), seconds)
 
 
 def make_model(net: EquationNetwork, refined: shared.Sampling | None = None, detached: bool = False) -> Model:
@@ -232,5 +186,5 @@ def fit_refined(task: Task, options: Options, host: Host, teacher: Fitted | None
     del host, key
     assert teacher is not None
     sampling, chosen = shared.Sampling(**options["sampling"]), Distillation(**options.get("distilled", {}))
-    model = make_model(make_network_of(task, options), sampling, chosen.detached)
+    model = make_model(shared.network_of(task, options), sampling, chosen.detached)
     return teacher._replace(model=model)

@@ -2,13 +2,10 @@
 
 import dataclasses
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from phdme_jax.diffusion.flow import Velocity, as_denoiser, flow_matching_loss, follow_flow, sample_flow
-from phdme_jax.diffusion.samplers import sample
-from phdme_jax.diffusion.schedule import CosineSchedule
+from phdme_jax.diffusion.flow import Velocity, carry_noise, flow_matching_loss, follow_flow, sample_flow
 from phdme_jax.methods.base import Fitted, Host, Model, Options, Task
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.constraints import residual_of
@@ -16,7 +13,6 @@ from phdme_jax.methods.equations.informed import Informed
 from phdme_jax.methods.equations.network import EncodedExample, EquationNetwork, Prepared, Recipe
 
 EARLIEST = 1e-3  # time at which the noise level that the network is told stops growing
-LEVELS = CosineSchedule(log_snr_min=-13.0, log_snr_max=13.0)  # that flows are followed through
 RESTART_UNTIL = 0.2  # steps that begin before this time start anew from fresh noise, as published with physics
 
 
@@ -95,20 +91,12 @@ def make_model(net: EquationNetwork, options: Options, restart_until: float = 0.
         raise ValueError(f"expected flow_method euler or dpm, got {chosen.flow_method!r}")
 
     def draw_normalised(velocity: Velocity, latent: Array, key: Array) -> Array:
-        return (
-            sample_flow(velocity, latent, key, num_steps, restart_until)
-            if even
-            else follow(velocity, latent, num_steps)
-        )
+        if even:
+            return sample_flow(velocity, latent, key, num_steps, restart_until)
+        return carry_noise(velocity, latent, num_steps)
 
     model = shared.make_model(net, shared.make_prepare(net), make_velocity(net), draw_normalised, num_steps)
     return dataclasses.replace(model, denoise=None, sample=None)
-
-
-def follow(velocity: Velocity, noise: Array, num_calls: int) -> Array:
-    """Normalised fields that a flow carries noise to, accurately at all scales, see `as_denoiser`."""
-    denoise = as_denoiser(velocity, LEVELS)
-    return sample(denoise, LEVELS, noise, jax.random.key(0), sampler="dpm", num_steps=num_calls, spacing="log_snr")
 
 
 def fit_flow_matching(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:

@@ -49,7 +49,7 @@ class EncodedExample(NamedTuple):
 class Params(NamedTuple):
     """Arrays of a fitted method: the network's parameters, the encodings of fields and of what is given.
 
-    And the size of each residual where a method weighs them, see `methods.distilled.student.residual_scale`.
+    And the size of each residual where a method weighs them, see `methods.equations.residual_size`.
     """
 
     network: PyTree
@@ -113,6 +113,12 @@ class EquationNetwork:
     kinds: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str = "float32"
+
+
+def network_of(task: Task, options: Options) -> EquationNetwork:
+    """The network of a task's problem, the same for teachers, students and what samples with them."""
+    shape, kinds = task.train().fields.shape[1:], tuple(options["data"]["kinds"])
+    return EquationNetwork(task.problem, make_network(shape, **options["network"]), kinds, shape)
 
 
 def make_network(shape: tuple[int, ...], name: str, **sizes: Any) -> Network:
@@ -199,9 +205,7 @@ def fit_recipe(
     Returns:
       the fitted method, its parameters a `Params`.
     """
-    examples = task.train()
-    shape, kinds = examples.fields.shape[1:], tuple(options["data"]["kinds"])
-    net = EquationNetwork(task.problem, make_network(shape, **options["network"]), kinds, shape)
+    examples, net = task.train(), network_of(task, options)
     recipe, params = make_recipe(net), fit_params(net, examples)
     data = encode_examples(net, params, examples)
     init_key, train_key = jax.random.split(key)

@@ -4,7 +4,7 @@ A `Question` is the condition of every method that answers questions, whatever w
 effect (inverse), or a few places of both (reconstruction).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -33,6 +33,11 @@ class Question(NamedTuple):
     mask: Float[Array, "*grid field"]
     values: Float[Array, "*grid field"]
     noise: Float[Array, "field"]
+
+
+def of_condition(finish: Callable[[Array, Array], Array], fields: Array, question: Question) -> Array:
+    """What finishes fields of a condition, see `Model.finish`, for a question about them."""
+    return finish(fields, question.condition)
 
 
 class Observed(NamedTuple):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.methods.base import Examples, Task, stage_key
+from phdme_jax.methods.base import Examples
 from phdme_jax.methods.distilled.flow_map import (
     FlowMap,
     draw_stretch,
@@ -18,10 +18,9 @@ from phdme_jax.methods.distilled.flow_map import (
 )
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.flow import make_velocity
-from phdme_jax.methods.presets import INFORMED, MLP, UNET, equation_groups, equation_stages
-from phdme_jax.methods.table import METHODS
+from phdme_jax.methods.presets import MLP, UNET
 from phdme_jax.systems import make_equations
-from phdme_jax.training.stages import Trainer
+from tests.methods.distilled.points import drawn, fitted, reaches_all_around
 from tests.methods.equations.world import disturbed, world
 
 KEY = jax.random.key(6)
@@ -99,33 +98,9 @@ def test_an_untrained_map_is_its_teachers_velocity_for_every_duration(sizes):
     assert float(jnp.abs(one - other).max()) > 1e-4
 
 
-def test_one_call_ends_nearer_to_the_flow_than_one_step_of_it():
-    """Points of the unit circle."""
-    equations = make_equations("circle")
-    fields = np.asarray(jax.vmap(lambda key: equations.draw(key).fields)(jax.random.split(KEY, 2000)))
-    train = Examples(fields, np.zeros((len(fields), 0)))
-    task = Task(equations, lambda: train, lambda key, count: train.condition[:count], KEY)
-    options = {
-        "data": {"kinds": ("linear", "linear")},
-        "network": {**MLP, "width": 64},
-        "stages": {**equation_stages(1500, 64, 2e-3), "flow_map": ((1.0, 1500, 64, 1e-3),)},
-        "informed": {"mean_weight": 1.0, "sample_weight": 1.0, **INFORMED},
-        **equation_groups(),
-    }
-    host, names = Trainer(), ("flow_map", "shortcut")
-    teacher = METHODS["flow_matching"].fit(task, options, host, None, KEY)
-    missed = {}
-    for name in names:
-        method = METHODS[name]
-        fit = method.fit(task, options, host, teacher, stage_key(KEY, "method", method.stream))
-        assert fit.model.num_calls == 1 and {"flow_0", "flow_map_0"} <= set(fit.seconds)
-        prepared = fit.model.prepare(fit.params, jnp.zeros((0,)))
-        draw = jax.jit(
-            jax.vmap(lambda key, fit=fit, at=prepared: fit.model.draw(fit.params, at, fit.model.latent(key), key))
-        )
-        points = np.asarray(draw(jax.random.split(jax.random.key(8), 1000)))
-        missed[name] = np.abs(np.hypot(*points.T) - 1).mean()
-        angle = np.arctan2(points[:, 1], points[:, 0])
-        assert np.histogram(angle, bins=8, range=(-np.pi, np.pi))[0].min() > 60
+@pytest.mark.parametrize("name", ["flow_map", "shortcut"])
+def test_one_call_ends_nearer_to_the_circle_than_one_step_of_the_flow(name):
+    assert fitted(name).model.num_calls == 1 and {"flow_0", "flow_map_0"} <= set(fitted(name).seconds)
+    points = drawn(name)
     # one step of the flow ends at the mean of the data, a distance of one from all of them
-    assert max(missed.values()) < 0.15, missed
+    assert np.abs(np.hypot(*points.T) - 1).mean() < 0.15 and reaches_all_around(points)

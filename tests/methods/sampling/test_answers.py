@@ -13,6 +13,7 @@ from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.encoding import Encoding
 from phdme_jax.methods.equations.questions import Question
 from phdme_jax.methods.presets import INFORMED, MLP, equation_groups
+from phdme_jax.methods.sampling.guided import fit_guided
 from phdme_jax.methods.table import METHODS
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.systems.equations.base import Equations, Sample
@@ -153,3 +154,8 @@ def test_kriging_answers_with_the_posterior_of_the_moments():
 def test_a_search_without_a_prior_keeps_what_nothing_is_known_of():
     law = law_of("optimised_data", descents=50)
     np.testing.assert_allclose(OPERATOR @ law.mean.ravel(), SEEN, atol=0.02)
+
+
+def test_an_unknown_rule_is_refused():
+    with pytest.raises(ValueError, match="moment_matched"):
+        fit_guided(task(), options(), Trainer(), teacher(), KEY, rule="guess")
