@@ -169,17 +169,35 @@ def sample_pcfm(
         slope = velocity(point, now)
         end = project(residual, point + (1 - now) * slope, iterations=iterations)
         mixed = (1 - later) * noise + later * end if anchored else _towards(point, end, now, later)
-
-        def objective(here: Array) -> Array:
-            return jnp.sum((here - mixed) ** 2) + relaxation * jnp.sum(residual(here + (1 - later) * slope) ** 2)
-
-        def descend(here: Array, _: None) -> tuple[Array, None]:
-            return here - relaxation_rate * jax.grad(objective)(here), None
-
-        return jax.lax.scan(descend, mixed, None, length=relaxation_steps)[0], None
+        ends = lambda here: residual(here + (1 - later) * slope)  # noqa: E731
+        return relax(ends, mixed, relaxation, relaxation_rate, relaxation_steps), None
 
     point, _ = jax.lax.scan(step, noise, jnp.arange(num_steps))
     return project(residual, point, final_steps, iterations)
+
+
+def relax(
+    residual: Residual, point: Float[Array, "*shape"], weight: float, rate: float, num_steps: int
+) -> Float[Array, "*shape"]:
+    """Gradient steps from a point x down |w - x|^2 + weight |r(w)|^2.
+
+    Args:
+      residual: r.
+      point: x, where they begin.
+      weight: of the residual.
+      rate: length of a step by the slope.
+      num_steps: how many.
+    Returns:
+      w.
+    """
+
+    def objective(here: Array) -> Array:
+        return jnp.sum((here - point) ** 2) + weight * jnp.sum(residual(here) ** 2)
+
+    def step(here: Array, _: None) -> tuple[Array, None]:
+        return here - rate * jax.grad(objective)(here), None
+
+    return jax.lax.scan(step, point, None, length=num_steps)[0]
 
 
 def sample_d_flow(

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.diffusion.constrained import project, sample_d_flow, sample_eci, sample_pcfm
+from phdme_jax.diffusion.constrained import project, relax, sample_d_flow, sample_eci, sample_pcfm
 from phdme_jax.diffusion.flow import carry_noise, sample_flow
 from tests import oracles
 
@@ -100,6 +100,16 @@ def test_projection_is_the_nearest_point_of_an_affine_set_and_reaches_a_curved_o
     np.testing.assert_allclose(found, expected, atol=1e-10)
     on_circle = project(lambda x: jnp.sum(x**2) - 1.0, jnp.array([3.0, 4.0]), 8)
     np.testing.assert_allclose(on_circle, [0.6, 0.8], atol=1e-10)
+
+
+def test_relaxed_steps_end_where_distance_and_residual_balance():
+    """Of an affine residual: w = x - (I + weight A^T A)^-1 weight A^T (A x - b)."""
+    matrix = jnp.asarray(np.random.default_rng(1).normal(size=(2, 6)))
+    values, point, weight = jnp.array([1.0, -2.0]), jax.random.normal(KEY, (6,)), 2.0
+    found = relax(lambda x: matrix @ x - values, point, weight, 0.01, 2000)
+    inner = jnp.eye(6) + weight * matrix.T @ matrix
+    expected = point - jnp.linalg.solve(inner, weight * matrix.T @ (matrix @ point - values))
+    np.testing.assert_allclose(found, expected, atol=1e-9)
 
 
 def test_relaxed_steps_of_a_projected_flow_change_the_way_and_keep_the_constraint():

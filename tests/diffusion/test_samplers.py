@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -234,3 +236,17 @@ def test_mistakes_are_refused(options):
         samplers.num_function_evaluations("euler", 3)
     with pytest.raises(ValueError, match="num_steps >= 1"):
         samplers.num_function_evaluations("heun", 0)
+
+
+def test_without_a_potential_a_pushed_sampler_is_heuns_method_and_with_one_it_goes_downhill():
+    schedule, world = CosineSchedule(-8.0, 8.0), oracles.gaussian_world((3, 2), seed=4)
+    denoise = oracles.exact_denoiser(world, schedule)
+    noise = jax.random.normal(KEY, (3, 2))
+    expected = samplers.sample(denoise, schedule, noise, KEY, sampler="heun", num_steps=12, spacing="karras")
+    run = partial(samplers.sample_pushed, denoise, schedule, noise, num_steps=12)
+    np.testing.assert_allclose(run(lambda x0, late: 0.0 * x0[0, 0]), expected, rtol=1e-6, atol=1e-9)
+    # late steps alone, and down the slope
+    first = lambda x0, late: jnp.where(late, 0.0, 0.05 * (x0[0, 0] - 3.0) ** 2)  # noqa: E731
+    last = lambda x0, late: jnp.where(late, 0.05 * (x0[0, 0] - 3.0) ** 2, 0.0)  # noqa: E731
+    for potential in (first, last):
+        assert float(jnp.abs(run(potential)[0, 0] - 3.0)) < float(jnp.abs(expected[0, 0] - 3.0)) - 1e-3

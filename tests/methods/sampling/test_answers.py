@@ -1,5 +1,6 @@
 """Answers of exact teachers in a Gaussian world, where the posterior is known in closed form."""
 
+import dataclasses
 from functools import lru_cache
 
 import jax
@@ -7,10 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from phdme_jax.diffusion import NETWORKS
+from phdme_jax.diffusion.networks import Network
 from phdme_jax.diffusion.schedule import SteppedCosineSchedule
 from phdme_jax.methods.base import Examples, Fitted, Task
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.encoding import Encoding
+from phdme_jax.methods.equations.flow import make_model
 from phdme_jax.methods.equations.questions import Question
 from phdme_jax.methods.presets import INFORMED, MLP, equation_groups
 from phdme_jax.methods.sampling.guided import fit_guided
@@ -159,3 +163,50 @@ def test_a_search_without_a_prior_keeps_what_nothing_is_known_of():
 def test_an_unknown_rule_is_refused():
     with pytest.raises(ValueError, match="moment_matched"):
         fit_guided(task(), options(), Trainer(), teacher(), KEY, rule="guess")
+
+
+@pytest.fixture
+def flow(monkeypatch):
+    """A flow whose network is the exact velocity; what it is told of a time is a quarter of log((1 - t) / t)."""
+    velocity = oracles.exact_velocity(WORLD)
+    exact = Network(
+        lambda key, noisy, condition: {},
+        lambda params, condition: None,
+        lambda params, noisy, level, features: velocity(noisy, jax.nn.sigmoid(-4.0 * level)),
+    )
+    monkeypatch.setitem(NETWORKS, "exact", lambda: exact)
+    params = shared.Params({}, ENCODING, Encoding(jnp.zeros(0), jnp.ones(0)))
+    chosen = options() | {"network": {"name": "exact"}}
+    net = dataclasses.replace(shared.network_of(task(), chosen), dtype="float64")
+    return Fitted(make_model(net, chosen), params, {}), chosen
+
+
+def answers_of(flow, method, count=64, **answers):
+    """Samples of a method whose teacher is the exact flow, normalised units."""
+    teacher, chosen = flow
+    fitted = METHODS[method].fit(task(), chosen | {"answers": answers}, Trainer(), teacher, KEY)
+
+    @jax.jit
+    @jax.vmap
+    def drawn(key):
+        asked = fitted.model.prepare(fitted.params, question())
+        noise = jax.random.normal(key, SHAPE)
+        return (fitted.model.draw(fitted.params, asked, noise, key) - ENCODING.shift) / ENCODING.scale
+
+    return fitted.model, np.asarray(drawn(jax.random.split(KEY, count)))
+
+
+@pytest.mark.parametrize("method", ["eci", "pcfm"])
+def test_constrained_flows_hold_the_observations_to_rounding(flow, method):
+    model, samples = answers_of(flow, method, times=40)
+    np.testing.assert_allclose(samples.reshape(64, -1) @ OPERATOR.T, np.broadcast_to(SEEN, (64, 3)), atol=1e-6)
+    assert samples.reshape(64, -1)[:, 1].std() > 0.3 and (model.num_calls, model.num_backward) == (40, 0)
+
+
+def test_a_search_for_noise_meets_observations_and_equations(flow):
+    """Residual: the sum of both fields, physical units."""
+    _, free = answers_of(flow, "d_flow", searches=0)
+    _, found = answers_of(flow, "d_flow", searches=40, residual_weight=1.0)
+    missed_by = [np.abs(part.reshape(64, -1) @ OPERATOR.T - SEEN).mean() for part in (free, found)]
+    total = [np.abs((ENCODING.shift + ENCODING.scale * part).sum(axis=-1)).mean() for part in (free, found)]
+    assert missed_by[1] < 0.3 * missed_by[0] and total[1] < 0.5 * total[0], (missed_by, total)
