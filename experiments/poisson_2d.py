@@ -64,15 +64,16 @@ def sizes_of(
             "network": {**network, "padding": padding},
             "stages": {**equation_stages(*training), **student_stages(*students)},
             "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
-            **equation_groups("edm", FEW_CALLS),
+            **equation_groups("edm", FEW_CALLS, flow_predicts="edm"),
             **student_groups(*pairs),
             "questions": {"count": counts[2], "num_samples": counts[3], "share": 0.03, "noise": 0.0},
             "answers": {**ANSWERING},
         }
 
     return {
-        "smoke": size(small, (64, 16, 4, 2), SMALL_UNET, (20, 8, 1e-3), (20, 8, 5e-4), (64, 4)),
-        "laptop": size(large, (10000, 2048, 32, 8), UNET, (10000, 8, 1e-3), (10000, 8, 5e-4), (8192, 24)),
+        "smoke": size(small, (64, 16, 4, 2), SMALL_UNET, (20, 8, 1e-3), (20, 20, 8, 5e-4), (64, 4)),
+        # of validation: weights 1, 10 and 100 of the residual after 3,000 steps of seed 0, 3,000 and 10,000 steps at 1
+        "laptop": size(large, (10000, 2048, 32, 8), UNET, (10000, 8, 1e-3), (6000, 10000, 8, 5e-4), (8192, 24)),
     }
 
 

@@ -245,17 +245,20 @@ def equation_stages(steps: int, batch: int, rate: float) -> dict[str, Any]:
     }
 
 
-def equation_groups(predicts: str = "x0", sampling: Mapping[str, Any] = MappingProxyType({})) -> dict[str, Any]:
+def equation_groups(
+    predicts: str = "x0", sampling: Mapping[str, Any] = MappingProxyType({}), **training: Any
+) -> dict[str, Any]:
     """The groups `training` and `sampling` of models of known equations, the same at every size.
 
     Args:
       predicts: what networks of diffusion models predict.
       sampling: what differs of the group `sampling`.
+      **training: more of the group `training`, such as `flow_predicts`, what networks of flows predict.
     Returns:
       the groups.
     """
     return {
-        "training": {"ema_decay": 0.999, "predicts": predicts},
+        "training": {"ema_decay": 0.999, "predicts": predicts, **training},
         "sampling": {
             "num_steps": 100,
             "sampler": "ddpm",
@@ -267,11 +270,12 @@ def equation_groups(predicts: str = "x0", sampling: Mapping[str, Any] = MappingP
     }
 
 
-def student_stages(steps: int, batch: int, rate: float) -> dict[str, Any]:
-    """Stages of one-step students: a third without physics, the rest with it; and of flow maps, as many steps.
+def student_stages(steps: int, map_steps: int, batch: int, rate: float) -> dict[str, Any]:
+    """Stages of one-step students: a third without physics, the rest with it; and of flow maps, which need no pairs.
 
     Args:
-      steps: of training.
+      steps: of students.
+      map_steps: of flow maps.
       batch: examples a step.
       rate: learning rate.
     Returns:
@@ -280,7 +284,7 @@ def student_stages(steps: int, batch: int, rate: float) -> dict[str, Any]:
     first = max(1, steps // 3)
     return {
         "distilled": ((0.0, first, batch, rate), (1.0, steps - first, batch, rate)),
-        "flow_map": ((1.0, steps, batch, rate),),
+        "flow_map": ((1.0, map_steps, batch, rate),),
     }
 
 
@@ -296,6 +300,6 @@ def student_groups(num_pairs: int, num_calls: int, residual_weight: float = 1.0)
     """
     pairs = {"num_pairs": num_pairs, "num_calls": num_calls, "refresh": 0.25}
     return {
-        "distilled": {**pairs, "residual_weight": residual_weight, "detached": False},
+        "distilled": {**pairs, "residual_weight": residual_weight, "detached": True},
         "flow_map": {"matching_share": 0.5, "step": 1.0 / 32.0},
     }

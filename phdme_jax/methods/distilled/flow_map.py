@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from phdme_jax.methods.base import Fitted, Host, Model, Options, Task
 from phdme_jax.methods.distilled.student import student_stages
 from phdme_jax.methods.equations import network as shared
-from phdme_jax.methods.equations.flow import noise_level
+from phdme_jax.methods.equations.flow import noise_level, velocity_from_network
 from phdme_jax.methods.equations.network import EncodedExample, EquationNetwork, Prepared
 
 MeanVelocity = Callable[[Array, Array, Array], Array]
@@ -55,7 +55,8 @@ def make_mean_velocity(net: EquationNetwork) -> Callable[[PyTree, Prepared], Mea
     def mean_velocity_of(network: PyTree, prepared: Prepared) -> MeanVelocity:
         def mean_velocity(point: Array, time: Array, duration: Array) -> Array:
             levels = jnp.stack([noise_level(time), jnp.asarray(duration, point.dtype)])
-            return net.network.apply(network, point, levels, prepared.features)
+            apply = lambda at: net.network.apply(network, at, levels, prepared.features)  # noqa: E731
+            return velocity_from_network(net.flow_predicts, apply, point, time)
 
         return mean_velocity
 

@@ -1,6 +1,7 @@
 """Flow matching of fields that obey known equations: the velocity alone, and with the residual at the end (PBFM)."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
@@ -22,12 +23,46 @@ def noise_level(t: Float[Array, ""]) -> Float[Array, ""]:
     return 0.25 * (jnp.log1p(-inside) - jnp.log(inside))
 
 
+def velocity_from_network(
+    predicts: str, network: Callable[[Array], Array], point: Float[Array, "*shape"], t: Float[Array, ""]
+) -> Float[Array, "*shape"]:
+    """Velocity at a point from what a network says of it.
+
+        "velocity":  v = F(x)
+        "edm":       v = (2t - 1) x / q + F(x / sqrt(q)) / sqrt(q),   q = t^2 + (1 - t)^2
+
+    The second is the best linear guess of the velocity of data of unit variance, and what the network adds to it; input
+    and target of the network have unit variance at all times. At t = 0 the point of one call, x + v, is F itself: no
+    noise has to be cancelled.
+
+    Args:
+      predicts: "velocity" or "edm".
+      network: of one array of the shape of the point, the time known to it.
+      point: x.
+      t: its time, 0 at the noise and 1 at the examples.
+    Returns:
+      the velocity.
+    Raises:
+      ValueError: another word.
+    Source: Karras et al. (2022), arXiv 2206.00364, eq. 7, for straight lines.
+    """
+    if predicts == "velocity":
+        return network(point)
+    if predicts != "edm":
+        raise ValueError(f"expected flow_predicts velocity or edm, got {predicts!r}")
+    square = t**2 + (1.0 - t) ** 2
+    root = jnp.sqrt(square)
+    return (2.0 * t - 1.0) / square * point + network(point / root) / root
+
+
 def make_velocity(net: EquationNetwork) -> shared.FieldOf:
     """Velocity of one example under its condition: (parameters of the network, prepared) -> velocity."""
 
     def velocity_of(network: PyTree, prepared: Prepared) -> Velocity:
         def velocity(point: Array, t: Array) -> Array:
-            return net.network.apply(network, point, noise_level(t), prepared.features)
+            t = jnp.asarray(t, point.dtype)
+            apply = lambda at: net.network.apply(network, at, noise_level(t), prepared.features)  # noqa: E731
+            return velocity_from_network(net.flow_predicts, apply, point, t)
 
         return velocity
 

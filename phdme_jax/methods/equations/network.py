@@ -106,6 +106,7 @@ class EquationNetwork:
       kinds: encoding of each field, see `encoding`.
       shape: of an example's fields.
       dtype: type of parameters, examples and noise.
+      flow_predicts: what the network of a flow predicts, see `flow.velocity_from_network`.
     """
 
     equations: Equations
@@ -113,12 +114,16 @@ class EquationNetwork:
     kinds: tuple[str, ...]
     shape: tuple[int, ...]
     dtype: str = "float32"
+    flow_predicts: str = "velocity"
 
 
 def network_of(task: Task, options: Options) -> EquationNetwork:
     """The network of a task's problem, the same for teachers, students and what samples with them."""
     shape, kinds = task.train().fields.shape[1:], tuple(options["data"]["kinds"])
-    return EquationNetwork(task.problem, make_network(shape, **options["network"]), kinds, shape)
+    predicts = options["training"].get("flow_predicts", "velocity")
+    return EquationNetwork(
+        task.problem, make_network(shape, **options["network"]), kinds, shape, flow_predicts=predicts
+    )
 
 
 def make_network(shape: tuple[int, ...], name: str, **sizes: Any) -> Network:
