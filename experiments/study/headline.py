@@ -29,7 +29,10 @@ def headline(context: Context) -> list[str]:
     Returns:
       three to five sentences.
     """
-    study, rows = context.study, [row for row in main_rows(context) if row.split == context.asked]
+    study, rows = context.study, main_rows(context)
+    # a study that asks questions alone is judged by the first one that has rows
+    asked = context.asked if any(row.split == context.asked for row in rows) or not rows else rows[0].split
+    rows = [row for row in rows if row.split == asked]
     seeds = len({row.seed for row in rows})
     lines = [f"{study.about(context.config)} {seeds} seed{'s' if seeds > 1 else ''}."] if study.about else []
     metric = study.metrics[0]

@@ -130,6 +130,8 @@ class SeedRun:
         """A method's forecasts of a split, observed as its truth is."""
         drawn, times, observe = self.drawn(name, split), self.fitted(name).model.times, self.bench.splits[split].observe
         mean, samples = drawn.mean, drawn.samples
+        if mean is None and samples is not None and self.bench.level is not None:
+            mean = samples.mean(axis=1)  # what a band lies around
         if observe is not as_drawn:
             mean = None if mean is None else observe(mean, times)
             if samples is not None:
@@ -139,16 +141,17 @@ class SeedRun:
     def answers(self, name: str) -> dict[str, Answer]:
         """What a fitted method answers for every split that is scored."""
         fitted, bench = self.fitted(name), self.bench
-        calibration, floor = None, self._floor(fitted)
-        answers = {}
+        floor, calibrations = self._floor(fitted), dict[str, bands.Calibration]()
+        answers, scored = {}, bench.scored(METHODS[name])
         for split in bench.splits_of(METHODS[name]):
             forecasts, truth = self.forecasts(name, split), bench.splits[split].truth
             scores = None
             if bench.level is not None:
                 assert floor is not None
                 scores = bands.band_scores(truth, forecasts, floor)
-                if split == "calibration":
-                    calibration = bands.calibrate(truth, forecasts, floor, bench.level)
+                if split not in scored:
+                    calibrations[split] = bands.calibrate(truth, forecasts, floor, bench.level)
+            calibration = calibrations.get(bench.splits[split].calibrated_by)
             answers[split] = Answer(self, name, split, fitted, forecasts, calibration, scores)
         return answers
 
@@ -179,7 +182,7 @@ def evaluate(run: SeedRun, name: str) -> dict[str, Answer]:
         run.record(name, "train", rows, len(bench.task.train().fields))
     answers = run.answers(name)
     for split, answer in answers.items():
-        if split != "calibration":
+        if split in bench.scored(METHODS[name]):
             scored = {metric: value for score in run.context.study.scores for metric, value in score(answer).items()}
             run.record(name, split, scored, len(answer.truth))
     return answers
@@ -209,7 +212,7 @@ def run_study(study: Study, context: Context) -> list[Section]:
             answers: dict[str, dict[str, Answer]] = {}
             for variant in _entries(context):
                 run = SeedRun(context, case, seed, variant.changes) if variant.changes else plain
-                splits = [split for split in run.bench.splits_of(METHODS[variant.method]) if split != "calibration"]
+                splits = run.bench.scored(METHODS[variant.method])
                 if study.variants and _is_recorded(context, case, seed, variant, splits):
                     continue
                 found = evaluate(run, variant.method)

@@ -47,6 +47,7 @@ class Split:
       questions: whether the conditions are a `methods.equations.questions.Question`; methods that answer them are asked
         these splits alone, the others all others.
       num_samples: of each condition; that of the bench where None.
+      calibrated_by: name of the split on which what is answered here is calibrated.
     """
 
     truth: np.ndarray
@@ -54,6 +55,7 @@ class Split:
     observe: Callable[[np.ndarray, Times], np.ndarray] = as_drawn
     questions: bool = False
     num_samples: int | None = None
+    calibrated_by: str = "calibration"
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,8 +65,8 @@ class Bench:
     Attributes:
       task: all that a method may learn from.
       options: groups of options for the methods.
-      splits: by name, in order; one named "calibration" calibrates and is not scored. A run that validates has the
-        split "validation" in the place of the test sets, which are then not made.
+      splits: by name, in order; those that calibrate others come before these and are not scored. A run that
+        validates has the split "validation" in the place of the test sets, which are then not made.
       key: root key of the seed.
       sample_key: (split, method) -> key of the samples.
       num_samples: samples of each condition.
@@ -91,6 +93,11 @@ class Bench:
     def splits_of(self, method: Method) -> list[str]:
         """Names of the splits that a method is asked."""
         return [name for name, split in self.splits.items() if split.questions == method.questions]
+
+    def scored(self, method: Method) -> list[str]:
+        """Those of them that are scored: all that calibrate no others."""
+        calibrating = {split.calibrated_by for split in self.splits.values()}
+        return [name for name in self.splits_of(method) if name not in calibrating]
 
 
 class Run(Protocol):
@@ -139,7 +146,7 @@ class Answer:
       split: name of the split.
       fitted: the method.
       forecasts: observed as the truth is.
-      calibration: on the split of that name; None without.
+      calibration: on the split that calibrates this one; None without.
       band_scores: of each sample of the split; None without calibration.
     """
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from phdme_jax.diffusion.flow import Velocity, uneven_times
 from phdme_jax.numerics.arrays import require_steps
+from phdme_jax.numerics.minimise import descend
 
 Correct = Callable[[Array], Array]
 """Maps an example to one that obeys a constraint exactly, such as one with values written over."""
@@ -219,20 +219,3 @@ def sample_d_flow(
     """
     remembered = jax.checkpoint(carry)
     return remembered(descend(lambda start: potential(remembered(start)), noise, iterations))
-
-
-def descend(
-    objective: Callable[[Array], Array], start: Float[Array, "*shape"], iterations: int
-) -> Float[Array, "*shape"]:
-    """Point after steps of L-BFGS down an objective, with a line search each."""
-    optimizer = optax.lbfgs(memory_size=10)
-    value_and_slope = optax.value_and_grad_from_state(objective)
-
-    def step(carry: tuple[Array, optax.OptState], _: None) -> tuple[tuple[Array, optax.OptState], None]:
-        point, state = carry
-        value, slope = value_and_slope(point, state=state)
-        updates, state = optimizer.update(slope, state, point, value=value, grad=slope, value_fn=objective)
-        return (optax.apply_updates(point, updates), state), None
-
-    (point, _), _ = jax.lax.scan(step, (start, optimizer.init(start)), None, length=iterations)
-    return point

@@ -193,8 +193,8 @@ class Model:
     """
 
     prepare: Callable[[PyTree, PyTree], PyTree]
-    draw: Callable[[PyTree, PyTree, Array, Array], Array]
-    latent: Callable[[Array], Array] | None = None
+    draw: Callable[[PyTree, PyTree, Any, Array], Array]
+    latent: Callable[[Array], Any] | None = None
     mean: Callable[[PyTree, PyTree], Array] | None = None
     finish: Callable[[Array, Array], Array] | None = None
     denoise: Callable[[PyTree, PyTree], Denoise] | None = None

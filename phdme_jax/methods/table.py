@@ -10,9 +10,10 @@ from phdme_jax.methods.baselines.kriging import fit_kriging
 from phdme_jax.methods.baselines.optimised_data import fit_optimised_data
 from phdme_jax.methods.diffusion import fit_diffusion
 from phdme_jax.methods.distilled.flow_map import fit_flow_map
+from phdme_jax.methods.distilled.forecaster import fit_one_step
 from phdme_jax.methods.distilled.student import fit_refined, fit_student
 from phdme_jax.methods.energy import gp_rollout, oracle
-from phdme_jax.methods.energy.generator import make_fit
+from phdme_jax.methods.energy.generator import Recipe, make_fit
 from phdme_jax.methods.equations.diffusion import fit_informed
 from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
 from phdme_jax.methods.equations.gradient_input import fit_gradient_input
@@ -22,6 +23,10 @@ from phdme_jax.methods.sampling.d_flow import fit_d_flow
 from phdme_jax.methods.sampling.diffusion_pde import fit_diffusion_pde
 from phdme_jax.methods.sampling.guided import fit_guided
 from phdme_jax.methods.sampling.resolved import fit_resolved
+from phdme_jax.methods.sensors.ensemble import fit_ensemble
+from phdme_jax.methods.sensors.generator import fit_sensed
+from phdme_jax.methods.sensors.interpolated import fit_interpolated
+from phdme_jax.methods.sensors.variational import fit_variational
 from phdme_jax.numerics.bound import Bound
 
 PHDME, PIDM, PBFM = "arXiv 2601.21234", "arXiv 2403.14404", "arXiv 2506.08604"
@@ -46,6 +51,7 @@ def _later(module: str, name: str) -> Bound:
 
 _Student = partial(Method, needs=EQUATIONS, scope="named")
 _Answer = partial(Method, needs=EQUATIONS, scope="named", questions=True)
+_Sensed = partial(Method, needs=STEP, scope="named", questions=True, own=("sensors",))
 
 # fmt: off
 _ALL = (
@@ -75,6 +81,19 @@ _ALL = (
            _later("baselines.field_networks", "fit_fourier"), "arXiv 2010.08895", None, STEP, scope="full"),
     Method("phlearn", "the public package of pseudo-Hamiltonian networks", 11,
            _later("baselines.phlearn", "fit_phlearn"), "arXiv 2206.02660", None, ENERGY | {"ports"}, scope="full"),
+    Method("phdme_one_step", "phdme in one call of its network", 13,
+           Bound(fit_one_step, Recipe()), "arXiv 2101.02388", "phdme", STEP, scope="named", own=("one_step",)),
+    # learned energies, forecasts from a few sensors
+    _Sensed("phdme_sensors", "phdme from the states that a generator finds behind the readings", 20,
+            Bound(fit_sensed, Recipe()), "", "phdme"),
+    _Sensed("diffusion_sensors", "the same, trained on what was observed alone", 20,
+            Bound(fit_sensed, Recipe(data="observed", physics=False)), "", "diffusion"),
+    _Sensed("fourdvar", "the learned energy from states that a search finds behind the readings", 21,
+            fit_variational, "arXiv 1702.00430", "gp_rollout"),
+    _Sensed("enks", "members with energies of their own, moved by the readings", 22,
+            fit_ensemble, "Comput. Geosci. 55, 3-15", "gp_rollout"),
+    _Sensed("interpolate_then_roll", "the first frame interpolated, the learned energy rolled out", 23,
+            fit_interpolated, "", "gp_rollout"),
     # known equations
     Method("pidm_me", "the residual of the denoiser's mean in the loss", 1, fit_informed, PIDM, None, EQUATIONS),
     Method("pidm_se", "the residual of a sample in the loss", 2,

@@ -19,6 +19,7 @@ from phdme_jax.methods.equations.questions import Question
 from phdme_jax.methods.presets import INFORMED, MLP, baseline_group, equation_groups, equation_stages, generator_groups
 from phdme_jax.methods.sampling.corrected import fit_corrected
 from phdme_jax.methods.sampling.resolved import fit_resolved
+from phdme_jax.methods.sensors.sensed import Sensed
 from phdme_jax.methods.table import METHODS
 from phdme_jax.numerics.stepping import rk4_step, rollout
 from phdme_jax.systems import make_equations, make_system
@@ -71,7 +72,12 @@ def string_world():
         "rollouts": {"count": 8},
         "baselines": baselines,
         "sampling": {"num_steps": 2, "num_samples": 2},
-    }
+        "one_step": {"num_pairs": 4, "num_calls": 2, "stage": (2, 2, 1e-3)},
+        "sensors": {
+            "window": 3, "counts": (3,), "num_examples": 8, "directions": 4, "steps": 1, "num_calls": 2, "members": 8,
+            "stage": (2, 2, 1e-3), "mlp": {"width": 8, "num_blocks": 1, "embedding_size": 4}, "iterations": 1,
+        },
+    }  # fmt: skip
     return Task(system, lambda: train, starts, KEY, TIMES), options
 
 
@@ -125,7 +131,14 @@ def fitted(name, method):
     task, options = world(name)
     entry = METHODS[method]
     teacher = fitted(name, entry.teacher) if entry.teacher else None
-    return entry.fit(task, options, Trainer(), teacher, stage_key(KEY, "method", entry.stream))
+    return entry.fit(task, options, host(name), teacher, stage_key(KEY, "method", entry.stream))
+
+
+@lru_cache
+def host(name):
+    """Methods share what it keeps."""
+    del name
+    return Trainer()
 
 
 # what compiles for long, minutes in all, is run by `make test-slow`; so are students and answers, which have tests of
@@ -152,6 +165,10 @@ def conditions(name, method, count=2):
     if not METHODS[method].questions:
         return few
     fields = task.train().fields[:count]
+    if name != "poisson":
+        mask = np.zeros_like(fields[:, 0])
+        mask[:, 1::3] = 1.0
+        return Sensed(mask[:, None] * fields[:, :3], mask)
     mask = np.zeros_like(fields)
     mask[:, ::2] = 1.0
     return Question(few, mask, mask * fields, np.zeros((count, fields.shape[-1])))

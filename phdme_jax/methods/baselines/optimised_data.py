@@ -3,11 +3,11 @@
 import jax
 from jaxtyping import Array, Key
 
-from phdme_jax.diffusion import constrained
 from phdme_jax.methods.base import Fitted, Host, Options, Task
 from phdme_jax.methods.equations.network import Params
 from phdme_jax.methods.equations.residual_size import with_residual_scale
 from phdme_jax.methods.sampling.answering import Asked, answering, answering_options, misfit, without_network
+from phdme_jax.numerics.minimise import descend
 
 
 def fit_optimised_data(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
@@ -20,6 +20,6 @@ def fit_optimised_data(task: Task, options: Options, host: Host, teacher: Fitted
         del key
         params, asked = jax.lax.stop_gradient((params, asked))  # a search has no slopes
         potential = misfit(net, params, asked, chosen.residual_weight)
-        return constrained.descend(potential, asked.observed.written_over(latent), chosen.descents)
+        return descend(potential, asked.observed.written_over(latent), chosen.descents)
 
     return answering(net, plain, draw)

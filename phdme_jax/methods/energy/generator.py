@@ -98,7 +98,7 @@ def fit_generator(
     """
     read = read_options(options)
     energy = None if teacher is None else teacher.params
-    design = _design(recipe, task, options, read, teacher)
+    design = design_of(recipe, task, options, teacher)
     found = {}
     if recipe.observed:
         normaliser, material = _observed_material(recipe, design, task, read, energy)
@@ -114,7 +114,9 @@ def fit_generator(
     return Fitted(make_model(design), params, {**({} if teacher is None else teacher.seconds), **seconds}, found, notes)
 
 
-def _design(recipe: Recipe, task: Task, options: Options, read: GeneratorOptions, teacher: Fitted | None) -> Design:
+def design_of(recipe: Recipe, task: Task, options: Options, teacher: Fitted | None) -> Design:
+    """The design of a recipe; the teacher is the learned energy, or what was taught by it."""
+    read = read_options(options)
     dynamics = None if teacher is None else teacher.model.dynamics
     if dynamics is None and recipe.taught:
         raise InputError("expected a teacher with dynamics, as the method learns from what an energy says")

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+
 from phdme_jax.diffusion.flow import sample_flow
 from phdme_jax.methods.equations.flow import velocity_from_network
 
@@ -26,7 +27,7 @@ def test_input_and_target_of_the_network_have_unit_variance_at_all_times():
     noise, data = np.random.default_rng(1).normal(size=(2, 400_000))
     for t in (0.0, 0.3, 0.5, 0.8, 1.0):
         point, seen = (1 - t) * noise + t * data, []
-        of = lambda at: seen.append(at) or jnp.zeros_like(at)  # noqa: B023, E731
+        of = lambda at: seen.append(at) or jnp.zeros_like(at)  # noqa: E731
         straight = velocity_from_network("edm", of, jnp.asarray(point), jnp.asarray(t))
         gain = velocity_from_network("edm", jnp.ones_like, jnp.asarray(0.0), jnp.asarray(t))  # of the network's answer
         target = (data - noise - np.asarray(straight)) / float(gain)

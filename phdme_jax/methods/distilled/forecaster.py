@@ -1,0 +1,132 @@
+"""A forecaster in one call of its network: distilled from its sampler's many.
+
+    xi(eps) = what the sampler makes of the noise eps in many calls,   L = mean |d(eps) - xi(eps)|^2
+
+d is the denoiser at the largest noise, from the teacher's own parameters; mean and scale that the sample is made with
+stay the teacher's. The size of deviations is corrected anew, by samples of the teacher.
+Source: Luhman and Luhman (2021), arXiv 2101.02388 (pairs of a deterministic sampler), for conditional trajectories.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key, PyTree
+
+from phdme_jax.diffusion.networks import Condition
+from phdme_jax.diffusion.preconditioning import bind
+from phdme_jax.diffusion.samplers import sample
+from phdme_jax.files import InputError, RunFailed
+from phdme_jax.methods.base import Fitted, Host, Options, Start, Task, stage_key
+from phdme_jax.methods.energy.conditional import Design, GeneratorParams, conditional_mean, make_model, scale_of
+from phdme_jax.methods.energy.generator import Recipe, design_of
+from phdme_jax.methods.energy.losses import Example
+from phdme_jax.methods.energy.options import SCHEDULE
+from phdme_jax.methods.energy.training import with_amplitude
+from phdme_jax.numerics.batching import batched, in_chunks
+
+CHUNK = 32
+
+
+@dataclass(frozen=True)
+class OneStepOptions:
+    """The group `one_step` of the options, which may be left out.
+
+    Attributes:
+      num_pairs: of noise and sample.
+      num_calls: of the teacher, a pair.
+      stage: (steps, batch, rate) of the training.
+    """
+
+    num_pairs: int = 4096
+    num_calls: int = 20
+    stage: tuple[int, int, float] = (2000, 16, 1e-3)
+
+
+class Pair(NamedTuple):
+    """One example: noise, what the sampler makes of it, and the mean that it is told, normalised units."""
+
+    noise: Float[Array, "time *grid field"]
+    xi: Float[Array, "time *grid field"]
+    mean: Float[Array, "time *grid field"]
+
+
+def call(
+    design: Design, known: np.ndarray, num_calls: int, params: PyTree, given: tuple[Array, Array]
+) -> Float[Array, "time *grid field"]:
+    """xi of a mean and noise, in so many calls of the network."""
+    mean, noise = given
+    denoise = bind(design.denoiser, params, Condition(initial=mean[0], rollout=mean))
+    free = jnp.asarray(1 - known, noise.dtype)
+    return sample(
+        denoise, SCHEDULE, noise, jax.random.key(0), sampler="dpm", num_steps=num_calls, spacing="log_snr",
+        clamp=lambda x: x * free,
+    )  # fmt: skip  # this sampler draws no noise of its own
+
+
+def fit_one_step(
+    recipe: Recipe, task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]
+) -> Fitted:
+    """Train a one-call student of a forecaster.
+
+    Args:
+      recipe: of the teacher.
+      task: gives the starts that it is distilled on.
+      options: the group `one_step`, see `OneStepOptions`, and those of the teacher.
+      host: trains, and keeps pairs and the teacher's rollouts.
+      teacher: the forecaster.
+      key: root key of the method.
+    Returns:
+      the method. Seconds of the teacher and of the pairs are counted as training.
+    Raises:
+      InputError: a teacher whose mean is a rollout.
+      RunFailed: the host has no rollouts of the teacher.
+    """
+    assert teacher is not None
+    chosen, design = OneStepOptions(**options.get("one_step", {})), design_of(recipe, task, options, teacher)
+    if design.propagator is None:
+        raise InputError("a one-call student is of a forecaster around a learned step, got one around a rollout")
+
+    def missing() -> dict[str, Any]:
+        raise RunFailed("expected the rollouts that the forecaster was trained on; fit it with the same host first")
+
+    exact = True if recipe.observed else bool(host.keep(recipe.kept, missing)["exact_start"])
+    design = replace(design, exact_start=exact, num_steps=1)
+    params: GeneratorParams = teacher.params
+    made = host.keep(f"one_step_{chosen.num_pairs}_{chosen.num_calls}", partial(_pairs, design, chosen, task, params))
+    pairs = Pair(*(jnp.asarray(made[name]) for name in Pair._fields))
+    known, (steps, batch, rate) = design.fields.known(len(design.times), exact), chosen.stage
+
+    def loss(network: PyTree, pair: Pair, key: Array) -> tuple[Array, dict[str, Array]]:
+        del key
+        error = jnp.mean((call(design, known, 1, network, (pair.mean, pair.noise)) - pair.xi) ** 2)
+        return error, {"matching": error}
+
+    seconds = {**teacher.seconds, "pairs": float(made["seconds"])}
+    network, seconds["one_step"] = host.train(
+        "one_step", loss, params.denoiser, pairs, key,
+        steps=steps, batch=batch, rate=rate, ema_decay=options["training"]["ema_decay"],
+    )  # fmt: skip
+    student = params._replace(denoiser=network)
+    draws = options["training"].get("amplitude_draws", 0)
+    few = jax.tree.map(lambda leaf: leaf[: max(draws, 1)], pairs)
+    states = few.mean + jax.vmap(partial(scale_of, params))(few.mean) * params.amplitude * few.xi
+    student, notes = with_amplitude(design, student, Example(states, jnp.ones_like(states[:, 1:]), few.mean), draws)
+    return Fitted(make_model(design), student, seconds, notes=notes)
+
+
+def _pairs(design: Design, chosen: OneStepOptions, task: Task, params: GeneratorParams) -> dict[str, np.ndarray]:
+    """Noise, what the teacher makes of it, and the means of drawn starts."""
+    key = stage_key(task.key, "pairs")
+    starts: Start = task.starts(jax.random.fold_in(key, 0), chosen.num_pairs)
+    means = in_chunks(partial(batched(conditional_mean, design), params), CHUNK, starts, fixed=True)
+    noise = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), means.shape, jnp.float32))
+    known = design.fields.known(len(design.times), design.exact_start)
+    carry = jax.jit(jax.vmap(partial(call, design, known, chosen.num_calls), in_axes=(None, 0)))
+    began = time.perf_counter()
+    xi = in_chunks(partial(carry, params.denoiser), CHUNK, (means, noise), fixed=True)
+    return {"noise": noise, "xi": xi, "mean": means, "seconds": np.asarray(time.perf_counter() - began)}

@@ -1,0 +1,103 @@
+"""Laplace's approximation of the state behind some readings, by steps of Gauss and Newton.
+
+    J(z) = |z|^2 / 2 + sum |H phi(z) - y|^2 / (2 s^2),   A = I + sum (H phi')^T H phi' / s^2
+    z <- A^-1 (H phi')^T (y - H phi + H phi' z) / s^2,   posterior ~ N(z, A^-1)
+
+phi makes the window of coordinates z that are standard normal before any reading.
+Source: Nocedal and Wright (2006), section 10.3; Bell (1994), SIAM J. Optim. 4, 626 (as iterated smoother).
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.scipy.linalg import solve_triangular
+from jaxtyping import Array, Float
+
+from phdme_jax.methods.sensors.sensed import Sensed
+
+FURTHEST = 6.0  # from the background, in its standard deviations, that a coordinate may be
+
+
+class Laplace(NamedTuple):
+    """A Gaussian over coordinates, N(mode, root root^T).
+
+    Attributes:
+      mode: the best coordinates found.
+      root: upper triangular root of the covariance.
+      inverse: of the root.
+      misfit: mean square of what is missed of the readings, in units of their noise.
+    """
+
+    mode: Float[Array, "direction"]
+    root: Float[Array, "direction direction"]
+    inverse: Float[Array, "direction direction"]
+    misfit: Float[Array, ""]
+
+    def coordinates(self, xi: Float[Array, "direction"]) -> Float[Array, "direction"]:
+        """Coordinates that standard normal numbers stand for."""
+        return self.mode + self.root @ xi
+
+    def whitened(self, z: Float[Array, "direction"]) -> Float[Array, "direction"]:
+        """Numbers that coordinates are made of."""
+        return self.inverse @ (z - self.mode)
+
+
+def search(
+    phi: Callable[[Array], Array],
+    sensed: Sensed,
+    noise: Float[Array, "field"],
+    begin: Float[Array, "direction"],
+    steps: int,
+    centre: Float[Array, "direction"] | None = None,
+) -> tuple[Float[Array, "direction"], Float[Array, "reading"], Float[Array, "reading direction"]]:
+    """The best coordinates of a few steps of Gauss and Newton.
+
+    Args:
+      phi: coordinates -> window.
+      sensed: readings, in the units of the window.
+      noise: their standard deviation.
+      begin: where the search begins.
+      steps: of it; after one that makes J larger, which is not taken, the next is three tenths as long.
+      centre: of the background, zero where None.
+    Returns:
+      the coordinates, what they miss of the readings in units of the noise, and the slope of that.
+    """
+    weight = jnp.broadcast_to(sensed.mask / noise, sensed.values.shape)
+    centre = jnp.zeros_like(begin) if centre is None else centre
+
+    def missed(z: Array) -> Array:
+        return jnp.ravel(weight * (phi(z) - sensed.values))
+
+    def at(z: Array) -> tuple[Array, Array, Array]:
+        error, away = missed(z), z - centre
+        return error, jax.jacfwd(missed)(z), 0.5 * (away @ away + error @ error)
+
+    def step(carry: Any, _: None) -> tuple[Any, None]:
+        best, error, slope, value, length = carry
+        normal = jnp.eye(len(best), dtype=best.dtype) + slope.T @ slope
+        full = jnp.linalg.solve(normal, -(best - centre + slope.T @ error))
+        trial = jnp.clip(best + length * full, -FURTHEST, FURTHEST)
+        there = at(trial)
+        better = there[2] < value
+        pairs = zip((trial, *there), (best, error, slope, value), strict=True)
+        kept = [jnp.where(better, new, old) for new, old in pairs]
+        return (*kept, jnp.where(better, 1.0, 0.3 * length)), None
+
+    begin = jnp.clip(begin, -FURTHEST, FURTHEST)
+    first = (begin, *at(begin), jnp.ones((), begin.dtype))
+    (mode, error, slope, *_), _ = jax.lax.scan(step, first, None, length=steps)
+    return mode, error, slope
+
+
+def laplace(
+    phi: Callable[[Array], Array], sensed: Sensed, noise: Float[Array, "field"], begin: Array, steps: int
+) -> Laplace:
+    """The approximation at the best coordinates found; arguments as of `search`."""
+    mode, error, slope = search(phi, sensed, noise, begin, steps)
+    lower = jnp.linalg.cholesky(jnp.eye(len(mode), dtype=mode.dtype) + slope.T @ slope)
+    root = solve_triangular(lower, jnp.eye(len(mode), dtype=mode.dtype), lower=True).T
+    count = jnp.maximum(jnp.sum(sensed.mask) * sensed.values.shape[0], 1.0)
+    misfit = jnp.maximum(error @ error / count, 1e-6)
+    return Laplace(mode, root, lower.T, misfit)
