@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from phdme_jax.diffusion.convolution import convolve
 from phdme_jax.diffusion.networks import (
     Condition,
     Linear,
@@ -215,6 +216,7 @@ class _Convolution(nn.Module):
             dtype=dtype,
             param_dtype=self.param_dtype,
             precision=jax.lax.Precision.HIGHEST if self.exact else jax.lax.Precision.DEFAULT,
+            conv_general_dilated=convolve,
             name="zero" if self.zero else "convolution",
         )
         return layer(narrow).astype(inputs.dtype)
@@ -230,7 +232,7 @@ class _Halve(nn.Module):
         two = (2,) * (inputs.ndim - 1)
         layer = nn.Conv(
             self.features, two, two, padding="VALID", dtype=self.config.matmul_dtype, param_dtype=self.param_dtype,
-            precision=jax.lax.Precision.DEFAULT,
+            precision=jax.lax.Precision.DEFAULT, conv_general_dilated=convolve,
         )  # fmt: skip
         return layer(inputs).astype(inputs.dtype)
 

@@ -266,6 +266,16 @@ def test_a_unet_over_the_grid_alone_couples_frames_and_starts_at_zero():
     assert np.all(np.abs(np.asarray(change)).max(axis=(1, 2, 3)) > 0)
 
 
+def convolutions(jaxpr):
+    """Those of a program in order, inside of what it calls too; a product of blocks is none."""
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "conv_general_dilated":
+            yield equation
+        inner = [equation.params[name] for name in ("jaxpr", "call_jaxpr", "fun_jaxpr") if name in equation.params]
+        for part in inner:
+            yield from convolutions(getattr(part, "jaxpr", part))
+
+
 def test_what_leaves_the_unet_is_made_of_all_digits_and_the_inside_of_rounded_ones():
     """Also where a process asks for all digits everywhere else, as the studies do."""
     network = make_unet(channels=8, multipliers=(1, 2), embedding_size=16, heads=0)
@@ -274,8 +284,6 @@ def test_what_leaves_the_unet_is_made_of_all_digits_and_the_inside_of_rounded_on
     with jax.default_matmul_precision("float32"):
         features = network.encode(params, Condition())
         program = jax.make_jaxpr(lambda point: network.apply(params, point, jnp.asarray(0.1), features))(noisy)
-    precisions = [
-        equation.params["precision"] for equation in program.eqns if equation.primitive.name == "conv_general_dilated"
-    ]
+    precisions = [equation.params["precision"] for equation in convolutions(program.jaxpr)]
     highest, default = (jax.lax.Precision.HIGHEST,) * 2, (jax.lax.Precision.DEFAULT,) * 2
     assert precisions[-1] == highest and precisions.count(default) == len(precisions) - 1 > 5

@@ -128,13 +128,13 @@ def fit_student(
     return Fitted(make_model(net), params._replace(network=network), seconds)
 
 
-def make_model(net: EquationNetwork, refined: shared.Sampling | None = None, detached: bool = False) -> Model:
+def make_model(net: EquationNetwork, refined: shared.Sampling | None = None) -> Model:
     """A student as the protocol wants it.
 
     Args:
       net: the network.
-      refined: how the noise is refined on the residual before the call; None leaves it as it is drawn.
-      detached: see `Distillation`.
+      refined: how the noise is refined on the residual before the call; None leaves it as it is drawn. Noise makes all
+        fields at once: the gradient is that of the whole residual, whatever the student was trained with.
     Returns:
       the model.
     """
@@ -157,7 +157,7 @@ def make_model(net: EquationNetwork, refined: shared.Sampling | None = None, det
     def draw(params: Params, prepared: Prepared, latent: Array, key: Array) -> Array:
         student = student_of(params.network, prepared)
         assert params.residual_scale is not None
-        misfit = scaled_residual(net, prepared.given, params.residual_scale, detached)
+        misfit = scaled_residual(net, prepared.given, params.residual_scale, detached=False)
         return plain(params, prepared, refine(lambda noise: misfit(student(noise)), latent, chosen), key)
 
     return dataclasses.replace(model, draw=draw, num_calls=1 + chosen.refinements, num_backward=chosen.refinements)
@@ -185,6 +185,5 @@ def fit_refined(task: Task, options: Options, host: Host, teacher: Fitted | None
     """The student with noise that is refined on the residual; nothing is trained."""
     del host, key
     assert teacher is not None
-    sampling, chosen = shared.Sampling(**options["sampling"]), Distillation(**options.get("distilled", {}))
-    model = make_model(shared.network_of(task, options), sampling, chosen.detached)
+    model = make_model(shared.network_of(task, options), shared.Sampling(**options["sampling"]))
     return teacher._replace(model=model)
