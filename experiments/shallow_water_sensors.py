@@ -11,8 +11,9 @@ from experiments.study.command import main
 
 
 def groups(size: str) -> dict[str, Any]:
-    """Groups of the configuration at one size: those of the shallow-water study and `sensor_groups`."""
-    return {**shallow_water_1d.groups(size), **string_sensors.sensor_groups(size)}
+    """Groups of the configuration at one size, as of the string with sensors."""
+    base = shallow_water_1d.groups(size)
+    return {**base, "sampling": {**base["sampling"], "num_steps": 1}, **string_sensors.sensor_groups(size)}
 
 
 STUDY = replace(

@@ -51,7 +51,7 @@ def sensor_groups(size: str) -> dict[str, Any]:
             "num_examples": 16384, "mlp": MLP, "stage": (2000, 128, 1e-3), "student_stage": (2000, 128, 1e-3),
             "members": 128, "iterations": 8, "pair_calls": 16,
         }  # fmt: skip
-        asked = {"num_calibration": 128, "num_test": 128, "num_samples": 16, "counts": (2, 4, 8)}
+        asked = {"num_calibration": 64, "num_test": 64, "num_samples": 16, "counts": (2, 4, 8)}
     shared = {
         "window": 8, "noise": 0.05, "counts": (2, 4, 8), "num_calls": 4, "steps": 4, "directions": 48,
         "assimilations": 4,
@@ -60,8 +60,9 @@ def sensor_groups(size: str) -> dict[str, Any]:
 
 
 def groups(size: str) -> dict[str, Any]:
-    """Groups of the configuration at one size: those of the string study and `sensor_groups`."""
-    return {**vibrating_string.groups(size), **sensor_groups(size)}
+    """Groups at one size: those of the string study, its forecaster in one call, `sensor_groups`."""
+    base = vibrating_string.groups(size)
+    return {**base, "sampling": {**base["sampling"], "num_steps": 1}, **sensor_groups(size)}
 
 
 STUDY = Study(

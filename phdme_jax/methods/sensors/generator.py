@@ -29,6 +29,7 @@ from phdme_jax.methods.base import Fitted, Host, Model, Options, Start, Task
 from phdme_jax.methods.energy.conditional import GeneratorParams
 from phdme_jax.methods.energy.generator import Recipe, design_of
 from phdme_jax.methods.energy.options import SCHEDULE
+from phdme_jax.methods.energy.training import LARGEST_AMPLITUDE
 from phdme_jax.methods.sensors.background import Background, fit_background
 from phdme_jax.methods.sensors.laplace import Laplace, laplace
 from phdme_jax.methods.sensors.sensed import Sensed, SensorOptions, draw_places, normalised, read_window, sensor_options
@@ -36,6 +37,7 @@ from phdme_jax.numerics.batching import batched, in_chunks
 from phdme_jax.systems.energy.base import Structure
 
 CHUNK = 64
+AMPLITUDE_DRAWS = 2048  # examples that the size of samples is measured on
 
 
 @dataclass(frozen=True)
@@ -70,12 +72,14 @@ class SensedParams(NamedTuple):
       background: of states, normalised units.
       noise: of readings, normalised units.
       denoiser: of its network.
+      amplitude: correction of the size of xi in so many calls, by direction.
       forecaster: of what follows from the state; its units are those of all.
     """
 
     background: Background
     noise: Float[Array, "field"]
     denoiser: PyTree
+    amplitude: Float[Array, "direction"]
     forecaster: GeneratorParams
 
 
@@ -216,16 +220,16 @@ def fit_sensed(
         forecaster.propagator, teacher.model,
     )  # fmt: skip
     noise = jnp.full(len(structure.fields), chosen.noise, jnp.float32)
-    params = SensedParams(background, noise, None, teacher.params)
+    params = SensedParams(background, noise, None, jnp.ones(directions, jnp.float32), teacher.params)
     seconds = dict(teacher.seconds)
     if chosen.num_calls:
         kept = "sensed_observed" if recipe.observed else "sensed"
-        network, more = _train(design, chosen, params, windows, host, key, options["training"]["ema_decay"], kept)
-        params, seconds = params._replace(denoiser=network), seconds | more
+        params, more = _trained(design, chosen, params, windows, host, key, options["training"]["ema_decay"], kept)
+        seconds |= more
     return Fitted(make_model(design), params, seconds)
 
 
-def _train(
+def _trained(
     design: Design,
     chosen: SensorOptions,
     params: SensedParams,
@@ -234,8 +238,8 @@ def _train(
     key: Array,
     decay: float,
     kept: str,
-) -> tuple[PyTree, dict[str, float]]:
-    """Parameters of the network, and seconds by stage."""
+) -> tuple[SensedParams, dict[str, float]]:
+    """Parameters with those of the network, and seconds by stage."""
     draw_key, init_key, stage_key, pair_key, student_key = jax.random.split(key, 5)
     denoiser = design.denoiser
 
@@ -265,7 +269,22 @@ def _train(
             "student", matching(denoiser), network, pairs, student_key,
             steps=steps, batch=batch, rate=rate, ema_decay=decay,
         )  # fmt: skip
-    return network, seconds
+    few, noise_key = jax.tree.map(lambda leaf: leaf[:AMPLITUDE_DRAWS], data), jax.random.fold_in(pair_key, 1)
+    noise = np.asarray(jax.random.normal(noise_key, few.xi.shape, jnp.float32))
+    carry = partial(batched(call, denoiser, design.num_calls), network)
+    amplitude = size_ratio(few.xi, in_chunks(carry, CHUNK, (np.asarray(few.told), noise), fixed=True))
+    return params._replace(denoiser=network, amplitude=amplitude), seconds
+
+
+def size_ratio(
+    wanted: Float[Array, "sample direction"], found: Float[np.ndarray, "sample direction"]
+) -> Float[Array, "direction"]:
+    """Root mean square of what samples should be over that of samples, by direction, between a third and three.
+
+    Few calls of a network draw samples too alike, see `methods.energy.training.with_amplitude`.
+    """
+    ratio = jnp.sqrt(jnp.mean(wanted**2, axis=0) / jnp.maximum(jnp.mean(jnp.asarray(found) ** 2, axis=0), 1e-6))
+    return jnp.clip(ratio, 1 / LARGEST_AMPLITUDE, LARGEST_AMPLITUDE).astype(jnp.float32)
 
 
 @lru_cache
@@ -285,7 +304,9 @@ def make_model(design: Design) -> Model:
 
     def draw(params: SensedParams, prepared: tuple[Laplace, Array], latent: tuple[Array, Array], key: Array) -> Array:
         (found, told), (noise, rest) = prepared, latent
-        xi = call(design.denoiser, design.num_calls, params.denoiser, (told, noise)) if design.num_calls else noise
+        xi = noise
+        if design.num_calls:
+            xi = params.amplitude * call(design.denoiser, design.num_calls, params.denoiser, (told, noise))
         state = params.forecaster.normaliser.physical(params.background.state(found.coordinates(xi)))
         start = Start(structure.constrain(state), jnp.zeros((len(forecaster.times), 0)))
         return forecaster.draw(params.forecaster, forecaster.prepare(params.forecaster, start), rest, key)

@@ -11,6 +11,7 @@ from phdme_jax.methods.base import Fitted
 from phdme_jax.methods.draws import draw_forecasts
 from phdme_jax.methods.sensors import ensemble, interpolated, variational
 from phdme_jax.methods.sensors.background import fit_background
+from phdme_jax.methods.sensors.generator import size_ratio
 from phdme_jax.methods.sensors.laplace import laplace, search
 from phdme_jax.methods.sensors.sensed import Sensed
 from tests.methods.sensors import world
@@ -109,3 +110,9 @@ def test_the_background_has_the_moments_of_the_draws():
     np.testing.assert_allclose(flat @ flat.T, first @ first.T, atol=0.06)
     state = found.state(jnp.array([0.3, -1.0, 2.0, 0.1]))
     np.testing.assert_allclose(found.coordinates(state), [0.3, -1.0, 2.0, 0.1], atol=1e-9)
+
+
+def test_the_size_of_samples_is_corrected_by_direction_within_bounds():
+    wanted = jnp.array([[1.0, 2.0, 9.0], [-1.0, 2.0, 9.0]])
+    found = np.array([[0.5, 2.0, 1.0], [0.5, -2.0, 1.0]])
+    np.testing.assert_allclose(size_ratio(wanted, found), [2.0, 1.0, 3.0], rtol=1e-6)
