@@ -14,6 +14,7 @@ STUDY = replace(
     sizes=poisson_2d.sizes_of(
         {"num_points": 16, "num_frames": 16},
         {"num_points": 64, "num_frames": 64},
+        {"num_points": 128, "num_frames": 128},
         ("linear",),
         ("circular", "edge"),
     ),

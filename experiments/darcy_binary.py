@@ -11,7 +11,7 @@ STUDY = replace(
     poisson_2d.STUDY,
     name="darcy_binary",
     title="Darcy flow of two permeabilities, in one call",
-    sizes=poisson_2d.sizes_of({"num_points": 16}, {"num_points": 32}, ("linear", "log")),
+    sizes=poisson_2d.sizes_of({"num_points": 16}, {"num_points": 32}, {"num_points": 64}, ("linear", "log")),
     sections=equation_sections(partial(sample_section, ("pressure", "permeability"))),
 )
 

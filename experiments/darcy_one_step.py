@@ -15,6 +15,7 @@ STUDY = replace(
     sizes=poisson_2d.sizes_of(
         {"num_points": 16, "num_modes": 16, "length": 0.3},
         {"num_points": 32, "num_modes": 64, "length": 0.1},
+        {"num_points": 64, "num_modes": 64, "length": 0.1},
         ("linear", "log"),
     ),
     sections=equation_sections(partial(sample_section, ("pressure", "permeability"))),

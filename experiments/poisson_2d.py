@@ -18,6 +18,7 @@ from experiments.study.study import Study, Variant
 from phdme_jax.methods.presets import (
     ANSWERING,
     INFORMED,
+    LARGE_UNET,
     SMALL_UNET,
     UNET,
     equation_groups,
@@ -48,9 +49,16 @@ def make_variants(config: ConfigDict) -> Iterator[Variant]:
 
 
 def sizes_of(
-    small: Mapping[str, float], large: Mapping[str, float], kinds: tuple[str, ...], padding: Any = "zero"
+    small: Mapping[str, float],
+    large: Mapping[str, float],
+    published: Mapping[str, float],
+    kinds: tuple[str, ...],
+    padding: Any = "zero",
 ) -> dict[str, Any]:
-    """Sizes of a study of one-step models, a grid to try it on and one to run it on."""
+    """Sizes of a study of one-step models: a grid to try it on, one for a CPU, and that of publications.
+
+    Nothing has been run at `accelerator` yet: its budgets are for a few minutes a method on one card.
+    """
 
     def size(
         equations: Mapping[str, float],
@@ -76,13 +84,16 @@ def sizes_of(
         "smoke": size(small, (64, 16, 4, 2), SMALL_UNET, (20, 8, 1e-3), (20, 20, 8, 5e-4), (64, 4)),
         # of validation: weights 1, 10 and 100 of the residual after 3,000 steps of seed 0, 3,000 and 10,000 steps at 1
         "laptop": size(large, (10000, 2048, 32, 8), UNET, (10000, 8, 1e-3), (6000, 10000, 8, 5e-4), (8192, 24)),
+        "accelerator": size(
+            published, (20000, 4096, 64, 16), LARGE_UNET, (20000, 64, 1e-3), (12000, 20000, 64, 5e-4), (32768, 24)
+        ),
     }
 
 
 STUDY = Study(
     name="poisson_2d",
     title="Poisson's equation on a square, in one call",
-    sizes=sizes_of({"num_points": 16}, {"num_points": 32}, ("linear", "linear")),
+    sizes=sizes_of({"num_points": 16}, {"num_points": 32}, {"num_points": 64}, ("linear", "linear")),
     problem=equations_of,
     bench=equation_bench,
     scores=(equation_scores,),

@@ -53,7 +53,7 @@ def sensor_groups(size: str) -> dict[str, Any]:
         }  # fmt: skip
         asked = {"num_calibration": 64, "num_test": 64, "num_samples": 16, "counts": (2, 4, 8)}
     shared = {
-        "window": 8, "noise": 0.05, "counts": (2, 4, 8), "num_calls": 4, "steps": 4, "directions": 48,
+        "window": 8, "noise": 0.05, "counts": (2, 4, 8), "num_calls": 4, "steps": 3, "directions": 16,
         "assimilations": 4,
     }  # fmt: skip
     return {"sensors": {**shared, **sensors}, "asked": asked}

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import circle, darcy_kle, topology
+from experiments import circle, darcy_kle, darcy_one_step, topology
 from experiments.data.equations import FieldSet, check_equations, draw_set, load_or_make
 from experiments.evaluation import equations as equation_scores
 from experiments.evaluation.equations import moment_errors, reference_rows
@@ -251,6 +251,20 @@ def test_paper_sized_darcy_flow_runs_through_cut_to_two_steps(tmp_path):
     # the figure of the literature, by the same generator
     assert abs(value(rows, "reference", "residual_mae") - 1.26e-3) < 1e-4
     assert value(rows, "pidm_me", "nfe") == 2 and np.isfinite(value(rows, "pidm_me", "residual_mae"))
+
+
+@pytest.mark.slow
+def test_one_step_models_of_the_published_grid_run_through_cut_to_two_steps(tmp_path):
+    arguments = [
+        "--size", "accelerator", "--seeds", "1", "--methods", "flow_matching,piddm", "--workdir", str(tmp_path),
+        "--config.data.num_train=8", "--config.data.num_test=4", "--config.sampling.flow_steps=2",
+        "--config.stages.flow=((1,2,4,3e-4),)", "--config.stages.distilled=((0.0,2,4,3e-4),(1.0,2,4,3e-4))",
+        "--config.distilled.num_pairs=4", "--config.distilled.num_calls=2",
+    ]  # fmt: skip
+    assert main(darcy_one_step.STUDY, arguments) == 0
+    rows = [row for row in rows_of(tmp_path) if not row.get("settings")]
+    assert value(rows, "reference", "residual_rms") < 1e-8
+    assert value(rows, "piddm", "nfe") == 1 and np.isfinite(value(rows, "piddm", "residual_rms"))
 
 
 def test_errors_of_mean_and_deviation_are_in_units_of_the_variance():

@@ -54,8 +54,8 @@ class SensorOptions:
     noise: float = 0.05
     counts: tuple[int, ...] = (2, 4, 8)
     num_examples: int = 16384
-    directions: int = 48
-    steps: int = 4
+    directions: int = 16
+    steps: int = 3
     mlp: Mapping[str, Any] = field(default_factory=dict)
     stage: tuple[int, int, float] = (2000, 128, 1e-3)
     student_stage: tuple[int, int, float] = (2000, 128, 1e-3)
