@@ -1,0 +1,84 @@
+"""Studies of forecasts from sensors."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import shallow_water_sensors, string_sensors
+from experiments.study.command import main, parse
+from experiments.study.runner import SeedRun
+from phdme_jax.methods.table import METHODS
+
+TINY = [
+    "--size", "smoke", "--seeds", "1", "--config.data.num_frames=12", "--config.data.num_points=20",
+    "--config.data.duration=2.0", "--config.data.truth_refinement=2", "--config.asked.counts=(2,4)",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def benches(tmp_path_factory):
+    """The same seed asked for numbers, and for choices."""
+    folder, found = tmp_path_factory.mktemp("sensors"), []
+    for more in ((), ("--validate",)):
+        context = parse(string_sensors.STUDY, [*TINY, *more, "--workdir", str(folder / "_".join(("run", *more)))])
+        found.append(SeedRun(context, "vibrating_string", 0).bench)
+    return found
+
+
+def test_every_number_of_sensors_has_a_split_and_one_that_calibrates_it(benches):
+    final, choosing = benches
+    assert list(final.splits) == ["calibration_2", "sensors_2", "calibration_4", "sensors_4"]
+    assert list(choosing.splits)[1::2] == ["sensors_2_validation", "sensors_4_validation"]
+    method = METHODS["phdme_sensors"]
+    assert final.scored(method) == ["sensors_2", "sensors_4"] and final.scored(METHODS["phdme"]) == []
+    assert final.splits["sensors_4"].calibrated_by == "calibration_4"
+
+
+def test_readings_are_those_of_the_truth_with_noise_of_the_stated_size_at_other_places_each(benches):
+    bench, _ = benches
+    for count in (2, 4):
+        split = bench.splits[f"sensors_{count}"]
+        mask, values = split.condition.mask, split.condition.values
+        window = values.shape[1]
+        assert (mask[..., 0].sum(axis=1) == count).all() and (mask[..., 0] == mask[..., 1]).all()
+        assert len(np.unique(mask[..., 0], axis=0)) > 1
+        error = (values - mask[:, None] * split.truth[:, :window]) / (0.05 * bench.scale)
+        seen = np.broadcast_to(mask[:, None] > 0, error.shape)
+        assert (error[~seen] == 0).all() and 0.7 < error[seen].std() < 1.3
+
+
+def test_choices_and_numbers_share_no_trajectory(benches):
+    final, choosing = benches
+    final, choosing = final.splits["sensors_2"].truth, choosing.splits["sensors_2_validation"].truth
+    assert not any(np.allclose(one, other) for one in final for other in choosing)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ("--config.asked.counts=(3,)", "asked.counts among them"),
+        ("--config.sensors.window=13", "sensors.window from 1 to 12"),
+        ("--config.asked.num_calibration=8", "asked.num_calibration of at least 9"),
+        ("--config.sensors.counts=(2,4,99)", "at most 20 places"),
+    ],
+)
+def test_questions_that_cannot_be_asked_are_a_sentence_and_exit_code_two(change, words, tmp_path, capsys):
+    assert main(string_sensors.STUDY, [*TINY, change, "--workdir", str(tmp_path / "run")]) == 2
+    assert words in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", [string_sensors, shallow_water_sensors])
+def test_every_method_and_variant_has_rows(module, tmp_path):
+    study = module.STUDY
+    tiny = [word for word in TINY if "duration" not in word]
+    assert main(study, [*tiny, "--methods", ",".join(study.methods), "--workdir", str(tmp_path)]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    found = {(row["method"], row.get("settings", {}).get("sensors.num_calls")) for row in rows}
+    assert {(name, None) for name in study.methods} <= found
+    assert {("phdme_sensors", 0), ("phdme_sensors", 1), ("diffusion_sensors", 1)} <= found
+    crps = [row["value"] for row in rows if row["metric"] == "crps"]
+    assert np.isfinite(np.asarray(crps, float)).all() and {row["split"] for row in rows} >= {"sensors_2", "sensors_4"}
+    assert (tmp_path / "figures" / "starts.png").exists() and (tmp_path / "report.html").exists()
