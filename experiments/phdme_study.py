@@ -144,9 +144,11 @@ def part_section(rows: Rows, picture: MakePath) -> Section:
         if found:
             floor = rows.values(system, "nmse", "reference")
             path = figures.metric_by_method(
-                picture(f"nmse_{rows.experiment}_{system}"), found, Labels(x="normalised MSE of the forecast mean"),
+                picture(f"nmse_{rows.experiment}_{system}"),
+                found,
+                Labels(x="normalised MSE of the forecast mean"),
                 fmean(floor.values()) if floor else None,
-            )  # fmt: skip
+            )
             pictures.append(Picture(path, f"{system.replace('_', ' ')}: one dot a seed, a bar at the mean"))
         ratios = [ratio.sentence(rows, system) for ratio in RATIOS]
         sentences += [sentence for sentence in ratios if sentence]

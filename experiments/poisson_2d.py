@@ -30,8 +30,16 @@ from phdme_jax.methods.presets import (
 METHODS = ("diffusion", "flow_matching", "pidm_me", "pidm_se", "pbfm")
 STUDENTS = ("distilled", "piddm", "piddm_ref", "flow_map", "shortcut")
 ANSWERS = (
-    "dps", "sda", "moment_matched", "diffusionpde", "eci", "pcfm", "d_flow", "optimised_data", "kriging",
-)  # fmt: skip
+    "dps",
+    "sda",
+    "moment_matched",
+    "diffusionpde",
+    "eci",
+    "pcfm",
+    "d_flow",
+    "optimised_data",
+    "kriging",
+)
 # accurate from the largest waves to the finest details, see `phdme_jax.diffusion.flow.as_denoiser`
 FEW_CALLS = {"num_steps": 24, "sampler": "dpm", "spacing": "log_snr", "flow_steps": 24, "flow_method": "dpm"}
 # more and longer steps make residuals smaller still, and samples more alike (validation, 5 and 20 steps, 3e-4 to 1e-2)

@@ -42,20 +42,35 @@ def sensor_groups(size: str) -> dict[str, Any]:
     """The groups `sensors`, see `SensorOptions`, and `asked`: how many trajectories, and samples of each."""
     if size == "smoke":
         sensors = {
-            "num_examples": 128, "mlp": SMALL_MLP, "stage": (20, 16, 2e-3), "student_stage": (20, 16, 1e-3),
-            "members": 16, "iterations": 2, "pair_calls": 4,
-        }  # fmt: skip
+            "num_examples": 128,
+            "mlp": SMALL_MLP,
+            "stage": (20, 16, 2e-3),
+            "student_stage": (20, 16, 1e-3),
+            "members": 16,
+            "iterations": 2,
+            "pair_calls": 4,
+        }
         asked = {"num_calibration": 9, "num_test": 4, "num_samples": 2, "counts": (4,)}
     else:
         sensors = {
-            "num_examples": 16384, "mlp": MLP, "stage": (2000, 128, 1e-3), "student_stage": (2000, 128, 1e-3),
-            "members": 128, "iterations": 8, "pair_calls": 16,
-        }  # fmt: skip
+            "num_examples": 16384,
+            "mlp": MLP,
+            "stage": (2000, 128, 1e-3),
+            "student_stage": (2000, 128, 1e-3),
+            "members": 128,
+            "iterations": 8,
+            "pair_calls": 16,
+        }
         asked = {"num_calibration": 64, "num_test": 64, "num_samples": 16, "counts": (2, 4, 8)}
     shared = {
-        "window": 8, "noise": 0.05, "counts": (2, 4, 8), "num_calls": 4, "steps": 3, "directions": 16,
+        "window": 8,
+        "noise": 0.05,
+        "counts": (2, 4, 8),
+        "num_calls": 4,
+        "steps": 3,
+        "directions": 16,
         "assimilations": 4,
-    }  # fmt: skip
+    }
     return {"sensors": {**shared, **sensors}, "asked": asked}
 
 

@@ -29,20 +29,24 @@ def _middle(shown: Shown) -> str:
 def accuracy_section(shown: Shown) -> Sequence[Section]:
     """What the rows mean, and accuracy against seconds."""
     config, split = shown.context.config, _middle(shown)
-    rows = [row for row in shown.context.results.rows() if row.split == split]
-    points: dict[str, tuple[list[float], list[float]]] = {}
-    for method, settings in dict.fromkeys((row.method, tuple(sorted(row.settings.items()))) for row in rows):
-        mine = [row for row in rows if row.method == method and tuple(sorted(row.settings.items())) == settings]
-        found = [
-            np.mean([row.value for row in mine if row.metric == name]) for name in ("seconds_per_forecast", "crps")
-        ]
-        words = "".join(f", {key.split('.')[-1]}={value}" for key, value in settings)
-        points[f"{method}{words}"] = ([float(found[0])], [float(found[1])])
+    found: dict[str, dict[int, dict[str, list[float]]]] = {}  # method -> calls -> metric -> a value a seed
+    for row in shown.context.results.rows():
+        if row.split == split and row.metric in ("seconds_per_forecast", "crps") and row.value is not None:
+            calls = row.settings.get("sensors.num_calls", config.sensors.num_calls)
+            found.setdefault(row.method, {}).setdefault(calls, {}).setdefault(row.metric, []).append(row.value)
+
+    def means(method: str, metric: str) -> list[float]:
+        return [float(np.mean(values[metric])) for values in found[method].values()]
+
+    points = {method: (means(method, "seconds_per_forecast"), means(method, "crps")) for method in found}
     pictures: tuple[Picture, ...] = ()
     if points:
-        labels = Labels(x="seconds an answer", y="CRPS / deviation of the field")
+        most = max(found.values(), key=len)
+        labels = Labels(x="seconds an answer", y="CRPS / deviation of the field", panels=tuple(map(str, most)))
         path = figures.accuracy_against_cost(shown.context.figure_path("cost"), points, labels)
-        pictures = (Picture(path, f"{split}: accuracy against the seconds of one answer, all of its samples"),)
+        pictures = (
+            Picture(path, f"{split}: accuracy against the seconds of one answer, all of its samples; numbers: calls"),
+        )
     text = (
         f"Readings of all fields at so many places, other ones for every trajectory, over the first "
         f"{config.sensors.window} of {config.data.num_frames} frames with {100 * config.sensors.noise:g} % noise; the "
@@ -88,8 +92,9 @@ def _draw_starts(
     figure = drawing.new_figure(2.4 * len(names), 2.2)
     axes = figure.subplots(1, len(names), sharey=True, squeeze=False)[0]
     for axis, name in zip(axes, names, strict=True):
-        axis.plot(grid, samples[name].T, linewidth=0.6, color="tab:blue", alpha=0.5)
-        axis.plot(grid, truth, linewidth=1.4, color="black", label="truth")
+        axis.plot(grid, truth, linewidth=4.0, color="0.75", label="truth")
+        drawn = axis.plot(grid, samples[name].T, linewidth=0.8, color="tab:blue", alpha=0.6)
+        drawn[0].set_label("samples")
         axis.plot(*readings, "o", markersize=4, color="tab:red", label="readings")
         axis.set_title(name)
         axis.set_xlabel(labels.x)

@@ -132,9 +132,11 @@ def _finished(request: Request, inputs: FitInputs) -> Forecaster | None:
 def _parse(arguments: Sequence[str], program: str) -> Request:
     summary, _, usage = (__doc__ or "").partition("\n")
     parser = CommandParser(
-        prog=program, description=summary, epilog=usage.replace("phdme fit", program),
+        prog=program,
+        description=summary,
+        epilog=usage.replace("phdme fit", program),
         formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    )
     methods = ", ".join(offered_methods())
     parser.add_argument("--data", type=path, required=True, help="trajectories.npz: state, time, grid")
     parser.add_argument("--structure", required=True, help=f"physical structure: {', '.join(STRUCTURES)}")

@@ -1,7 +1,7 @@
 """Convolutions whose gradients are as fast inside a compiled loop as outside.
 
 XLA's gradient of a convolution by its inputs is one with a kernel whose channels are swapped by name alone. On a CPU
-such a one is slow inside `lax.scan`: 10 to 23 times as slow as outside, for images of 32 x 32 x 16 to 8 x 8 x 64, and
+such a one is slow inside `lax.scan`: 8 to 23 times as slow as outside, for images of 32 x 32 x 16 to 8 x 8 x 64, and
 samplers that follow a gradient through a network are such loops. Here the kernel is turned round beforehand, and a
 convolution of blocks is the matrix product that it is.
 """

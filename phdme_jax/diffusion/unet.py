@@ -231,9 +231,15 @@ class _Halve(nn.Module):
     def __call__(self, inputs: Array) -> Array:
         two = (2,) * (inputs.ndim - 1)
         layer = nn.Conv(
-            self.features, two, two, padding="VALID", dtype=self.config.matmul_dtype, param_dtype=self.param_dtype,
-            precision=jax.lax.Precision.DEFAULT, conv_general_dilated=convolve,
-        )  # fmt: skip
+            self.features,
+            two,
+            two,
+            padding="VALID",
+            dtype=self.config.matmul_dtype,
+            param_dtype=self.param_dtype,
+            precision=jax.lax.Precision.DEFAULT,
+            conv_general_dilated=convolve,
+        )
         return layer(inputs).astype(inputs.dtype)
 
 

@@ -23,10 +23,11 @@ from phdme_jax.methods.sampling.d_flow import fit_d_flow
 from phdme_jax.methods.sampling.diffusion_pde import fit_diffusion_pde
 from phdme_jax.methods.sampling.guided import fit_guided
 from phdme_jax.methods.sampling.resolved import fit_resolved
-from phdme_jax.methods.sensors.ensemble import fit_ensemble
+from phdme_jax.methods.sensors.assimilation import fit_assimilation
+from phdme_jax.methods.sensors.ensemble import make_ensemble_smoother
 from phdme_jax.methods.sensors.generator import fit_sensed
-from phdme_jax.methods.sensors.interpolated import fit_interpolated
-from phdme_jax.methods.sensors.variational import fit_variational
+from phdme_jax.methods.sensors.interpolated import make_interpolated
+from phdme_jax.methods.sensors.variational import make_variational
 from phdme_jax.numerics.bound import Bound
 
 PHDME, PIDM, PBFM = "arXiv 2601.21234", "arXiv 2403.14404", "arXiv 2506.08604"
@@ -84,16 +85,16 @@ _ALL = (
     Method("phdme_one_step", "phdme in one call of its network", 13,
            Bound(fit_one_step, Recipe()), "arXiv 2101.02388", "phdme", STEP, scope="named", own=("one_step",)),
     # learned energies, forecasts from a few sensors
-    _Sensed("phdme_sensors", "phdme from the states that a generator finds behind the readings", 20,
+    _Sensed("phdme_sensors", "phdme from states that a diffusion model draws around Laplace's approximation", 20,
             Bound(fit_sensed, Recipe()), "", "phdme"),
     _Sensed("diffusion_sensors", "the same, trained on what was observed alone", 20,
             Bound(fit_sensed, Recipe(data="observed", physics=False)), "", "diffusion"),
-    _Sensed("fourdvar", "the learned energy from states that a search finds behind the readings", 21,
-            fit_variational, "arXiv 1702.00430", "gp_rollout"),
-    _Sensed("enks", "members with energies of their own, moved by the readings", 22,
-            fit_ensemble, "Comput. Geosci. 55, 3-15", "gp_rollout"),
+    _Sensed("fourdvar", "incremental 4D-Var on energies drawn from the posterior, observations perturbed", 21,
+            Bound(fit_assimilation, make_variational), "Q. J. R. Meteorol. Soc. 120, 1367", "gp_rollout"),
+    _Sensed("enks", "an ensemble smoother on energies drawn from the posterior", 22,
+            Bound(fit_assimilation, make_ensemble_smoother), "Comput. Geosci. 55, 3", "gp_rollout"),
     _Sensed("interpolate_then_roll", "the first frame interpolated, the learned energy rolled out", 23,
-            fit_interpolated, "", "gp_rollout"),
+            Bound(fit_assimilation, make_interpolated), "", "gp_rollout"),
     # known equations
     Method("pidm_me", "the residual of the denoiser's mean in the loss", 1, fit_informed, PIDM, None, EQUATIONS),
     Method("pidm_se", "the residual of a sample in the loss", 2,

@@ -65,8 +65,11 @@ def test_a_platform_that_is_not_there_is_one_sentence(platform, tmp_path):
     arguments = ["--run", str(tmp_path), "--initial", "state.npz", "--out", "out.npz"]
     done = subprocess.run(
         [sys.executable, "-m", "phdme_jax.app.forecast_command", *arguments],
-        env={**os.environ, "JAX_PLATFORMS": platform}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env={**os.environ, "JAX_PLATFORMS": platform},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (2, "") and "Traceback" not in done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith(f"error: JAX_PLATFORMS={platform}: JAX finds no such device here")

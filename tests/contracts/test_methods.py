@@ -74,10 +74,18 @@ def string_world():
         "sampling": {"num_steps": 2, "num_samples": 2},
         "one_step": {"num_pairs": 4, "num_calls": 2, "stage": (2, 2, 1e-3)},
         "sensors": {
-            "window": 3, "counts": (3,), "num_examples": 8, "directions": 4, "steps": 1, "num_calls": 2, "members": 8,
-            "stage": (2, 2, 1e-3), "mlp": {"width": 8, "num_blocks": 1, "embedding_size": 4}, "iterations": 1,
+            "window": 3,
+            "counts": (3,),
+            "num_examples": 8,
+            "directions": 4,
+            "steps": 1,
+            "num_calls": 2,
+            "members": 8,
+            "stage": (2, 2, 1e-3),
+            "mlp": {"width": 8, "num_blocks": 1, "embedding_size": 4},
+            "iterations": 1,
         },
-    }  # fmt: skip
+    }
     return Task(system, lambda: train, starts, KEY, TIMES), options
 
 

@@ -256,11 +256,22 @@ def test_paper_sized_darcy_flow_runs_through_cut_to_two_steps(tmp_path):
 @pytest.mark.slow
 def test_one_step_models_of_the_published_grid_run_through_cut_to_two_steps(tmp_path):
     arguments = [
-        "--size", "accelerator", "--seeds", "1", "--methods", "flow_matching,piddm", "--workdir", str(tmp_path),
-        "--config.data.num_train=8", "--config.data.num_test=4", "--config.sampling.flow_steps=2",
-        "--config.stages.flow=((1,2,4,3e-4),)", "--config.stages.distilled=((0.0,2,4,3e-4),(1.0,2,4,3e-4))",
-        "--config.distilled.num_pairs=4", "--config.distilled.num_calls=2",
-    ]  # fmt: skip
+        "--size",
+        "accelerator",
+        "--seeds",
+        "1",
+        "--methods",
+        "flow_matching,piddm",
+        "--workdir",
+        str(tmp_path),
+        "--config.data.num_train=8",
+        "--config.data.num_test=4",
+        "--config.sampling.flow_steps=2",
+        "--config.stages.flow=((1,2,4,3e-4),)",
+        "--config.stages.distilled=((0.0,2,4,3e-4),(1.0,2,4,3e-4))",
+        "--config.distilled.num_pairs=4",
+        "--config.distilled.num_calls=2",
+    ]
     assert main(darcy_one_step.STUDY, arguments) == 0
     rows = [row for row in rows_of(tmp_path) if not row.get("settings")]
     assert value(rows, "reference", "residual_rms") < 1e-8

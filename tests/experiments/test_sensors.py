@@ -11,9 +11,16 @@ from experiments.study.runner import SeedRun
 from phdme_jax.methods.table import METHODS
 
 TINY = [
-    "--size", "smoke", "--seeds", "1", "--config.data.num_frames=12", "--config.data.num_points=20",
-    "--config.data.duration=2.0", "--config.data.truth_refinement=2", "--config.asked.counts=(2,4)",
-]  # fmt: skip
+    "--size",
+    "smoke",
+    "--seeds",
+    "1",
+    "--config.data.num_frames=12",
+    "--config.data.num_points=20",
+    "--config.data.duration=2.0",
+    "--config.data.truth_refinement=2",
+    "--config.asked.counts=(2,4)",
+]
 
 
 @pytest.fixture(scope="module")

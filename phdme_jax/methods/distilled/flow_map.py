@@ -175,9 +175,16 @@ def fit_flow_map(
     for index, (_, steps, batch, rate) in enumerate(student_stages(options, "flow_map")):
         stage, stage_key = f"flow_map_{index}", jax.random.fold_in(key, index)
         network, seconds[stage] = host.train(
-            stage, flow_map_loss(net, chosen, objective), network, data, stage_key,
-            steps=steps, batch=batch, rate=rate, ema_decay=options["training"]["ema_decay"],
-        )  # fmt: skip
+            stage,
+            flow_map_loss(net, chosen, objective),
+            network,
+            data,
+            stage_key,
+            steps=steps,
+            batch=batch,
+            rate=rate,
+            ema_decay=options["training"]["ema_decay"],
+        )
     num_steps = shared.Sampling(**options["sampling"]).map_steps
     return Fitted(make_model(net, num_steps), params._replace(network=network), seconds)
 

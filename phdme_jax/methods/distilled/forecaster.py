@@ -10,22 +10,20 @@ Source: Luhman and Luhman (2021), arXiv 2101.02388 (pairs of a deterministic sam
 import time
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
-from phdme_jax.diffusion.networks import Condition
-from phdme_jax.diffusion.preconditioning import bind
-from phdme_jax.diffusion.samplers import sample
-from phdme_jax.files import InputError, RunFailed
+from phdme_jax.files import InputError
 from phdme_jax.methods.base import Fitted, Host, Options, Start, Task, stage_key
 from phdme_jax.methods.energy.conditional import Design, GeneratorParams, conditional_mean, make_model, scale_of
 from phdme_jax.methods.energy.generator import Recipe, design_of
-from phdme_jax.methods.energy.losses import Example
+from phdme_jax.methods.energy.losses import Example, draw_deviation
 from phdme_jax.methods.energy.options import SCHEDULE
+from phdme_jax.methods.energy.rollouts import kept_rollouts
 from phdme_jax.methods.energy.training import with_amplitude
 from phdme_jax.numerics.batching import batched, in_chunks
 
@@ -55,17 +53,14 @@ class Pair(NamedTuple):
     mean: Float[Array, "time *grid field"]
 
 
-def call(
-    design: Design, known: np.ndarray, num_calls: int, params: PyTree, given: tuple[Array, Array]
+def draw(
+    design: Design, num_calls: int, params: PyTree, conditioning: tuple[Array, Array]
 ) -> Float[Array, "time *grid field"]:
     """xi of a mean and noise, in so many calls of the network."""
-    mean, noise = given
-    denoise = bind(design.denoiser, params, Condition(initial=mean[0], rollout=mean))
-    free = jnp.asarray(1 - known, noise.dtype)
-    return sample(
-        denoise, SCHEDULE, noise, jax.random.key(0), sampler="dpm", num_steps=num_calls, spacing="log_snr",
-        clamp=lambda x: x * free,
-    )  # fmt: skip  # this sampler draws no noise of its own
+    mean, noise = conditioning
+    known = jnp.asarray(design.fields.known(len(design.times), design.exact_start), noise.dtype)
+    key = jax.random.key(0)  # of fresh noise, which this sampler does not draw
+    return draw_deviation(design.denoiser, params, mean, known, noise, key, (SCHEDULE, num_calls))
 
 
 def fit_one_step(
@@ -91,26 +86,23 @@ def fit_one_step(
     if design.propagator is None:
         raise InputError("a one-call student is of a forecaster around a learned step, got one around a rollout")
 
-    def missing() -> dict[str, Any]:
-        raise RunFailed("expected the rollouts that the forecaster was trained on; fit it with the same host first")
-
-    exact = True if recipe.observed else bool(host.keep(recipe.kept, missing)["exact_start"])
+    exact = True if recipe.observed else bool(kept_rollouts(host, recipe.kept).exact_start)
     design = replace(design, exact_start=exact, num_steps=1)
     params: GeneratorParams = teacher.params
-    made = host.keep(f"one_step_{chosen.num_pairs}_{chosen.num_calls}", partial(_pairs, design, chosen, task, params))
-    pairs = Pair(*(jnp.asarray(made[name]) for name in Pair._fields))
-    known, (steps, batch, rate) = design.fields.known(len(design.times), exact), chosen.stage
+    name = f"one_step_{chosen.num_pairs}_{chosen.num_calls}"
+    made = host.keep(name, partial(_pairs, design, chosen, task, params))
+    pairs, (steps, batch, rate) = Pair(*(jnp.asarray(made[name]) for name in Pair._fields)), chosen.stage
 
     def loss(network: PyTree, pair: Pair, key: Array) -> tuple[Array, dict[str, Array]]:
         del key
-        error = jnp.mean((call(design, known, 1, network, (pair.mean, pair.noise)) - pair.xi) ** 2)
+        error = jnp.mean((draw(design, 1, network, (pair.mean, pair.noise)) - pair.xi) ** 2)
         return error, {"matching": error}
 
     seconds = {**teacher.seconds, "pairs": float(made["seconds"])}
+    decay = options["training"]["ema_decay"]
     network, seconds["one_step"] = host.train(
-        "one_step", loss, params.denoiser, pairs, key,
-        steps=steps, batch=batch, rate=rate, ema_decay=options["training"]["ema_decay"],
-    )  # fmt: skip
+        "one_step", loss, params.denoiser, pairs, key, steps=steps, batch=batch, rate=rate, ema_decay=decay
+    )
     student = params._replace(denoiser=network)
     draws = options["training"].get("amplitude_draws", 0)
     few = jax.tree.map(lambda leaf: leaf[: max(draws, 1)], pairs)
@@ -125,8 +117,7 @@ def _pairs(design: Design, chosen: OneStepOptions, task: Task, params: Generator
     starts: Start = task.starts(jax.random.fold_in(key, 0), chosen.num_pairs)
     means = in_chunks(partial(batched(conditional_mean, design), params), CHUNK, starts, fixed=True)
     noise = np.asarray(jax.random.normal(jax.random.fold_in(key, 1), means.shape, jnp.float32))
-    known = design.fields.known(len(design.times), design.exact_start)
-    carry = jax.jit(jax.vmap(partial(call, design, known, chosen.num_calls), in_axes=(None, 0)))
+    carry = batched(draw, design, chosen.num_calls)
     began = time.perf_counter()
     xi = in_chunks(partial(carry, params.denoiser), CHUNK, (means, noise), fixed=True)
     return {"noise": noise, "xi": xi, "mean": means, "seconds": np.asarray(time.perf_counter() - began)}

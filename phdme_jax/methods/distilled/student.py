@@ -122,9 +122,16 @@ def fit_student(
         loss = student_loss(net, chosen, factor * chosen.residual_weight if physics else 0.0, scale)
         stage, draws = f"distilled_{index}", jax.random.fold_in(key, 1 + index)
         network, seconds[stage] = host.train(
-            stage, loss, network, pairs, draws, steps=steps, batch=batch, rate=rate,
+            stage,
+            loss,
+            network,
+            pairs,
+            draws,
+            steps=steps,
+            batch=batch,
+            rate=rate,
             ema_decay=options["training"]["ema_decay"],
-        )  # fmt: skip
+        )
     return Fitted(make_model(net), params._replace(network=network), seconds)
 
 

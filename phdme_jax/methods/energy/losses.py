@@ -169,6 +169,29 @@ class Around(NamedTuple):
     scale: Float[Array, "..."]
 
 
+def draw_deviation(
+    denoiser: Network,
+    params: Any,
+    mean: Float[Array, "time *grid field"],
+    known: Float[Array, "time *grid field"],
+    noise: Float[Array, "time *grid field"],
+    key: PRNGKeyArray,
+    sampler: tuple[Schedule, int],
+) -> Float[Array, "time *grid field"]:
+    """xi, the deviation from a conditional mean in units of its scale; arguments as of `generate`."""
+    schedule, num_steps = sampler
+    return sample(
+        bind(denoiser, params, Condition(initial=mean[0], rollout=mean)),
+        schedule,
+        noise,
+        key,
+        sampler="dpm",
+        spacing="log_snr",
+        num_steps=num_steps,
+        clamp=lambda x: x * (1 - known),
+    )
+
+
 def generate(
     denoiser: Network,
     params: Any,
@@ -191,15 +214,5 @@ def generate(
     Returns:
       trajectory.
     """
-    schedule, num_steps = sampler
-    xi = sample(
-        bind(denoiser, params, Condition(initial=around.mean[0], rollout=around.mean)),
-        schedule,
-        noise,
-        key,
-        sampler="dpm",
-        spacing="log_snr",
-        num_steps=num_steps,
-        clamp=lambda x: x * (1 - known),
-    )
+    xi = draw_deviation(denoiser, params, around.mean, known, noise, key, sampler)
     return around.mean + around.scale * xi

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Key, PyTree
 
 from phdme_jax.diffusion.loss import residual_weights
 from phdme_jax.files import RunFailed
-from phdme_jax.methods.base import Dynamics, Start, Times
+from phdme_jax.methods.base import Dynamics, Host, Start, Times
 from phdme_jax.methods.energy.conditional import Fields
 from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.systems.energy.base import constant_parts
@@ -92,6 +92,19 @@ def make_rollouts(
     states, centre = (with_inputs(rolled.trajectory[ok], inputs).astype(np.float32) for rolled in (sampled, means))
     weights = trajectory_weights(dynamics, params, states, times, fields)
     return Rollouts(states, centre, weights, np.asarray(1 - ok.mean()), np.asarray(starts.errors is None))
+
+
+def kept_rollouts(host: Host, name: str) -> Rollouts:
+    """The rollouts that a host has kept for a generator.
+
+    Raises:
+      RunFailed: it has none of this name.
+    """
+
+    def missing() -> dict[str, np.ndarray]:
+        raise RunFailed("expected the rollouts that the forecaster was trained on; fit it with the same host first")
+
+    return Rollouts(**host.keep(name, missing))
 
 
 def with_inputs(states: np.ndarray, inputs: np.ndarray) -> np.ndarray:

@@ -231,10 +231,10 @@ def with_amplitude(
     left = (jnp.asarray(1 - known) * (states - means) / scales)[..., :moving]
     found = (units.normalised(drawn) - means[:, None, ..., :moving]) / scales[:, None, ..., :moving]
     sizes = [np.asarray(_frame_sizes(part, axis)) for part, axis in ((left, 1), (found, 2))]
-    ratio = np.where(sizes[0] > 0, sizes[0] / np.maximum(sizes[1], 1e-6), 1.0)
+    ratio = size_ratio(*sizes)
     worst = float(np.exp(np.abs(np.log(ratio)).max()))
     amplitude = np.ones(params.scale.shape, units.scale.dtype)
-    limited = np.clip(ratio, 1 / LARGEST_AMPLITUDE, LARGEST_AMPLITUDE)
+    limited = limited_amplitude(ratio)
     amplitude[..., :moving] = limited.reshape(amplitude[..., :moving].shape)
     params = params._replace(amplitude=jnp.asarray(amplitude))
     if worst <= LARGEST_AMPLITUDE:
@@ -243,6 +243,16 @@ def with_amplitude(
         f"samples are up to {worst:.3g} times too alike or too different, of which {LARGEST_AMPLITUDE:g} times is "
         "corrected; train the denoiser for longer (training.residual_stage)",
     )
+
+
+def size_ratio(wanted: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Size that samples should have over the one that they have, one where there is nothing to be."""
+    return np.where(wanted > 0, wanted / np.maximum(found, 1e-6), 1.0)
+
+
+def limited_amplitude(ratio: np.ndarray) -> np.ndarray:
+    """A correction of sizes within the bounds of `LARGEST_AMPLITUDE`."""
+    return np.clip(ratio, 1 / LARGEST_AMPLITUDE, LARGEST_AMPLITUDE)
 
 
 def _frame_sizes(values: Array, axis: int) -> Float[Array, "time field"]:

@@ -119,9 +119,14 @@ def make_model(
 
     def draw_normalised(denoise: Denoise, latent: Array, key: Array) -> Array:
         return sample(
-            denoise, schedule, latent, key,
-            sampler=sampling.sampler, num_steps=sampling.num_steps, spacing=sampling.spacing,
-        )  # fmt: skip
+            denoise,
+            schedule,
+            latent,
+            key,
+            sampler=sampling.sampler,
+            num_steps=sampling.num_steps,
+            spacing=sampling.spacing,
+        )
 
     calls = calls_a_step * num_function_evaluations(sampling.sampler, sampling.num_steps)
     return shared.make_model(net, prepare or shared.make_prepare(net), denoise_of, draw_normalised, calls)

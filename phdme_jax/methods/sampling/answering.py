@@ -92,9 +92,15 @@ def answering(net: EquationNetwork, teacher: Fitted, draw: Draw, calls: int = 0,
         return decode(params.fields, net.kinds, draw(params, asked, latent, jax.random.split(key)[1]))
 
     model = dataclasses.replace(
-        plain, prepare=prepare, draw=draw_fields, denoise=None, sample=None, num_calls=calls, num_backward=backward,
+        plain,
+        prepare=prepare,
+        draw=draw_fields,
+        denoise=None,
+        sample=None,
+        num_calls=calls,
+        num_backward=backward,
         finish=None if plain.finish is None else Bound(of_condition, plain.finish),
-    )  # fmt: skip
+    )
     return teacher._replace(model=model)
 
 

@@ -34,12 +34,23 @@ def fit_constrained(
         velocity, seen = velocity_of(params.network, asked.prepared), asked.observed
         if rule == "eci":
             return constrained.sample_eci(
-                velocity, latent, key, seen.written_over, chosen.times,
-                num_mixes=chosen.mixes, resample_every=chosen.resample_every, anchored=chosen.anchored,
-            )  # fmt: skip
+                velocity,
+                latent,
+                key,
+                seen.written_over,
+                chosen.times,
+                num_mixes=chosen.mixes,
+                resample_every=chosen.resample_every,
+                anchored=chosen.anchored,
+            )
         return constrained.sample_pcfm(
-            velocity, latent, lambda fields: seen.mask * (fields - seen.values), chosen.times,
-            iterations=2, final_steps=2, anchored=chosen.anchored,
-        )  # fmt: skip
+            velocity,
+            latent,
+            lambda fields: seen.mask * (fields - seen.values),
+            chosen.times,
+            iterations=2,
+            final_steps=2,
+            anchored=chosen.anchored,
+        )
 
     return answering(net, teacher, draw, chosen.times * (chosen.mixes if rule == "eci" else 1))

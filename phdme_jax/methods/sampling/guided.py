@@ -70,9 +70,15 @@ def fit_guided(
                 denoise, schedule, lambda fields: seen.mask * fields, seen.values, variance, chosen.iterations
             )
         return sample(
-            guided, schedule, latent, key,
-            sampler=sampling.sampler, num_steps=sampling.num_steps, spacing=sampling.spacing, push=push,
-        )  # fmt: skip
+            guided,
+            schedule,
+            latent,
+            key,
+            sampler=sampling.sampler,
+            num_steps=sampling.num_steps,
+            spacing=sampling.spacing,
+            push=push,
+        )
 
     calls = num_function_evaluations(sampling.sampler, sampling.num_steps)
     backward = calls * (chosen.iterations + 2 if rule == "moment_matched" else 1)

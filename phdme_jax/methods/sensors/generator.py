@@ -2,8 +2,8 @@
 
     x_0 = b + B z,   z = m + P^(1/2) xi,   xi ~ diffusion model given the readings,   x ~ forecaster given x_0
 
-m and P are those of Laplace's approximation of the posterior, from a few steps of Gauss and Newton through the mean of
-the forecaster; where it is exact xi is white noise. The diffusion model makes of it what the posterior is. It is
+m and P are those of Laplace's approximation of the posterior, from a few Gauss-Newton steps through the mean of the
+forecaster; where it is exact xi is white noise. The diffusion model makes of it what the posterior is. It is
 trained on windows of trajectories whose energies are uncertain, posterior rollouts, with sensors at other places each
 time: one network for all layouts. The forecaster is a generator that is told a whole state.
 """
@@ -24,15 +24,24 @@ from phdme_jax.diffusion.networks import Condition, Network
 from phdme_jax.diffusion.preconditioning import bind, precondition
 from phdme_jax.diffusion.propagator import Propagator, propagate
 from phdme_jax.diffusion.samplers import sample
-from phdme_jax.files import InputError, RunFailed
+from phdme_jax.files import InputError
 from phdme_jax.methods.base import Fitted, Host, Model, Options, Start, Task
 from phdme_jax.methods.energy.conditional import GeneratorParams
 from phdme_jax.methods.energy.generator import Recipe, design_of
 from phdme_jax.methods.energy.options import SCHEDULE
-from phdme_jax.methods.energy.training import LARGEST_AMPLITUDE
+from phdme_jax.methods.energy.rollouts import kept_rollouts
+from phdme_jax.methods.energy.training import limited_amplitude, size_ratio
 from phdme_jax.methods.sensors.background import Background, fit_background
-from phdme_jax.methods.sensors.laplace import Laplace, laplace
-from phdme_jax.methods.sensors.sensed import Sensed, SensorOptions, draw_places, normalised, read_window, sensor_options
+from phdme_jax.methods.sensors.gauss_newton import Laplace, laplace
+from phdme_jax.methods.sensors.sensed import (
+    Sensed,
+    SensorOptions,
+    draw_places,
+    normalised,
+    read_window,
+    require_all_moving,
+    sensor_options,
+)
 from phdme_jax.numerics.batching import batched, in_chunks
 from phdme_jax.systems.energy.base import Structure
 
@@ -49,7 +58,7 @@ class Design:
       denoiser: preconditioned network of xi.
       num_calls: of it; none leaves Laplace's approximation as it is.
       shape: of xi.
-      steps: of Gauss and Newton.
+      steps: of Gauss-Newton.
       window: frames that are read.
       propagator: mean of the forecaster.
       forecaster: told the state.
@@ -84,10 +93,10 @@ class SensedParams(NamedTuple):
 
 
 class Example(NamedTuple):
-    """One training example: xi, and what the network is told."""
+    """One training example: xi, and what the network is conditioned on."""
 
     xi: Float[Array, "direction"]
-    told: Float[Array, "number"]
+    conditioning: Float[Array, "number"]
 
 
 class Pair(NamedTuple):
@@ -95,14 +104,14 @@ class Pair(NamedTuple):
 
     noise: Float[Array, "direction"]
     xi: Float[Array, "direction"]
-    told: Float[Array, "number"]
+    conditioning: Float[Array, "number"]
 
 
 def _narrow(tree: PyTree) -> PyTree:
     return jax.tree.map(lambda leaf: leaf.astype(jnp.float32), tree)
 
 
-def find(design: Design, params: SensedParams, sensed: Sensed) -> Laplace:
+def posterior_approximation(design: Design, params: SensedParams, sensed: Sensed) -> Laplace:
     """Laplace's approximation of what readings in normalised units say of z."""
     background, sensed = params.background, _narrow(sensed)
 
@@ -112,8 +121,8 @@ def find(design: Design, params: SensedParams, sensed: Sensed) -> Laplace:
     return laplace(window, sensed, params.noise, jnp.zeros(design.shape), design.steps)
 
 
-def told_of(found: Laplace) -> Float[Array, "number"]:
-    """What the network is told: nothing beyond the range that it is trained in."""
+def conditioning_of(found: Laplace) -> Float[Array, "number"]:
+    """What the network is conditioned on: nothing beyond the range that it is trained in."""
     misfit = jnp.clip(jnp.log(found.misfit), -2.0, 2.0)
     return jnp.concatenate([found.mode, found.root[jnp.triu_indices(len(found.mode))], misfit[None]])
 
@@ -129,25 +138,26 @@ def draw_example(
     count_key, place_key, noise_key = jax.random.split(key, 3)
     mask = draw_places(design.structure, jax.random.choice(count_key, jnp.asarray(counts)), place_key)
     sensed = read_window(window, mask, params.noise, noise_key)
-    found = find(design, params, sensed)
-    return Example(found.whitened(params.background.coordinates(window[0])), told_of(found))
+    found = posterior_approximation(design, params, sensed)
+    return Example(found.whitened(params.background.coordinates(window[0])), conditioning_of(found))
 
 
 def denoising(denoiser: Network) -> Any:
     """Loss of the diffusion model: (parameters, example, key) -> (loss, metrics)."""
 
     def loss(params: PyTree, example: Example, key: Array) -> tuple[Array, dict[str, Array]]:
-        denoise = bind(denoiser, params, Condition(rollout=example.told))
+        denoise = bind(denoiser, params, Condition(rollout=example.conditioning))
         terms = denoising_loss(denoise, SCHEDULE, example.xi, key, weighting="edm")
         return terms.loss, {"denoising": terms.loss}
 
     return loss
 
 
-def call(denoiser: Network, num_calls: int, params: PyTree, given: tuple[Array, Array]) -> Array:
-    """What the diffusion model, or its student in one call, makes of noise under what it is told."""
-    told, noise = given
-    denoise, key = bind(denoiser, params, Condition(rollout=told)), jax.random.key(0)  # this sampler draws nothing
+def draw_xi(denoiser: Network, num_calls: int, params: PyTree, given: tuple[Array, Array]) -> Array:
+    """xi that the diffusion model, or its student in one call, makes of a conditioning and noise."""
+    conditioning, noise = given
+    denoise = bind(denoiser, params, Condition(rollout=conditioning))
+    key = jax.random.key(0)  # of fresh noise, which this sampler does not draw
     return sample(denoise, SCHEDULE, noise, key, sampler="dpm", num_steps=num_calls, spacing="log_snr")
 
 
@@ -156,7 +166,7 @@ def matching(denoiser: Network) -> Any:
 
     def loss(params: PyTree, pair: Pair, key: Array) -> tuple[Array, dict[str, Array]]:
         del key
-        error = jnp.mean((call(denoiser, 1, params, (pair.told, pair.noise)) - pair.xi) ** 2)
+        error = jnp.mean((draw_xi(denoiser, 1, params, (pair.conditioning, pair.noise)) - pair.xi) ** 2)
         return error, {"matching": error}
 
     return loss
@@ -176,11 +186,7 @@ def training_windows(task: Task, host: Host, chosen: SensorOptions, observed: bo
       RunFailed: the host has no rollouts.
     """
     if not observed:
-
-        def missing() -> dict[str, Any]:
-            raise RunFailed("expected the rollouts that the forecaster was trained on; fit it with the same host first")
-
-        return np.asarray(host.keep("rollouts", missing)["states"])[:, : chosen.window]
+        return kept_rollouts(host, "rollouts").states[:, : chosen.window]
     fields = np.asarray(task.train().fields)
     starts = range(fields.shape[1] - chosen.window + 1)
     return np.concatenate([fields[:, first : first + chosen.window] for first in starts])
@@ -206,42 +212,47 @@ def fit_sensed(
     assert teacher is not None
     structure, chosen = task.problem.structure, sensor_options(options, len(task.times))
     forecaster = design_of(recipe, task, options, teacher)
-    if task.companions or structure.ports or forecaster.propagator is None:
-        raise InputError("forecasts from sensors are of systems without ports whose fields all move, by a learned step")
-    windows = np.asarray(
-        teacher.params.normaliser.normalised(jnp.asarray(training_windows(task, host, chosen, recipe.observed))),
-        np.float32,
-    )
+    require_all_moving(task)
+    if forecaster.propagator is None:
+        raise InputError("expected a forecaster around a learned step, got one around a rollout")
+    units = jax.tree.map(np.asarray, teacher.params.normaliser)
+    windows = units.normalised(training_windows(task, host, chosen, recipe.observed)).astype(np.float32)
     background = _narrow(fit_background(windows[:, 0], chosen.directions))
     directions = background.root.shape[-1]
-    denoiser = precondition(make_mlp(shape=(directions,), **chosen.mlp), SCHEDULE, "edm")
     design = Design(
-        structure, denoiser, chosen.num_calls, (directions,), chosen.steps, chosen.window,
-        forecaster.propagator, teacher.model,
-    )  # fmt: skip
+        structure=structure,
+        denoiser=precondition(make_mlp(shape=(directions,), **chosen.mlp), SCHEDULE, "edm"),
+        num_calls=chosen.num_calls,
+        shape=(directions,),
+        steps=chosen.steps,
+        window=chosen.window,
+        propagator=forecaster.propagator,
+        forecaster=teacher.model,
+    )
     noise = jnp.full(len(structure.fields), chosen.noise, jnp.float32)
     params = SensedParams(background, noise, None, jnp.ones(directions, jnp.float32), teacher.params)
     seconds = dict(teacher.seconds)
     if chosen.num_calls:
-        kept = "sensed_observed" if recipe.observed else "sensed"
-        params, more = _trained(design, chosen, params, windows, host, key, options["training"]["ema_decay"], kept)
+        examples, seconds["examples"] = training_examples(design, chosen, params, windows, host, recipe, key)
+        params, more = _trained(design, chosen, params, examples, host, key, options["training"]["ema_decay"])
         seconds |= more
     return Fitted(make_model(design), params, seconds)
 
 
-def _trained(
+def training_examples(
     design: Design,
     chosen: SensorOptions,
     params: SensedParams,
-    windows: np.ndarray,
+    windows: Float[np.ndarray, "sample window *grid field"],
     host: Host,
-    key: Array,
-    decay: float,
-    kept: str,
-) -> tuple[SensedParams, dict[str, float]]:
-    """Parameters with those of the network, and seconds by stage."""
-    draw_key, init_key, stage_key, pair_key, student_key = jax.random.split(key, 5)
-    denoiser = design.denoiser
+    recipe: Recipe,
+    key: Key[Array, ""],
+) -> tuple[Example, float]:
+    """Examples from windows in normalised units, several layouts each, and the seconds that they took.
+
+    They are kept under all that they depend on beside the forecaster, for any number of calls.
+    """
+    draw_key = jax.random.split(key, 5)[0]
 
     def make() -> dict[str, np.ndarray]:
         began, keys = time.perf_counter(), jax.random.split(draw_key, chosen.num_examples)
@@ -250,41 +261,48 @@ def _trained(
         examples = in_chunks(drawn, CHUNK, (windows[which], keys), fixed=True)
         return {**examples._asdict(), "seconds": np.asarray(time.perf_counter() - began)}
 
-    # the same for any number of calls
-    made = dict(host.keep(f"{kept}_{chosen.num_examples}_{chosen.window}_{chosen.noise:g}_{chosen.steps}", make))
-    seconds = {"examples": float(made.pop("seconds"))}
-    data = Example(**jax.tree.map(jnp.asarray, made))
-    network = denoiser.init(init_key, data.xi[0], Condition(rollout=data.told[0]))
-    steps, batch, rate = chosen.stage
-    network, seconds["state"] = host.train(
-        "state", denoising(denoiser), network, data, stage_key, steps=steps, batch=batch, rate=rate, ema_decay=decay
-    )
+    numbers = (chosen.num_examples, chosen.window, chosen.noise, chosen.steps, chosen.directions, *chosen.counts)
+    made = dict(host.keep("_".join(["sensed", recipe.data, *map(str, numbers)]), make))
+    seconds = float(made.pop("seconds"))
+    return Example(**jax.tree.map(jnp.asarray, made)), seconds
+
+
+def _trained(
+    design: Design,
+    chosen: SensorOptions,
+    params: SensedParams,
+    data: Example,
+    host: Host,
+    key: Key[Array, ""],
+    decay: float,
+) -> tuple[SensedParams, dict[str, float]]:
+    """Parameters with those of the network, and seconds by stage."""
+    _, init_key, stage_key, pair_key, student_key = jax.random.split(key, 5)
+    denoiser, seconds = design.denoiser, {}
+
+    def train(name: str, loss: Any, network: PyTree, data: PyTree, key: Array, stage: tuple[int, int, float]) -> PyTree:
+        steps, batch, rate = stage
+        network, seconds[name] = host.train(
+            name, loss, network, data, key, steps=steps, batch=batch, rate=rate, ema_decay=decay
+        )
+        return network
+
+    def carried(network: PyTree, num_calls: int, examples: Example, key: Array) -> tuple[np.ndarray, np.ndarray]:
+        noise = np.asarray(jax.random.normal(key, examples.xi.shape, jnp.float32))
+        carry = partial(batched(draw_xi, denoiser, num_calls), network)
+        return noise, in_chunks(carry, CHUNK, (np.asarray(examples.conditioning), noise), fixed=True)
+
+    fresh = denoiser.init(init_key, data.xi[0], Condition(rollout=data.conditioning[0]))
+    network = train("state", denoising(denoiser), fresh, data, stage_key, chosen.stage)
     if chosen.num_calls == 1:
-        noise = np.asarray(jax.random.normal(pair_key, data.xi.shape, jnp.float32))
-        carry = partial(batched(call, denoiser, chosen.pair_calls), network)
-        xi = in_chunks(carry, CHUNK, (np.asarray(data.told), noise), fixed=True)
-        pairs = Pair(jnp.asarray(noise), jnp.asarray(xi), data.told)
-        steps, batch, rate = chosen.student_stage
-        network, seconds["student"] = host.train(
-            "student", matching(denoiser), network, pairs, student_key,
-            steps=steps, batch=batch, rate=rate, ema_decay=decay,
-        )  # fmt: skip
-    few, noise_key = jax.tree.map(lambda leaf: leaf[:AMPLITUDE_DRAWS], data), jax.random.fold_in(pair_key, 1)
-    noise = np.asarray(jax.random.normal(noise_key, few.xi.shape, jnp.float32))
-    carry = partial(batched(call, denoiser, design.num_calls), network)
-    amplitude = size_ratio(few.xi, in_chunks(carry, CHUNK, (np.asarray(few.told), noise), fixed=True))
+        noise, xi = carried(network, chosen.pair_calls, data, pair_key)
+        pairs = Pair(jnp.asarray(noise), jnp.asarray(xi), data.conditioning)
+        network = train("student", matching(denoiser), network, pairs, student_key, chosen.student_stage)
+    few = jax.tree.map(lambda leaf: leaf[:AMPLITUDE_DRAWS], data)
+    _, drawn = carried(network, design.num_calls, few, jax.random.fold_in(pair_key, 1))
+    sizes = [np.sqrt(np.mean(np.asarray(values) ** 2, axis=0)) for values in (few.xi, drawn)]
+    amplitude = jnp.asarray(limited_amplitude(size_ratio(*sizes)), jnp.float32)
     return params._replace(denoiser=network, amplitude=amplitude), seconds
-
-
-def size_ratio(
-    wanted: Float[Array, "sample direction"], found: Float[np.ndarray, "sample direction"]
-) -> Float[Array, "direction"]:
-    """Root mean square of what samples should be over that of samples, by direction, between a third and three.
-
-    Few calls of a network draw samples too alike, see `methods.energy.training.with_amplitude`.
-    """
-    ratio = jnp.sqrt(jnp.mean(wanted**2, axis=0) / jnp.maximum(jnp.mean(jnp.asarray(found) ** 2, axis=0), 1e-6))
-    return jnp.clip(ratio, 1 / LARGEST_AMPLITUDE, LARGEST_AMPLITUDE).astype(jnp.float32)
 
 
 @lru_cache
@@ -293,9 +311,9 @@ def make_model(design: Design) -> Model:
     structure, forecaster = design.structure, design.forecaster
 
     def prepare(params: SensedParams, sensed: Sensed) -> tuple[Laplace, Array]:
-        told = normalised(sensed, params.forecaster.normaliser)
-        found = find(design, params, told)
-        return found, told_of(found)
+        readings = normalised(sensed, params.forecaster.normaliser)
+        found = posterior_approximation(design, params, readings)
+        return found, conditioning_of(found)
 
     def latent(key: Array) -> tuple[Array, Array]:
         assert forecaster.latent is not None
@@ -303,10 +321,10 @@ def make_model(design: Design) -> Model:
         return jax.random.normal(state_key, design.shape, jnp.float32), forecaster.latent(rest)
 
     def draw(params: SensedParams, prepared: tuple[Laplace, Array], latent: tuple[Array, Array], key: Array) -> Array:
-        (found, told), (noise, rest) = prepared, latent
+        (found, conditioning), (noise, rest) = prepared, latent
         xi = noise
         if design.num_calls:
-            xi = params.amplitude * call(design.denoiser, design.num_calls, params.denoiser, (told, noise))
+            xi = params.amplitude * draw_xi(design.denoiser, design.num_calls, params.denoiser, (conditioning, noise))
         state = params.forecaster.normaliser.physical(params.background.state(found.coordinates(xi)))
         start = Start(structure.constrain(state), jnp.zeros((len(forecaster.times), 0)))
         return forecaster.draw(params.forecaster, forecaster.prepare(params.forecaster, start), rest, key)

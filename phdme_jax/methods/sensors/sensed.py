@@ -1,6 +1,6 @@
 """What a few sensors saw of the first frames of a trajectory: the condition of every method that forecasts from them.
 
-y_j(t) = x_j(t) + noise,   at the places j where there is a sensor, at the frames t of a short window
+y_j(t) = x_j(t) + noise   at the places j where there is a sensor, at the frames t of a short window
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from phdme_jax.files import InputError
-from phdme_jax.methods.base import Normaliser, Options
+from phdme_jax.methods.base import Normaliser, Options, Task
 from phdme_jax.systems.energy.base import Structure
 
 
@@ -39,7 +39,7 @@ class SensorOptions:
       counts: places with sensors that a generator is trained for, each reads all fields.
       num_examples: windows with readings that it is trained on, each rollout with several layouts.
       directions: that a state is searched in, at the most.
-      steps: of Gauss and Newton before the network is asked.
+      steps: of Gauss-Newton before the network is asked.
       mlp: sizes of its network, see `make_mlp`.
       stage: (steps, batch, rate) of its diffusion model.
       student_stage: the same of its one-call student.
@@ -47,7 +47,7 @@ class SensorOptions:
       pair_calls: of the diffusion model, a pair of the student.
       members: of ensembles.
       assimilations: of the readings by an ensemble smoother, each with a share of them.
-      iterations: of a variational search, at the most.
+      iterations: Gauss-Newton steps of a variational search.
     """
 
     window: int = 8
@@ -78,6 +78,12 @@ def sensor_options(options: Options, num_frames: int) -> SensorOptions:
     if not chosen.noise > 0:
         raise InputError(f"expected sensors.noise above zero, got {chosen.noise}; try 0.001 for all but exact readings")
     return chosen
+
+
+def require_all_moving(task: Task) -> None:
+    """Raises InputError where fields never change or ports drive: readings alone do not tell their values."""
+    if task.companions or task.problem.structure.ports:
+        raise InputError("forecasts from sensors are of systems without ports whose fields all move, got others")
 
 
 def draw_places(structure: Structure, count: Int[Array, ""] | int, key: Key[Array, ""]) -> Float[Array, "*grid field"]:

@@ -6,7 +6,8 @@ import numpy as np
 
 from phdme_jax.gp.sampling import Rollout
 from phdme_jax.methods.base import Dynamics
-from phdme_jax.methods.sensors.background import Assimilated, Background
+from phdme_jax.methods.sensors.assimilation import AssimilationParams
+from phdme_jax.methods.sensors.background import Background
 from phdme_jax.methods.sensors.sensed import Sensed
 
 GRID, WINDOW, FRAMES, DIRECTIONS = 5, 3, 6, 4
@@ -47,7 +48,7 @@ def background():
 
 
 BACKGROUND = background()
-PARAMS = Assimilated(jnp.zeros(()), BACKGROUND, DEVIATION)
+PARAMS = AssimilationParams(jnp.zeros(()), BACKGROUND, DEVIATION)
 
 
 def phi(z):

@@ -1,4 +1,4 @@
-"""Laplace's approximation of the state behind some readings, by steps of Gauss and Newton.
+"""Gauss-Newton search for the state behind some readings, and Laplace's approximation of its posterior.
 
     J(z) = |z|^2 / 2 + sum |H phi(z) - y|^2 / (2 s^2),   A = I + sum (H phi')^T H phi' / s^2
     z <- A^-1 (H phi')^T (y - H phi + H phi' z) / s^2,   posterior ~ N(z, A^-1)
@@ -44,7 +44,7 @@ class Laplace(NamedTuple):
         return self.inverse @ (z - self.mode)
 
 
-def search(
+def gauss_newton(
     phi: Callable[[Array], Array],
     sensed: Sensed,
     noise: Float[Array, "field"],
@@ -52,7 +52,7 @@ def search(
     steps: int,
     centre: Float[Array, "direction"] | None = None,
 ) -> tuple[Float[Array, "direction"], Float[Array, "reading"], Float[Array, "reading direction"]]:
-    """The best coordinates of a few steps of Gauss and Newton.
+    """The best coordinates of a few Gauss-Newton steps.
 
     Args:
       phi: coordinates -> window.
@@ -94,8 +94,8 @@ def search(
 def laplace(
     phi: Callable[[Array], Array], sensed: Sensed, noise: Float[Array, "field"], begin: Array, steps: int
 ) -> Laplace:
-    """The approximation at the best coordinates found; arguments as of `search`."""
-    mode, error, slope = search(phi, sensed, noise, begin, steps)
+    """The approximation at the best coordinates found; arguments as of `gauss_newton`."""
+    mode, error, slope = gauss_newton(phi, sensed, noise, begin, steps)
     lower = jnp.linalg.cholesky(jnp.eye(len(mode), dtype=mode.dtype) + slope.T @ slope)
     root = solve_triangular(lower, jnp.eye(len(mode), dtype=mode.dtype), lower=True).T
     count = jnp.maximum(jnp.sum(sensed.mask) * sensed.values.shape[0], 1.0)
