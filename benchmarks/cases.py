@@ -280,4 +280,5 @@ CASES: dict[str, Callable[[], Iterator[Row]]] = {
     "elasticity": equations.elasticity_residual,
     "bodies": equations.bodies,
     "unet_step": equations.unet_step,
+    "gradient_loop": equations.gradient_loop,
 }

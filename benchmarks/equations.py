@@ -15,6 +15,7 @@ from scipy.sparse.linalg import splu
 
 from benchmarks.harness import Timing, measure, measure_in_turn, record, times_peer
 from phdme_jax.diffusion import make_unet
+from phdme_jax.diffusion.convolution import convolve
 from phdme_jax.diffusion.networks import Condition
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations import elasticity
@@ -166,3 +167,29 @@ def _torch_step(params: Any, arrays: list[np.ndarray], compiled: bool) -> tuple[
     compile_seconds = time.perf_counter() - began if compiled else None
     timing, _ = measure(step, compiled=False, runs=15, seconds=60.0)
     return Timing(compile_seconds, timing.median, timing.quartiles, timing.processor_median, timing.runs), found, first
+
+
+def gradient_loop() -> Iterator[Row]:
+    """Four gradients through a convolution of 32 images in a loop, and by XLA's own convolution; each image size.
+
+    The second is what a loop costs where its gradient is left to XLA.
+    """
+    for size, channels in ((32, 16), (16, 32), (8, 64)):
+        keys = jax.random.split(jax.random.key(0), 2)
+        images = jax.random.normal(keys[0], (32, size, size, channels), jnp.float32)
+        kernel = 0.1 * jax.random.normal(keys[1], (3, 3, channels, channels), jnp.float32)
+        for part, convolution in (("ours", convolve), ("XLA's", jax.lax.conv_general_dilated)):
+            apply = partial(convolution, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+            def descend(images: jax.Array, kernel: jax.Array, apply: Callable[..., Any] = apply) -> jax.Array:
+                def energy(images: jax.Array) -> jax.Array:
+                    hidden = jnp.tanh(apply(images, kernel, (1, 1), "SAME"))
+                    return jnp.sum(jnp.sin(apply(hidden, kernel, (1, 1), "SAME")))
+
+                def step(images: jax.Array, _: None) -> tuple[jax.Array, None]:
+                    return images - 0.01 * jax.grad(energy)(images), None
+
+                return jax.lax.scan(step, images, None, length=4)[0]
+
+            timing, _ = measure(descend, images, kernel, runs=5)
+            yield record("convolution", f"4 gradients in a loop, {size} x {size} x {channels}, {part}", timing)
