@@ -8,6 +8,7 @@ import pytest
 from experiments import shallow_water_sensors, string_sensors
 from experiments.study.command import main, parse
 from experiments.study.runner import SeedRun
+from phdme_jax.forecasting import bands
 from phdme_jax.methods.table import METHODS
 
 TINY = [
@@ -55,10 +56,36 @@ def test_readings_are_those_of_the_truth_with_noise_of_the_stated_size_at_other_
         assert (error[~seen] == 0).all() and 0.7 < error[seen].std() < 1.3
 
 
+def test_what_calibrates_is_read_at_other_places_than_what_is_asked(benches):
+    splits = benches[0].splits
+    for count in (2, 4):
+        own, asked = splits[f"calibration_{count}"].condition.mask, splits[f"sensors_{count}"].condition.mask
+        number = min(len(own), len(asked))
+        assert not np.array_equal(own[:number], asked[:number])
+    fewer, more = splits["sensors_2"].condition.mask, splits["sensors_4"].condition.mask
+    assert (fewer > more).any()  # not the same places and two more
+
+
 def test_choices_and_numbers_share_no_trajectory(benches):
     final, choosing = benches
     final, choosing = final.splits["sensors_2"].truth, choosing.splits["sensors_2_validation"].truth
     assert not any(np.allclose(one, other) for one in final for other in choosing)
+
+
+def test_an_answer_is_calibrated_on_as_many_sensors(tmp_path):
+    context = parse(string_sensors.STUDY, [*TINY, "--workdir", str(tmp_path)])
+    run = SeedRun(context, "vibrating_string", 0)
+    answers = run.answers("interpolate_then_roll")
+    quantiles = []
+    for count in (2, 4):
+        own, asked = answers[f"calibration_{count}"], answers[f"sensors_{count}"]
+        floor = 0.01 * np.asarray(run.bench.scale, np.float64)
+        expected = bands.calibrate(own.truth, own.forecasts, floor, run.bench.level)
+        assert asked.calibration.quantile == expected.quantile
+        # a forecast without a distribution of its own mean has that of its samples
+        np.testing.assert_array_equal(asked.forecasts.mean, asked.forecasts.samples.mean(axis=1))
+        quantiles.append(expected.quantile)
+    assert quantiles[0] != quantiles[1]
 
 
 @pytest.mark.parametrize(
