@@ -1,11 +1,13 @@
 """Flow maps: their targets hold for the true map, they begin as the teacher, and one call ends where the flow does."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.methods.base import Examples
+from phdme_jax.methods.base import Examples, Task
 from phdme_jax.methods.distilled.flow_map import (
     FlowMap,
     draw_stretch,
@@ -17,7 +19,7 @@ from phdme_jax.methods.distilled.flow_map import (
     with_duration,
 )
 from phdme_jax.methods.equations import network as shared
-from phdme_jax.methods.equations.flow import make_velocity
+from phdme_jax.methods.equations.flow import make_velocity, noise_level
 from phdme_jax.methods.presets import MLP, UNET
 from phdme_jax.systems import make_equations
 from tests.methods.distilled.points import drawn, fitted, reaches_all_around
@@ -70,13 +72,15 @@ def test_a_loss_of_another_objective_is_refused():
         flow_map_loss(world().net, FlowMap(), "meanflow")
 
 
+@pytest.mark.parametrize("predicts", ["velocity", "edm"])
 @pytest.mark.parametrize("sizes", [MLP, {**UNET, "channels": 8, "multipliers": (1, 2), "heads": 0}])
-def test_an_untrained_map_is_its_teachers_velocity_for_every_duration(sizes):
+def test_an_untrained_map_is_its_teachers_velocity_for_every_duration(sizes, predicts):
     equations = make_equations("poisson_2d", num_points=12)
     sample = jax.jit(jax.vmap(equations.draw))(jax.random.split(KEY, 8))
     examples = Examples(np.asarray(sample.fields), np.asarray(sample.condition))
-    shape = examples.fields.shape[1:]
-    net = shared.EquationNetwork(equations, shared.make_network(shape, **sizes), ("linear",) * 2, shape, "float64")
+    options = {"network": sizes, "data": {"kinds": ("linear",) * 2}, "training": {"flow_predicts": predicts}}
+    task = Task(equations, lambda: examples, lambda key, count: examples.condition[:count], KEY)
+    net = replace(shared.network_of(task, options), dtype="float64")
     encoded = shared.encode_examples(net, shared.fit_params(net, examples), examples)
     example = jax.tree.map(lambda leaf: leaf[0], encoded)
     teacher = disturbed(shared.init_network(net, example, False, KEY))
@@ -92,6 +96,11 @@ def test_an_untrained_map_is_its_teachers_velocity_for_every_duration(sizes):
     for duration in (0.0, 0.7):
         found = told(network, duration)
         np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-12)
+    if predicts == "edm":  # from the noise one call is what the network says
+        once = make_mean_velocity(net)(network, prepared)(example.fields, jnp.asarray(0.0), jnp.asarray(1.0))
+        levels = jnp.stack([noise_level(jnp.asarray(0.0)), jnp.asarray(1.0)])
+        said = net.network.apply(network, example.fields, levels, prepared.features)
+        np.testing.assert_allclose(example.fields + once, said, atol=1e-9)
     # and the second level is heard once it is trained
     moved = disturbed(network)
     one, other = (told(moved, duration) for duration in (0.1, 0.7))
