@@ -10,14 +10,18 @@ from collections.abc import Callable
 import jax
 from jaxtyping import Array, Key, PyTree
 
+from phdme_jax.diffusion.loss import denoising_loss
 from phdme_jax.diffusion.preconditioning import Denoise, precondition
 from phdme_jax.diffusion.samplers import num_function_evaluations, sample
-from phdme_jax.diffusion.schedule import SteppedCosineSchedule
+from phdme_jax.diffusion.schedule import EdmSchedule, Schedule, SteppedCosineSchedule, time_from_uniform
 from phdme_jax.methods.base import Fitted, Host, Model, Options, Task
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.constraints import Constraints, make_constraints
 from phdme_jax.methods.equations.informed import Informed, informed_loss
 from phdme_jax.methods.equations.network import EncodedExample, EquationNetwork, Given, Prepared, Recipe
+
+NOISES = ("chain", "edm")
+EDM_MEAN, EDM_STD = -0.5, 1.2  # of the logarithm of noise over example, -1.2 + log 2 for data of unit deviation
 
 
 def make_schedule(informed: Informed) -> SteppedCosineSchedule:
@@ -25,8 +29,27 @@ def make_schedule(informed: Informed) -> SteppedCosineSchedule:
     return SteppedCosineSchedule(num_levels=informed.num_levels)
 
 
+def teacher_schedule(options: Options) -> Schedule:
+    """Noise schedule of a diffusion model without physics, and of what guides or corrects it.
+
+    Args:
+      options: groups `training`, whose `noise` is "chain", see `make_schedule`, or "edm", and `informed`.
+    Returns:
+      the schedule. That of "edm" reaches twice the published noise at both ends: its data have half our deviation.
+    Raises:
+      ValueError: another word.
+    Source: Karras et al. (2022), arXiv 2206.00364, table 1.
+    """
+    noise = options["training"].get("noise", "chain")
+    if noise not in NOISES:
+        raise ValueError(f"expected training.noise among {NOISES}, got {noise!r}")
+    if noise == "edm":
+        return EdmSchedule(sigma_min=0.004, sigma_max=160.0)
+    return make_schedule(Informed(**options["informed"]))
+
+
 def make_denoise(
-    net: EquationNetwork, informed: Informed, predicts: str, hides_solution: bool = False
+    net: EquationNetwork, schedule: Schedule, predicts: str, hides_solution: bool = False
 ) -> shared.FieldOf:
     """Denoiser of one example under its condition.
 
@@ -36,7 +59,7 @@ def make_denoise(
 
     Args:
       net: the network.
-      informed: counts the levels of the schedule.
+      schedule: of the noise.
       predicts: what the network predicts, see `precondition`.
       hides_solution: whether it is not shown the noisy solution.
     Returns:
@@ -48,7 +71,7 @@ def make_denoise(
         raise ValueError(f"expected equations with fields beside the solution, got {net.equations.name}")
     if hides_solution and predicts != "x0":
         raise ValueError(f"expected predicts='x0', the noise of the solution being hidden, got {predicts!r}")
-    denoiser, count = precondition(net.network, make_schedule(informed), predicts), net.equations.num_solution
+    denoiser, count = precondition(net.network, schedule, predicts), net.equations.num_solution
 
     def denoise_of(network: PyTree, prepared: Prepared) -> Denoise:
         def denoise(noisy: Array, t: Array) -> Array:
@@ -86,6 +109,32 @@ def make_loss(
     return loss
 
 
+def make_edm_loss(net: EquationNetwork, denoise_of: shared.FieldOf, schedule: Schedule) -> shared.Loss:
+    """Denoising at log-normal noise, weighed so that an untrained network errs as much at every level.
+
+        log r = EDM_MEAN + EDM_STD z,   loss = (1 / r^2 + 1) mean |x0_hat - x0|^2,   r noise over example
+
+    Args:
+      net: the network.
+      denoise_of: see `make_denoise`.
+      schedule: see `teacher_schedule`.
+    Returns:
+      (parameters of the network, example, key) -> (loss, metrics).
+    Source: Karras et al. (2022), arXiv 2206.00364, table 1, for data of unit deviation.
+    """
+    prepare = shared.make_prepare(net)
+
+    def loss(network: PyTree, example: EncodedExample, key: Array) -> tuple[Array, dict[str, Array]]:
+        denoise = denoise_of(network, prepare(network, example.given))
+        level_key, noise_key = jax.random.split(key)
+        uniform = jax.random.uniform(level_key, (), example.fields.dtype)
+        time = time_from_uniform(schedule, uniform, "log_normal", EDM_MEAN, EDM_STD)
+        terms = denoising_loss(denoise, schedule, example.fields, noise_key, time=time, weighting="edm")
+        return terms.loss, {"denoising": terms.loss}
+
+    return loss
+
+
 def make_asked(net: EquationNetwork, informed: Informed) -> Callable[[Given], Constraints]:
     """What is given -> constraints; none where nothing weighs."""
     if not any((informed.residual_weight, informed.inequality_weight, informed.objective_weight)):
@@ -97,7 +146,7 @@ def make_asked(net: EquationNetwork, informed: Informed) -> Callable[[Given], Co
 
 def make_model(
     net: EquationNetwork,
-    informed: Informed,
+    schedule: Schedule,
     options: Options,
     denoise_of: shared.FieldOf,
     prepare: shared.Prepare | None = None,
@@ -107,7 +156,7 @@ def make_model(
 
     Args:
       net: the network.
-      informed: counts the levels of the schedule.
+      schedule: of the noise.
       options: group `sampling`.
       denoise_of: see `make_denoise`.
       prepare: `network.make_prepare` where None.
@@ -115,7 +164,7 @@ def make_model(
     Returns:
       the model.
     """
-    schedule, sampling = make_schedule(informed), shared.Sampling(**options["sampling"])
+    sampling = shared.Sampling(**options["sampling"])
 
     def draw_normalised(denoise: Denoise, latent: Array, key: Array) -> Array:
         return sample(
@@ -133,14 +182,15 @@ def make_model(
 
 
 def fit_diffusion(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
-    """Denoising alone."""
+    """Denoising alone, at the levels and by the weights that `training.noise` names, see `teacher_schedule`."""
     del teacher
-    informed = Informed(**options["informed"])
+    informed, schedule = Informed(**options["informed"]), teacher_schedule(options)
 
     def recipe(net: EquationNetwork) -> Recipe:
-        denoise_of = make_denoise(net, informed, options["training"]["predicts"])
-        model = make_model(net, informed, options, denoise_of)
-        return Recipe("diffusion", lambda number: make_loss(net, denoise_of, informed), model)
+        denoise_of = make_denoise(net, schedule, options["training"]["predicts"])
+        chained = isinstance(schedule, SteppedCosineSchedule)
+        loss = make_loss(net, denoise_of, informed) if chained else make_edm_loss(net, denoise_of, schedule)
+        return Recipe("diffusion", lambda number: loss, make_model(net, schedule, options, denoise_of))
 
     return shared.fit_recipe(recipe, task, options, host, key)
 
@@ -172,14 +222,15 @@ def fit_informed(
     informed = Informed(estimation=estimation, **options["informed"])
     if hides_solution:
         informed = dataclasses.replace(informed, detached=True)
+    schedule = make_schedule(informed)
 
     def recipe(net: EquationNetwork) -> Recipe:
-        denoise_of = make_denoise(net, informed, options["training"]["predicts"], hides_solution)
+        denoise_of = make_denoise(net, schedule, options["training"]["predicts"], hides_solution)
 
         def stage_loss(factor: float) -> shared.Loss:
             scaled = informed.scaled(factor)
             return make_loss(net, denoise_of, scaled, make_asked(net, scaled))
 
-        return Recipe("informed", stage_loss, make_model(net, informed, options, denoise_of))
+        return Recipe("informed", stage_loss, make_model(net, schedule, options, denoise_of))
 
     return shared.fit_recipe(recipe, task, options, host, key)

@@ -65,7 +65,9 @@ def fit_gradient_input(task: Task, options: Options, host: Host, teacher: Fitted
             blind, sees = (seeing(network, prepared.given, share) for share in (0.0, 1.0))
             return lambda noisy, t: (1.0 - GUIDANCE) * blind(noisy, t) + GUIDANCE * sees(noisy, t)
 
-        model = make_model(net, informed, options, guided, lambda _, given: Prepared(given, None), calls_a_step=2)
+        model = make_model(
+            net, make_schedule(informed), options, guided, lambda _, given: Prepared(given, None), calls_a_step=2
+        )
         return Recipe("diffusion", lambda number: make_loss(net, seeing, informed), model, sees_gradient=True)
 
     return shared.fit_recipe(recipe, task, options, host, key)

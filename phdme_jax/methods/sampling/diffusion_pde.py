@@ -5,8 +5,7 @@ from jaxtyping import Array, Key
 
 from phdme_jax.diffusion.samplers import sample_pushed
 from phdme_jax.methods.base import Fitted, Host, Options, Task
-from phdme_jax.methods.equations.diffusion import make_schedule
-from phdme_jax.methods.equations.informed import Informed
+from phdme_jax.methods.equations.diffusion import teacher_schedule
 from phdme_jax.methods.equations.network import Params, Sampling, network_of
 from phdme_jax.methods.equations.residual_size import with_residual_scale
 from phdme_jax.methods.sampling.answering import TINY, Asked, answering, answering_options, broken, missed
@@ -27,7 +26,7 @@ def fit_diffusion_pde(task: Task, options: Options, host: Host, teacher: Fitted 
     del host
     assert teacher is not None and teacher.model.denoise is not None
     plain, chosen, net = teacher.model.denoise, answering_options(options), network_of(task, options)
-    schedule, num_steps = make_schedule(Informed(**options["informed"])), Sampling(**options["sampling"]).num_steps
+    schedule, num_steps = teacher_schedule(options), Sampling(**options["sampling"]).num_steps
     teacher = teacher._replace(params=with_residual_scale(net, teacher.params, task, key))
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:

@@ -19,8 +19,7 @@ from phdme_jax.diffusion.guidance import moment_matched, residual_guidance
 from phdme_jax.diffusion.preconditioning import Denoise
 from phdme_jax.diffusion.samplers import num_function_evaluations, sample
 from phdme_jax.methods.base import Fitted, Host, Options, Task
-from phdme_jax.methods.equations.diffusion import make_schedule
-from phdme_jax.methods.equations.informed import Informed
+from phdme_jax.methods.equations.diffusion import teacher_schedule
 from phdme_jax.methods.equations.network import Params, Sampling, network_of
 from phdme_jax.methods.equations.questions import Observed
 from phdme_jax.methods.sampling.answering import TINY, Asked, answering, answering_options, missed
@@ -52,7 +51,7 @@ def fit_guided(
         raise ValueError(f"expected a rule among {RULES}, got {rule!r}")
     assert teacher is not None and teacher.model.denoise is not None
     plain, chosen, sampling = teacher.model.denoise, answering_options(options), Sampling(**options["sampling"])
-    schedule = make_schedule(Informed(**options["informed"]))
+    schedule = teacher_schedule(options)
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
         denoise, seen, of_values = plain(params, asked.prepared), asked.observed, missed(asked)

@@ -30,6 +30,18 @@ def changed(**groups):
     return {**OPTIONS, **{name: {**OPTIONS[name], **changes} for name, changes in groups.items()}}
 
 
+def test_a_teacher_of_edm_noise_trains_and_draws():
+    chosen = changed(training={"noise": "edm", "predicts": "edm"}, sampling={"sampler": "dpm", "spacing": "log_snr"})
+    host = Disturbing()
+    fitted = diffusion.fit_diffusion(task(), chosen, host, None, jax.random.key(7))
+    example = jax.tree.map(lambda leaf: leaf[0], host.asked[0][2])
+    fields = sampled(fitted, jax.random.key(0))
+    assert fields.shape == (20, 2) and np.isfinite(fields).all()
+    # without physics its loss is denoising alone, and not that of the chain
+    _, metrics = host.asked[0][1](fitted.params.network, example, jax.random.key(3))
+    assert set(metrics) == {"denoising"}
+
+
 @pytest.mark.parametrize("name", FITS)
 def test_every_fit_trains_its_stages_and_draws_fields(name):
     fit, stages, calls = FITS[name]
@@ -91,6 +103,7 @@ def test_flows_with_physics_start_anew_from_fresh_noise_as_published():
 WRONG = [
     ("expected 2 encodings", {"data": {"kinds": ("linear",)}}),
     ("mode among", {"training": {"predicts": "q"}}),
+    ("noise among", {"training": {"noise": "pink"}}),
     ("sampler among", {"sampling": {"sampler": "fast"}}),
     ("rule among", {"sampling": {"correction_rule": "guess"}}),
     ("network among", {"network": {"name": "transformer"}}),

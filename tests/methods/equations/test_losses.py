@@ -15,12 +15,14 @@ from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import stacked_residual
 from tests.methods.equations.world import POISSON, SAMPLES, world
 
+CHAIN = diffusion.make_schedule(Informed())
+EDM = diffusion.teacher_schedule({"training": {"noise": "edm"}})
 NOISY = jax.random.normal(jax.random.key(0), (20, 2))
 
 
 def informed_loss_of(net, hides_solution=False, **changes):
     informed = Informed(**changes)
-    denoise_of = diffusion.make_denoise(net, informed, "x0", hides_solution)
+    denoise_of = diffusion.make_denoise(net, diffusion.make_schedule(informed), "x0", hides_solution)
     return diffusion.make_loss(net, denoise_of, informed, diffusion.make_asked(net, informed))
 
 
@@ -30,7 +32,8 @@ def losses():
     plain = Informed()
     seeing = gradient_input.make_seeing(seeing_net, plain, "x0")
     return {
-        "diffusion": (diffusion.make_loss(net, diffusion.make_denoise(net, plain, "x0"), plain), False),
+        "diffusion": (diffusion.make_loss(net, diffusion.make_denoise(net, CHAIN, "x0"), plain), False),
+        "edm": (diffusion.make_edm_loss(net, diffusion.make_denoise(net, EDM, "edm"), EDM), False),
         "mean": (informed_loss_of(net), False),
         "sample": (informed_loss_of(net, estimation="sample"), False),
         "hidden": (informed_loss_of(net, hides_solution=True, detached=True), False),
@@ -63,10 +66,33 @@ def test_losses_with_physics_see_it_and_others_do_not():
         assert ("residual" in metrics) is (name in ("mean", "sample", "hidden", "merged"))
 
 
+def test_edm_asks_as_much_of_an_untrained_network_at_every_level():
+    # data of unit variance, a network that says nothing: x0_hat = y / (1 + r^2), whose error r^2 / (1 + r^2) weighs
+    # 1 / r^2 + 1
+    net, params, example = world()
+    silent = jax.tree.map(jnp.zeros_like, params.network)
+    loss = diffusion.make_edm_loss(net, diffusion.make_denoise(net, EDM, "edm"), EDM)
+
+    def drawn(key):
+        one, other = jax.random.split(key)
+        fields = jax.random.normal(one, example.fields.shape, example.fields.dtype)
+        return loss(silent, example._replace(fields=fields), other)[0]
+
+    values = np.asarray(jax.jit(jax.vmap(drawn))(jax.random.split(jax.random.key(4), 4000)))
+    # of 40 numbers each: mean one, relative deviation sqrt(2 / 40) whatever the level
+    np.testing.assert_allclose([values.mean(), values.std()], [1.0, np.sqrt(2 / 40)], rtol=0.05)
+
+
+def test_schedules_of_teachers_are_known_by_name():
+    assert diffusion.teacher_schedule({"training": {}, "informed": {}}) == CHAIN
+    with pytest.raises(ValueError, match="noise among"):
+        diffusion.teacher_schedule({"training": {"noise": "pink"}, "informed": {}})
+
+
 def test_a_stage_without_physics_has_the_loss_of_plain_diffusion_and_a_half_one_half_the_penalty():
     net, params, example = world()
     key = jax.random.key(3)
-    denoise_of = diffusion.make_denoise(net, Informed(), "x0")
+    denoise_of = diffusion.make_denoise(net, CHAIN, "x0")
 
     def staged(factor):
         scaled = Informed(objective_weight=2.0).scaled(factor)
@@ -94,7 +120,7 @@ def test_a_detached_residual_has_the_same_value_and_moves_the_solution_alone():
 
 def test_a_hidden_solution_is_told_from_the_other_fields_alone():
     net, params, example = world()
-    denoise_of = diffusion.make_denoise(net, Informed(), "x0", hides_solution=True)
+    denoise_of = diffusion.make_denoise(net, CHAIN, "x0", hides_solution=True)
     denoise = denoise_of(params.network, make_prepare(net)(params.network, example.given))
     slope = jax.jacobian(lambda point: denoise(point, jnp.asarray(0.5)))(NOISY)
     assert np.all(slope[..., 0] == 0.0)
@@ -102,9 +128,9 @@ def test_a_hidden_solution_is_told_from_the_other_fields_alone():
         assert np.abs(slope[:, answered, :, 1]).max() > 1e-3
     with pytest.raises(ValueError, match="circle"):
         circle = dataclasses.replace(net, equations=make_equations("circle"))
-        diffusion.make_denoise(circle, Informed(), "x0", hides_solution=True)
+        diffusion.make_denoise(circle, CHAIN, "x0", hides_solution=True)
     with pytest.raises(ValueError, match="predicts='x0'"):
-        diffusion.make_denoise(net, Informed(), "v", hides_solution=True)
+        diffusion.make_denoise(net, CHAIN, "v", hides_solution=True)
 
 
 def test_the_objective_is_that_of_the_solution_computed_anew_where_asked_for():
