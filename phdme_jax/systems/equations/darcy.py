@@ -6,6 +6,7 @@
 `darcy_kle` is the discretisation of the literature: the equation multiplied out at all nodes, one-sided stencils at the
 ends, more equations than unknowns, solved by least squares, so that its data have a residual of their own.
 `darcy_nodal` balances the fluxes of the cells around the nodes: as many equations as unknowns, a residual of rounding.
+Each is the `unseen` residual of the other.
 Source: Bastek, Sun, Kochmann (2024), arXiv 2403.14404, section 4.1; Zhu and Zabaras (2018), J. Comput. Phys. 366.
 """
 
@@ -322,7 +323,10 @@ def _residual(residual: Callable[[Array, np.ndarray], Residuals], fields: Array,
     return residual(fields, corner_source(len(fields)))
 
 
-def _make(name: str, residual: Callable[[Array, np.ndarray], Residuals], solver: Solver, options: dict) -> Equations:
+OfFields = Callable[[Array, np.ndarray], Residuals]
+
+
+def _make(name: str, residual: OfFields, unseen: OfFields, solver: Solver, options: dict) -> Equations:
     num_points = options["num_points"]
     corner_source(num_points)  # refuses too few points
     return Equations(
@@ -333,6 +337,7 @@ def _make(name: str, residual: Callable[[Array, np.ndarray], Residuals], solver:
         residual=Bound(_residual, residual),
         draw=Bound(_draw, solver, **options),
         resolve=Bound(_resolve, solver),
+        unseen=Bound(_residual, unseen),
     )
 
 
@@ -347,7 +352,7 @@ def make_darcy_kle(num_points: int = 64, length: float = 0.1, num_modes: int = 6
       the equations; fields pressure and permeability, drawn in float64 where that is enabled.
     """
     options = {"num_points": num_points, "length": length, "num_modes": num_modes}
-    return _make("darcy_kle", kle_residual, solve_kle, options)
+    return _make("darcy_kle", kle_residual, nodal_residual, solve_kle, options)
 
 
 def make_darcy_nodal(num_points: int = 64, length: float = 0.1, num_modes: int = 64) -> Equations:
@@ -361,4 +366,4 @@ def make_darcy_nodal(num_points: int = 64, length: float = 0.1, num_modes: int =
       the equations; fields pressure and permeability.
     """
     options = {"num_points": num_points, "length": length, "num_modes": num_modes}
-    return _make("darcy_nodal", nodal_residual, solve_nodal, options)
+    return _make("darcy_nodal", nodal_residual, kle_residual, solve_nodal, options)

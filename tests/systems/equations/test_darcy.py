@@ -113,6 +113,16 @@ def test_both_discretisations_tend_to_the_same_pressure():
     assert distance(24) < 0.6 * distance(12) < 6e-3
 
 
+def test_each_is_judged_by_the_stencils_of_the_other():
+    nodal, kle = (make_equations(name, num_points=16) for name in ("darcy_nodal", "darcy_kle"))
+    sample = jax.jit(nodal.draw)(jax.random.key(0))
+    for one, other in ((nodal, kle), (kle, nodal)):
+        seen, judged = one.residual(*sample[:2]), other.unseen(*sample[:2])
+        assert seen.keys() == judged.keys() and all(np.array_equal(seen[name], judged[name]) for name in seen)
+    own, unseen = (np.sqrt(np.mean(part(*sample[:2])["balance"] ** 2)) for part in (nodal.residual, nodal.unseen))
+    assert own < 1e-10 and unseen > 1e-2
+
+
 def test_single_precision_is_refused_where_no_digit_would_be_left():
     with pytest.raises(ValueError, match="expected float64"):
         darcy.solve_kle(jnp.ones((16, 16), jnp.float32), jnp.zeros((16, 16), jnp.float32))
