@@ -201,6 +201,7 @@ ANSWERING: dict[str, Any] = {
     "iterations": 4,
     "observation_push": 1.0,
     "residual_push": 0.1,
+    "published_residual": False,
     "times": 100,
     "mixes": 1,
     "resample_every": 0,

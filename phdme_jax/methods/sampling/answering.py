@@ -29,6 +29,7 @@ class Answering:
       iterations: of `moment_matched`, of conjugate gradients.
       observation_push: of `diffusionpde`.
       residual_push: of `diffusionpde`, in the last fifth of its levels.
+      published_residual: whether `diffusionpde` goes down `Equations.published`, where there is one.
       times: of `eci` and `pcfm`.
       mixes: of `eci`, at each time.
       resample_every: of `eci`, corrections between fresh draws of its noise; zero keeps the first, as published for
@@ -45,6 +46,7 @@ class Answering:
     iterations: int = 4
     observation_push: float = 1.0
     residual_push: float = 0.1
+    published_residual: bool = False
     times: int = 100
     mixes: int = 1
     resample_every: int = 0

@@ -1,5 +1,7 @@
 """The recipe of DiffusionPDE, with the right equations: a diffusion model pushed down observations and residual."""
 
+from dataclasses import replace
+
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
@@ -17,9 +19,9 @@ def fit_diffusion_pde(task: Task, options: Options, host: Host, teacher: Fitted 
         x <- x - zeta_obs grad |y - H x0_hat|                                          in the first four fifths
         x <- x - zeta_obs / 10 grad |y - H x0_hat| - zeta_pde grad |r(x0_hat)| / n     after that
 
-    with x0_hat that of the second call of a step and gradients through both calls. The equation is that of the problem,
-    not the published code's stencils, whose Darcy and Burgers residuals leave out the spacing; residuals r are in units
-    of their size at mixed examples, n is the root of the number of places.
+    with x0_hat that of the second call of a step and gradients through both calls. The equation is that of the problem;
+    that of the published code, see `systems.equations.published`, where `answers.published_residual` asks for it.
+    Residuals r are in units of their size at mixed examples, n is the root of the number of places.
 
     Source: Huang et al. (2024), DiffusionPDE, arXiv 2406.17763, algorithm 1.
     """
@@ -27,6 +29,9 @@ def fit_diffusion_pde(task: Task, options: Options, host: Host, teacher: Fitted 
     assert teacher is not None and teacher.model.denoise is not None
     plain, chosen, net = teacher.model.denoise, answering_options(options), network_of(task, options)
     schedule, num_steps = teacher_schedule(options), Sampling(**options["sampling"]).num_steps
+    published = task.problem.published
+    if chosen.published_residual and published is not None:
+        net = replace(net, equations=replace(task.problem, residual=published))
     teacher = teacher._replace(params=with_residual_scale(net, teacher.params, task, key))
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:

@@ -46,6 +46,8 @@ class Equations:
       solved_objective: (fields, condition) -> what should be small once the solution is computed anew, a number that
         does not read the solution given and whose slope in the other fields is the true one; None without.
       unseen: the residual by other stencils, for scores alone: no method is shown it; None without.
+      published: the residual as published code computes it where that is another and wrong, for comparisons; None
+        without.
     """
 
     name: str
@@ -62,6 +64,7 @@ class Equations:
     objective: Callable[[Array, Array], Array] | None = None
     solved_objective: Callable[[Array, Array], Array] | None = None
     unseen: Callable[[Array, Array], Residuals] | None = None
+    published: Callable[[Array, Array], Residuals] | None = None
 
     @property
     def offers(self) -> frozenset[str]:

@@ -22,6 +22,7 @@ from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.numerics.quadrature import integrate, interval_rule
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
+from phdme_jax.systems.equations.published import burgers_residual
 
 SMOOTHNESS, INVERSE_LENGTH, AMPLITUDE = 2.5, 7.0, 49.0
 FINEST = 512  # points of the solver, at least
@@ -159,4 +160,5 @@ def make_burgers(num_points: int = 64, num_frames: int = 64, viscosity: float = 
         draw=Bound(_draw, num_points, num_frames, viscosity),
         resolve=Bound(_resolve, viscosity),
         unseen=Bound(_central_residual, viscosity),
+        published=Bound(burgers_residual, viscosity),
     )

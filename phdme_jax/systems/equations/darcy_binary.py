@@ -17,6 +17,7 @@ from phdme_jax.numerics.stencils import mirror_derivative
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
 from phdme_jax.systems.equations.darcy import outflow
 from phdme_jax.systems.equations.elliptic import draw_smooth_field, split_at_edge
+from phdme_jax.systems.equations.published import darcy_residual
 
 LOW, HIGH = 3.0, 12.0  # the two permeabilities
 
@@ -91,4 +92,5 @@ def make_darcy_binary(num_points: int = 64) -> Equations:
         draw=Bound(_draw, num_points),
         resolve=_resolve,
         unseen=_product_residual,
+        published=darcy_residual,
     )

@@ -38,6 +38,7 @@ EQUATIONS = Equations(
     units=("1", "1"),
     residual=lambda fields, condition: {"sum": jnp.sum(fields, axis=-1)},
     draw=lambda key: Sample(jnp.zeros(SHAPE), jnp.zeros((4, 0)), jnp.asarray(True)),
+    published=lambda fields, condition: {"difference": fields[..., 0] - fields[..., 1]},
 )
 
 
@@ -137,6 +138,14 @@ def test_a_residual_pushes_the_end_of_a_sampler():
     along = jnp.kron(jnp.eye(4), total[None])
     before, after = (float(jnp.trace(along @ covariance @ along.T)) for covariance in (free, pushed))
     assert after < 0.95 * before
+    # that of published code pushes where it is asked for
+    changes = {"observation_push": 0.0, "residual_push": 0.02, "published_residual": True}
+    other = jnp.kron(jnp.eye(4), (ENCODING.scale * jnp.array([1.0, -1.0]) / jnp.linalg.norm(ENCODING.scale))[None])
+    ends = [part @ law_of("diffusionpde", **changes).covariance @ part.T for part in (along, other)]
+    ratios = [
+        float(jnp.trace(end) / jnp.trace(part @ free @ part.T)) for end, part in zip(ends, (along, other), strict=True)
+    ]
+    assert ratios[1] < 0.95 and ratios[1] < ratios[0]
 
 
 def test_kriging_answers_with_the_posterior_of_the_moments():
