@@ -301,6 +301,6 @@ def student_groups(num_pairs: int, num_calls: int, residual_weight: float = 1.0)
     """
     pairs = {"num_pairs": num_pairs, "num_calls": num_calls, "refresh": 0.25}
     return {
-        "distilled": {**pairs, "residual_weight": residual_weight, "detached": True},
+        "distilled": {**pairs, "residual_weight": residual_weight, "detached": True, "solves_pairs": False},
         "flow_map": {"matching_share": 0.5, "step": 1.0 / 32.0},
     }

@@ -13,8 +13,10 @@ from jaxtyping import Array, Float, Key
 from phdme_jax.diffusion.flow import carry_noise
 from phdme_jax.methods.base import Fitted, Task
 from phdme_jax.methods.equations import network as shared
+from phdme_jax.methods.equations.encoding import decode, encode
 from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.equations.network import EquationNetwork, Given, Params
+from phdme_jax.numerics.batching import for_many, in_chunks, num_workers, thread_slice
 
 CHUNK = 64
 
@@ -64,6 +66,35 @@ def make_pairs(
     fields = jax.block_until_ready(jnp.concatenate(parts)[:count])
     seconds = time.perf_counter() - began
     return {"noise": noise, "fields": fields, "condition": condition, "seconds": np.asarray(seconds)}
+
+
+def solved(net: EquationNetwork, params: Params, made: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Pairs whose solutions are computed anew from what else the teacher made, in double precision.
+
+    Args:
+      net: the teacher's network.
+      params: encodings of the fields.
+      made: what `make_pairs` returned.
+    Returns:
+      the pairs; seconds of the solutions, compilation apart, are added.
+    Raises:
+      ValueError: equations without a solution to compute.
+    """
+    equations = net.equations
+    if equations.resolve is None:
+        raise ValueError(f"expected equations whose solution can be computed anew, got {equations.name}")
+    solve = equations.resolve
+
+    def one(fields: Array, condition: Array) -> Array:
+        physical = decode(params.fields, net.kinds, fields.astype(float))
+        return encode(params.fields, net.kinds, solve(physical, condition.astype(float))).astype(net.dtype)
+
+    fields, condition = np.asarray(made["fields"]), np.asarray(made["condition"])
+    solver = partial(in_chunks, for_many(one), thread_slice(len(fields)), workers=num_workers(), fixed=True)
+    solver(fields[:1], condition[:1])  # compiles
+    began = time.perf_counter()
+    found = solver(fields, condition)
+    return {**made, "fields": found, "seconds": made["seconds"] + (time.perf_counter() - began)}
 
 
 def encoded(params: Params, pairs: Mapping[str, Any]) -> Pair:

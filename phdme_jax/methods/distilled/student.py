@@ -19,7 +19,7 @@ import optax
 from jaxtyping import Array, Float, Key, PyTree
 
 from phdme_jax.methods.base import Fitted, Host, Model, Options, Task, stage_key
-from phdme_jax.methods.distilled.pairs import Pair, encoded, make_pairs
+from phdme_jax.methods.distilled.pairs import Pair, encoded, make_pairs, solved
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.equations.network import EquationNetwork, Params, Prepared
@@ -36,6 +36,8 @@ class Distillation:
       refresh: share of the pairs that is made anew before each later stage.
       residual_weight: lambda, times the number of a stage.
       detached: whether the residual asks for another solution alone.
+      solves_pairs: whether a student with physics learns from pairs whose solutions are computed anew: then pair and
+        residual ask for the same solution.
     """
 
     num_pairs: int = 4096
@@ -43,6 +45,7 @@ class Distillation:
     refresh: float = 0.25
     residual_weight: float = 1.0
     detached: bool = False
+    solves_pairs: bool = False
 
 
 def make_student(net: EquationNetwork) -> Callable[[PyTree, Prepared], Callable[[Array], Array]]:
@@ -111,10 +114,10 @@ def fit_student(
     for index, (factor, steps, batch, rate) in enumerate(student_stages(options)):
         count = chosen.num_pairs if pairs is None else max(1, round(chosen.refresh * chosen.num_pairs))
         if pairs is None or chosen.refresh > 0:
-            made = host.keep(
-                f"pairs_{index}_{count}_{chosen.num_calls}",
-                partial(make_pairs, net, teacher, task, count, chosen.num_calls, stage_key(task.key, "pairs", index)),
-            )
+            name, pair_key = f"pairs_{index}_{count}_{chosen.num_calls}", stage_key(task.key, "pairs", index)
+            made = host.keep(name, partial(make_pairs, net, teacher, task, count, chosen.num_calls, pair_key))
+            if physics and chosen.solves_pairs:
+                made = host.keep(f"{name}_solved", partial(solved, net, teacher.params, made))
             seconds[f"pairs_{index}"] = float(made["seconds"])
             fresh = encoded(params, made)
             join = lambda old, new: jnp.concatenate([new, old])[: chosen.num_pairs]  # noqa: E731
