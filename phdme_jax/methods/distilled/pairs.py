@@ -16,7 +16,7 @@ from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.encoding import decode, encode
 from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.equations.network import EquationNetwork, Given, Params
-from phdme_jax.numerics.batching import for_many, in_chunks, num_workers, thread_slice
+from phdme_jax.numerics.batching import for_many
 
 CHUNK = 64
 
@@ -89,12 +89,17 @@ def solved(net: EquationNetwork, params: Params, made: Mapping[str, Any]) -> Map
         physical = decode(params.fields, net.kinds, fields.astype(float))
         return encode(params.fields, net.kinds, solve(physical, condition.astype(float))).astype(net.dtype)
 
-    fields, condition = np.asarray(made["fields"]), np.asarray(made["condition"])
-    solver = partial(in_chunks, for_many(one), thread_slice(len(fields)), workers=num_workers(), fixed=True)
-    solver(fields[:1], condition[:1])  # compiles
-    began = time.perf_counter()
-    found = solver(fields, condition)
-    return {**made, "fields": found, "seconds": made["seconds"] + (time.perf_counter() - began)}
+    anew, began = for_many(one), 0.0
+    fields, condition, parts = jnp.asarray(made["fields"]), jnp.asarray(made["condition"]), []
+    for start in range(0, len(fields), CHUNK):
+        index = np.minimum(np.arange(start, start + CHUNK), len(fields) - 1)  # one shape, one trace
+        if start == 0:  # compiles
+            jax.block_until_ready(anew(fields[index], condition[index]))
+            began = time.perf_counter()
+        parts.append(anew(fields[index], condition[index]))
+    found = jax.block_until_ready(jnp.concatenate(parts)[: len(fields)])
+    seconds = made["seconds"] + (time.perf_counter() - began)
+    return {**made, "fields": found, "seconds": seconds}
 
 
 def encoded(params: Params, pairs: Mapping[str, Any]) -> Pair:

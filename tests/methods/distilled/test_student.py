@@ -1,5 +1,6 @@
 """Students: pairs follow the teacher's flow, residuals are weighed alike on all grids, refinement goes downhill."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -9,21 +10,38 @@ import pytest
 
 from phdme_jax.diffusion.flow import follow_flow
 from phdme_jax.methods.base import Examples
-from phdme_jax.methods.distilled.pairs import make_pairs
+from phdme_jax.methods.distilled.pairs import make_pairs, solved
 from phdme_jax.methods.distilled.student import (
     Distillation,
+    fit_student,
     make_model,
     make_student,
     refine,
     student_stages,
 )
 from phdme_jax.methods.equations import network as shared
+from phdme_jax.methods.equations.encoding import decode
 from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.equations.residual_size import residual_scale, scaled_residual
 from phdme_jax.methods.presets import MLP
 from phdme_jax.methods.table import lineage
 from phdme_jax.systems import make_equations
+from phdme_jax.systems.equations.base import stacked_residual
 from tests.methods.distilled.points import KEY, OPTIONS, drawn, fitted, reaches_all_around, task
+
+
+class Idle:
+    """A host that trains nothing and writes down what it was asked to keep."""
+
+    def __init__(self):
+        self.names = []
+
+    def train(self, stage, loss, params, data, key, **numbers):
+        return params, 0.0
+
+    def keep(self, name, make):
+        self.names.append(name)
+        return make()
 
 
 def encoded_network(equations, kinds):
@@ -135,3 +153,29 @@ def test_a_study_that_says_nothing_of_students_has_usual_ones():
 def test_a_lineage_begins_with_the_first_teacher():
     assert [method.name for method in lineage("piddm_ref")] == ["flow_matching", "piddm", "piddm_ref"]
     assert [method.name for method in lineage("gp_rollout")] == ["gp_rollout"]
+
+
+def test_pairs_solved_anew_keep_what_else_the_teacher_made_and_obey_the_equation():
+    equations = make_equations("poisson_2d", num_points=12)
+    net, _ = encoded_network(equations, ("linear",) * 2)
+    sample = jax.jit(jax.vmap(equations.draw))(jax.random.split(KEY, 70))
+    params = shared.fit_params(net, Examples(np.asarray(sample.fields), np.asarray(sample.condition)))
+    rough = jax.random.normal(KEY, sample.fields.shape)
+    made = {"noise": rough, "fields": rough, "condition": sample.condition, "seconds": 3.0}
+    found = solved(net, params, made)
+    assert found["noise"] is rough and found["seconds"] > 3.0
+    np.testing.assert_allclose(found["fields"][..., 1], rough[..., 1], atol=1e-12)
+    physical = jax.vmap(partial(decode, params.fields, net.kinds))(found["fields"])
+    assert float(jnp.abs(jax.vmap(partial(stacked_residual, equations))(physical, sample.condition)).max()) < 1e-9
+    points = dataclasses.replace(net, equations=dataclasses.replace(equations, resolve=None))
+    with pytest.raises(ValueError, match="computed anew"):
+        solved(points, params, made)
+
+
+def test_a_student_with_physics_learns_from_solved_pairs_where_told():
+    few = {"num_pairs": 64, "num_calls": 4, "solves_pairs": True}
+    host, options = Idle(), {**OPTIONS, "distilled": few}
+    for physics, expected in ((True, {"pairs_0_64_4_solved", "pairs_1_16_4_solved"}), (False, set())):
+        host.names.clear()
+        fit_student(task(), options, host, fitted("flow_matching"), KEY, physics=physics)
+        assert {name for name in host.names if name.endswith("solved")} == expected
