@@ -18,6 +18,7 @@ from phdme_jax.systems.equations.closed_form import make_circle, make_poisson
 from phdme_jax.systems.equations.darcy import make_darcy_kle, make_darcy_nodal
 from phdme_jax.systems.equations.darcy_binary import make_darcy_binary
 from phdme_jax.systems.equations.elliptic import make_helmholtz_2d, make_poisson_2d
+from phdme_jax.systems.equations.inviscid_burgers import make_inviscid_burgers
 from phdme_jax.systems.equations.topology import make_topology
 
 SYSTEMS: dict[str, Callable[..., System]] = {
@@ -59,6 +60,8 @@ EQUATIONS: dict[str, Callable[..., Equations]] = {
     "helmholtz_2d": make_helmholtz_2d,
     "darcy_binary": make_darcy_binary,
     "burgers": make_burgers,
+    "burgers_ic": partial(make_inviscid_burgers, "burgers_ic"),
+    "burgers_bc": partial(make_inviscid_burgers, "burgers_bc"),
     "topology": make_topology,
 }
 

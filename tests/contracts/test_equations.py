@@ -18,6 +18,8 @@ SMALL = {
     "helmholtz_2d": {"num_points": 16},
     "darcy_binary": {"num_points": 16},
     "burgers": {"num_points": 16, "num_frames": 64},
+    "burgers_ic": {"num_points": 16, "num_frames": 16},
+    "burgers_bc": {"num_points": 16, "num_frames": 16},
 }
 # largest residual of a true example in units of that of a disturbed one; the multiplied-out equation is overdetermined,
 # and the first of few frames of Burgers' equation are far apart
