@@ -92,7 +92,9 @@ def _resolve(duration: float, fields: Array, condition: Array) -> Array:
     del condition
     values = fields[..., 0]
     spacing, dt = _spacing(duration, values)
-    return solve_godunov(values[:, 0], jnp.mean(values[0, 1:]), values.shape[1], dt / spacing)[..., None]
+    most = spacing / dt  # what the scheme bears
+    initial, inlet = jnp.clip(values[:, 0], -most, most), jnp.clip(jnp.mean(values[0, 1:]), -most, most)
+    return solve_godunov(initial, inlet, values.shape[1], dt / spacing)[..., None]
 
 
 def _draw(
@@ -124,7 +126,7 @@ def make_inviscid_burgers(
       inlet: q, value at the left end later; None draws it.
     Returns:
       the equations; the field velocity on (x, t). `resolve` solves from the field's own first frame and the mean of its
-      later values at the left end.
+      later values at the left end, cut off at dx / dt, beyond which the scheme is unstable.
     Raises:
       ValueError: few places or frames, or a step between frames that is longer than a value of one takes to the next
         place.
