@@ -29,7 +29,10 @@ METHODS = ("flow_matching", "eci", "pcfm", "sda", "moment_matched", "dps", "d_fl
 FEW_CALLS = {"num_steps": 24, "sampler": "dpm", "spacing": "log_snr", "flow_steps": 24, "flow_method": "dpm"}
 CASES: dict[str, dict[str, Any]] = {
     "burgers_ic": {"fixed": {"shock": 0.5}, "seen": "initial", "padding": ("edge", "edge")},
+    "heat": {"fixed": {"phase": 1.0}, "seen": "initial", "padding": ("circular", "edge")},
+    "reaction_diffusion": {"fixed": {"initial": 1}, "seen": "initial", "padding": ("edge", "edge")},
     "burgers_bc": {"fixed": {"inlet": 0.5}, "seen": "inlet", "padding": ("edge", "edge")},
+    "stokes": {"fixed": {"wave_number": 5.0}, "seen": "initial", "padding": ("edge", "edge")},
 }
 
 
