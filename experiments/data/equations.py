@@ -123,7 +123,12 @@ def check_equations(context: Context, options: Callable[[ConfigDict, str], dict[
         numbers = math.prod(equations.grid.points) * (len(equations.fields) + len(equations.conditions))
         require_memory(f"{count} examples", 8.0 * count * numbers, "lower data.num_train or data.num_test")
         for name in context.methods:
-            check(equations, options(context.config, case), [method.fit for method in lineage(name)], METHODS[name].questions)
+            check(
+                equations,
+                options(context.config, case),
+                [method.fit for method in lineage(name)],
+                METHODS[name].questions,
+            )
 
 
 def about_equations(config: ConfigDict) -> str:

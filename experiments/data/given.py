@@ -1,4 +1,4 @@
-"""Benches of families of which a part is known: one question for many examples, whose truths are draws of its answer."""
+"""Benches of families of which a part is known: one question for many examples, all draws of its answer."""
 
 from typing import Any
 

@@ -222,11 +222,11 @@ def shared_moments(generated: np.ndarray, truth: np.ndarray) -> dict[str, Measur
     """mmse, smse, mmse_absolute and smse_absolute, see `shared_question_scores`, mean over the fields."""
     found = {}
     for name in ("mmse", "smse"):
-        errors = [moment_errors(generated[..., index], truth[..., index])[name] for index in range(truth.shape[-1])]
+        each = [moment_errors(generated[..., index], truth[..., index])[name] for index in range(truth.shape[-1])]
+        errors = np.array([np.nan if value is None else value for value in each])
         sizes = np.var(truth, axis=0).reshape(-1, truth.shape[-1]).mean(axis=0)
-        finite = None not in errors
-        found[name] = Measurement(float(np.mean(errors)) if finite else None)
-        found[f"{name}_absolute"] = Measurement(float(np.mean(errors * sizes)) if finite else None)
+        found[name] = Measurement(float(np.mean(errors)) if np.isfinite(errors).all() else None)
+        found[f"{name}_absolute"] = Measurement(float(np.mean(errors * sizes)) if np.isfinite(errors).all() else None)
     return found
 
 

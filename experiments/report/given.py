@@ -21,8 +21,8 @@ def moment_panels(path: Path, drawn: dict[str, np.ndarray], title: str) -> Path:
     names = list(drawn)
     figure = drawing.new_figure(1.5 * len(names) + 1.2, 3.4)
     axes = figure.subplots(2, len(names), squeeze=False)
-    for row, (label, moment) in enumerate((("mean", np.mean), ("deviation", np.std))):
-        values = [moment(drawn[name], axis=0) for name in names]
+    for row, label in enumerate(("mean", "deviation")):
+        values = [drawn[name].mean(axis=0) if row == 0 else drawn[name].std(axis=0) for name in names]
         low, high = float(values[0].min()), float(values[0].max())
         for axis, name, value in zip(axes[row], names, values, strict=True):
             image = axis.imshow(value.T, origin="lower", vmin=low, vmax=high, cmap="viridis")

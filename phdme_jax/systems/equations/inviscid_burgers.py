@@ -24,7 +24,7 @@ SHOCKS, INLETS, WIDTH = (0.2, 0.8), (0.0, 1.0), 0.02
 
 
 def godunov_flux(values: Float[Array, "x ..."]) -> Float[Array, "faces ..."]:
-    """Flux of u^2 / 2 through the faces between neighbours along the first axis, of the exact solution of their jump."""
+    """Flux of u^2 / 2 between neighbours along the first axis, that of the exact solution of their jump."""
     left, right = jnp.maximum(values[:-1], 0.0), jnp.minimum(values[1:], 0.0)
     return 0.5 * jnp.maximum(left**2, right**2)
 

@@ -80,7 +80,7 @@ def solve_reaction_diffusion(
     def step(values: Array, _: None) -> tuple[Array, Array]:
         known = values + dt * (0.5 * _times(diffusion, values) + 0.5 * _reaction(values) + came_in)
         ahead = values
-        for _ in range(ITERATIONS):
+        for _iteration in range(ITERATIONS):
             ahead = _times(stepper, known + 0.5 * dt * _reaction(ahead))
         return ahead, ahead
 

@@ -88,7 +88,9 @@ def test_a_mean_is_corrected_by_the_same_constant_everywhere_it_may_change():
     held = fields[:, :1]
     later = project(lambda x: balance(jnp.concatenate([held, x], axis=1)), fields[:, 1:], 2, 40)
     change = later - fields[:, 1:]
-    np.testing.assert_allclose(change, jnp.broadcast_to(jnp.mean(held) - fields[:, 1:].mean(axis=0), change.shape), atol=1e-9)
+    np.testing.assert_allclose(
+        change, jnp.broadcast_to(jnp.mean(held) - fields[:, 1:].mean(axis=0), change.shape), atol=1e-9
+    )
 
 
 def test_points_that_obey_already_stay_where_they_are():

@@ -13,7 +13,14 @@ NOTHING = jnp.zeros(())
 
 def test_fluxes_are_those_of_the_exact_solutions_of_jumps():
     """A shock by its speed (l + r) / 2, a fan by the side that it leaves, u = 0 at the face inside of it."""
-    pairs = {(1.0, 0.5): 0.5, (0.5, 1.0): 0.125, (1.0, -0.5): 0.5, (0.5, -1.0): 0.5, (-1.0, 1.0): 0.0, (-1.0, -0.5): 0.125}
+    pairs = {
+        (1.0, 0.5): 0.5,
+        (0.5, 1.0): 0.125,
+        (1.0, -0.5): 0.5,
+        (0.5, -1.0): 0.5,
+        (-1.0, 1.0): 0.0,
+        (-1.0, -0.5): 0.125,
+    }
     for pair, expected in pairs.items():
         np.testing.assert_allclose(godunov_flux(jnp.array(pair)), [expected], atol=1e-14)
 
