@@ -52,7 +52,7 @@ def _size(points: int, counts: tuple[int, int], network: Mapping[str, Any], trai
 
 
 SIZES = {
-    "smoke": _size(16, (64, 16), SMALL_UNET, (20, 8, 1e-3), 8),
+    "smoke": _size(16, (64, 16), {**SMALL_UNET, "multipliers": (1,)}, (20, 8, 1e-3), 8),
     "laptop": _size(64, (4096, 512), UNET, (3000, 8, 1e-3), 100),
     # not run yet; levels of the network halve the grid three times
     "accelerator": _size(96, (16384, 2048), LARGE_UNET, (20000, 64, 1e-3), 100),

@@ -14,7 +14,7 @@ from experiments.evaluation.equations import shared_moments
 from experiments.study.command import main
 from phdme_jax.systems import make_equations
 
-QUICK = ["--config.answers.times=4", "--config.network.multipliers=(1,)", "--config.stages.flow=((1,4,4,1e-3),)"]
+QUICK = ["--config.answers.times=4", "--config.stages.flow=((1,4,4,1e-3),)"]
 
 
 def test_study_compares_answers_with_draws_of_the_right_one(tmp_path):
