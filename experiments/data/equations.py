@@ -25,7 +25,7 @@ from phdme_jax.systems.equations.base import Equations
 
 # numbers that keys of data are made from; 1 was the test before there was a validation split, and choices were made on
 # it; 2 was the shifted set then, and is not used again
-SPLITS = {"train": 0, "validation": 1, "test": 3, "shifted": 4}
+SPLITS = {"train": 0, "validation": 1, "test": 3, "shifted": 4, "reference": 5}
 RANGES = presets.RANGES | dict.fromkeys(("num_train", "num_test", "num_shifted"), Range(2))
 
 
@@ -102,20 +102,33 @@ def equations_of(config: ConfigDict, case: str) -> Equations:
     return make_equations(case, **config.equations)
 
 
-def check_equations(context: Context) -> None:
+def options_of(config: ConfigDict, case: str) -> dict[str, Any]:
+    """Groups of options for the methods, the same for all cases."""
+    del case
+    return config.to_dict()
+
+
+def check_equations(context: Context, options: Callable[[ConfigDict, str], dict[str, Any]] = options_of) -> None:
     """Traces an example, a training step and a sample of each method: what does not fit is told, nothing computed.
 
+    Args:
+      context: of the run.
+      options: (configuration, case) -> groups of options for the methods.
     Raises:
       ValueError: what a part of them does not know.
     """
-    options = context.config.to_dict()
     count = sum(number for name, number in context.config.data.items() if name.startswith("num_"))
     for case in context.study.systems:
         equations = equations_of(context.config, case)
         numbers = math.prod(equations.grid.points) * (len(equations.fields) + len(equations.conditions))
         require_memory(f"{count} examples", 8.0 * count * numbers, "lower data.num_train or data.num_test")
         for name in context.methods:
-            check(equations, options, [method.fit for method in lineage(name)], METHODS[name].questions)
+            check(
+                equations,
+                options(context.config, case),
+                [method.fit for method in lineage(name)],
+                METHODS[name].questions,
+            )
 
 
 def about_equations(config: ConfigDict) -> str:
@@ -144,8 +157,42 @@ def equation_bench(
     counts = {split: config.data[f"num_{'test' if split == 'validation' else split}"] for split in sources}
     made_from = {"case": case, "equations": options["equations"], "shifted": shifted}
     sets = load_or_make(sources, counts, seed, context.workdir, made_from)
-    key, train = jax.random.fold_in(jax.random.key(13), seed), sets["train"]
-    asked = [split for split in sets if split != "train"]
+    splits = {split: Split(*sets[split]) for split in sets if split != "train"}
+    if any(METHODS[name].questions for name in context.methods):
+        suffix = "_validation" if context.validates else ""
+        mask_key = stage_key(seed_key(seed), "questions", SPLITS[context.asked])
+        asking = Asking(**options.get("questions", {}))
+        kinds = tuple(options["data"]["kinds"])
+        splits |= question_splits(equations, *sets[context.asked], asking, kinds, suffix, mask_key)
+    return bench_of(context, equations, options, sets, splits, seed)
+
+
+def seed_key(seed: int) -> Any:
+    """Root key of a seed."""
+    return jax.random.fold_in(jax.random.key(13), seed)
+
+
+def bench_of(
+    context: Context,
+    equations: Equations,
+    options: dict[str, Any],
+    sets: dict[str, FieldSet],
+    splits: dict[str, Split],
+    seed: int,
+) -> Bench:
+    """The bench of examples that are there.
+
+    Args:
+      context: of the run.
+      equations: that methods learn.
+      options: groups of options for the methods.
+      sets: of examples; "train" is learned from.
+      splits: what is asked.
+      seed: of methods and samples.
+    Returns:
+      the bench; its world is the sets.
+    """
+    key, train = seed_key(seed), sets["train"]
 
     def starts(key: Any, count: int) -> np.ndarray:
         return train.condition[np.asarray(jax.random.randint(key, (count,), 0, len(train.condition)))]
@@ -159,13 +206,6 @@ def equation_bench(
     def solved(method: Method, fitted: Fitted) -> Fitted:
         return resolved(fitted, equations, method.questions)
 
-    splits = {split: Split(sets[split].fields, sets[split].condition) for split in asked}
-    if any(METHODS[name].questions for name in context.methods):
-        suffix = "_validation" if context.validates else ""
-        mask_key = stage_key(key, "questions", SPLITS[context.asked])
-        asking = Asking(**options.get("questions", {}))
-        kinds = tuple(options["data"]["kinds"])
-        splits |= question_splits(equations, *sets[context.asked], asking, kinds, suffix, mask_key)
     return Bench(
         task=Task(equations, lambda: Examples(train.fields, train.condition), starts, key),
         options=options,

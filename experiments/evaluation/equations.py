@@ -153,7 +153,8 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
         relative_l2_FIELD = |mean of the samples - truth| / |truth| of each example, for fields not wholly observed
 
     and, of these fields, crps, energy_score and spread_skill, see `app.scores.accuracy`; residuals of one sample; cost.
-    constraint_error is the largest miss of an observation by a sample, in units of the field's standard deviation.
+    constraint_error is the largest miss of an observation by a sample, in units of the field's standard deviation;
+    conserved_error, where something is, that of what is conserved, in units of the first field's.
     """
     equations, split, forecasts = answer.bench.task.problem, answer.bench.splits[answer.split], answer.forecasts
     assert forecasts.samples is not None
@@ -164,9 +165,7 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
         missed, size = ((part[..., index] ** 2).reshape(len(mean), -1) for part in (mean - split.truth, split.truth))
         error = np.sqrt(missed.sum(axis=1) / size.sum(axis=1))
         rows[f"relative_l2_{equations.fields[index]}"] = mean_measurement(np.where(forecasts.ok, error, np.nan))
-    question, everywhere = split.condition, tuple(range(split.truth.ndim - 1))
-    misses = question.mask[:, None] * (forecasts.samples - question.values[:, None]) / split.truth.std(axis=everywhere)
-    rows["constraint_error"] = Measurement(float(np.abs(misses).max()) if forecasts.ok.all() else None)
+    rows |= obedience_scores(answer)
     few = Forecasts(mean[..., hidden], forecasts.samples[..., hidden], forecasts.ok, forecasts.seconds)
     found = accuracy(split.truth[..., hidden], few, tuple(equations.fields[index] for index in hidden))
     rows |= {name: found[name] for name in ("crps", "energy_score", "spread_skill") if name in found}
@@ -176,6 +175,69 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
         name: physics[name] for name in ("residual_rms", "residual_rms_unseen", "resolve_error") if name in physics
     }
     return rows | _costs(answer)
+
+
+def obedience_scores(answer: Answer) -> dict[str, Measurement]:
+    """constraint_error and, where something is conserved, conserved_error, see `answer_scores`; of all samples."""
+    equations, split, forecasts = answer.bench.task.problem, answer.bench.splits[answer.split], answer.forecasts
+    assert forecasts.samples is not None
+    question, size = split.condition, split.truth.std(axis=tuple(range(split.truth.ndim - 1)))
+    misses = question.mask[:, None] * (forecasts.samples - question.values[:, None]) / size
+    rows = {"constraint_error": Measurement(float(np.abs(misses).max()) if forecasts.ok.all() else None)}
+    if equations.conserved is not None:
+        flat = forecasts.samples.reshape(-1, *split.truth.shape[1:])
+        given = np.repeat(question.condition, forecasts.samples.shape[1], axis=0)
+        left = _conserved_error(equations, FieldSet(flat, given), size[0])
+        rows["conserved_error"] = left if forecasts.ok.all() else Measurement(None)
+    return rows
+
+
+def _conserved_error(equations: Equations, generated: FieldSet, size: float) -> Measurement:
+    return Measurement(float(np.abs(in_chunks(_balances(equations), CHUNK, *generated)).max() / size))
+
+
+@lru_cache
+def _balances(equations: Equations) -> Callable[[Any, Any], Any]:
+    """What is conserved, of many examples."""
+    assert equations.conserved is not None
+    return jax.jit(jax.vmap(equations.conserved))
+
+
+def shared_question_scores(answer: Answer) -> dict[str, Measurement]:
+    """Scores of answers to one question that all examples of a split share, whose truths are draws of the right answer.
+
+    mmse and smse, see `moment_errors`, of one field or the mean of several, and mmse_absolute and smse_absolute, the
+    same in square units of the field; residuals; what is missed of observations and of what is conserved; cost.
+    """
+    equations, truth = answer.bench.task.problem, answer.truth
+    generated = FieldSet(drawn_fields(answer), np.zeros((len(truth), *truth.shape[1:-1], len(equations.conditions))))
+    rows = shared_moments(generated.fields, truth)
+    physics = physics_scores(equations, generated)
+    names = ("residual_mae", "residual_rms", "residual_rms_unseen", "resolve_error")
+    rows |= {name: physics[name] for name in names if name in physics}
+    return rows | obedience_scores(answer) | _costs(answer)
+
+
+def shared_moments(generated: np.ndarray, truth: np.ndarray) -> dict[str, Measurement]:
+    """mmse, smse, mmse_absolute and smse_absolute, see `shared_question_scores`, mean over the fields."""
+    found = {}
+    for name in ("mmse", "smse"):
+        each = [moment_errors(generated[..., index], truth[..., index])[name] for index in range(truth.shape[-1])]
+        errors = np.array([np.nan if value is None else value for value in each])
+        sizes = np.var(truth, axis=0).reshape(-1, truth.shape[-1]).mean(axis=0)
+        found[name] = Measurement(float(np.mean(errors)) if np.isfinite(errors).all() else None)
+        found[f"{name}_absolute"] = Measurement(float(np.mean(errors * sizes)) if np.isfinite(errors).all() else None)
+    return found
+
+
+def shared_reference_rows(run: Run) -> None:
+    """Scores of other draws of the right answer: the floor that sampling leaves."""
+    equations, others = run.bench.task.problem, run.bench.world["reference"]
+    for name, split in run.bench.splits.items():
+        rows = shared_moments(others.fields, split.truth) | physics_scores(equations, others)
+        if equations.conserved is not None:
+            rows["conserved_error"] = _conserved_error(equations, others, float(np.std(split.truth[..., 0])))
+        run.record("reference", name, rows, len(split.truth))
 
 
 def generated_set(answer: Answer) -> FieldSet:

@@ -118,7 +118,7 @@ class SeedRun:
 
     def drawn(self, name: str, split: str) -> Draws:
         """What a method drew for a split, before it is observed; methods that draw alike are drawn once."""
-        fitted, condition = self.fitted(name), self.bench.splits[split].condition
+        fitted, condition = self.fitted(name), self.bench.splits[split].condition_of(METHODS[name])
         key = self.bench.sample_key(split, METHODS[name])
         label = (fitted.model.draw, id(fitted.params), split, jax.random.key_data(key).tobytes())
         if label not in self._draws:

@@ -46,6 +46,8 @@ class Split:
         with.
       questions: whether the conditions are a `methods.equations.questions.Question`; methods that answer them are asked
         these splits alone, the others all others.
+      plain: conditions of methods that answer no questions, where they are asked a split of questions too: what they
+        draw without being told; None leaves them out.
       num_samples: of each condition; that of the bench where None.
       calibrated_by: name of the split on which what is answered here is calibrated.
     """
@@ -54,8 +56,17 @@ class Split:
     condition: PyTree
     observe: Callable[[np.ndarray, Times], np.ndarray] = as_drawn
     questions: bool = False
+    plain: PyTree | None = None
     num_samples: int | None = None
     calibrated_by: str = "calibration"
+
+    def asks(self, method: Method) -> bool:
+        """Whether a method is asked this split."""
+        return self.questions == method.questions or (self.questions and self.plain is not None)
+
+    def condition_of(self, method: Method) -> PyTree:
+        """What a method is told of each sample."""
+        return self.condition if self.questions == method.questions else self.plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +103,7 @@ class Bench:
 
     def splits_of(self, method: Method) -> list[str]:
         """Names of the splits that a method is asked."""
-        return [name for name, split in self.splits.items() if split.questions == method.questions]
+        return [name for name, split in self.splits.items() if split.asks(method)]
 
     def scored(self, method: Method) -> list[str]:
         """Those of them that are scored: all that calibrate no others."""

@@ -10,7 +10,7 @@ from phdme_jax.files import InputError
 METRIC_NAMES = (
     "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
     "energy_error", "mass_drift", "residual_mae", "residual_rms", "relative_residual", "resolve_error", "relative_l2",
-    "constraint_error", "sliced_wasserstein", "wasserstein", "angle_divergence",
+    "constraint_error", "conserved_error", "sliced_wasserstein", "wasserstein", "angle_divergence",
     "sample_energy_drift", "sample_residual_rms",
     "spectrum_error", "energy_distance", "mmse", "smse", "compliance_error", "volume_error",
     "parameter_error", "mass_ratio", "backward_calls",
@@ -19,7 +19,7 @@ METRIC_NAMES = (
     "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",
     "compile_seconds",
 )  # fmt: skip
-SPLIT_NAMES = ("train", "calibration", "validation", "test", "shifted", "forward", "inverse", "reconstruction")
+SPLIT_NAMES = ("train", "calibration", "validation", "test", "shifted", "forward", "inverse", "reconstruction", "given")
 
 # Metrics of which no end is "best": a narrow band is no merit without its coverage, and coverage has a target.
 UNRANKED_METRICS = (

@@ -119,8 +119,12 @@ def project(
         def product(weights: Array) -> Array:
             return along(across(weights)[0]) + damping * size * weights
 
-        weights, _ = jax.scipy.sparse.linalg.cg(product, found, maxiter=iterations, tol=0.0)
-        return here - across(weights)[0], None
+        # of unit length, and no further than rounding: products of what is tiny vanish, and divide
+        length = jnp.sqrt(jnp.sum(jax.lax.stop_gradient(found) ** 2))
+        length = jnp.where(length > 0, length, 1.0)
+        tolerance = jnp.finfo(here.dtype).eps
+        weights, _ = jax.scipy.sparse.linalg.cg(product, found / length, maxiter=iterations, tol=tolerance)
+        return here - length * across(weights)[0], None
 
     return jax.lax.scan(step, point, None, length=num_steps)[0]
 

@@ -206,6 +206,7 @@ ANSWERING: dict[str, Any] = {
     "mixes": 1,
     "resample_every": 0,
     "anchored": False,
+    "imposes_conserved": True,
     "searches": 10,
     "flow_steps": 12,
     "residual_weight": 1.0,

@@ -129,7 +129,7 @@ _ALL = (
             fit_diffusion_pde, "arXiv 2406.17763", "diffusion"),
     _Answer("eci", "the flow, its end written over with the observations", 4,
             fit_constrained, "arXiv 2412.01786", "flow_matching"),
-    _Answer("pcfm", "the flow, its end projected on the observations", 4,
+    _Answer("pcfm", "the flow, its end projected on observations and what is conserved", 4,
             Bound(fit_constrained, rule="pcfm"), "arXiv 2506.04171", "flow_matching"),
     _Answer("d_flow", "the flow, its noise searched for", 4, fit_d_flow, "arXiv 2402.14017", "flow_matching"),
     _Answer("optimised_data", "fields that obey observations and equations, without a network", 11, fit_optimised_data),

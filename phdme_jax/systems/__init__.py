@@ -18,6 +18,10 @@ from phdme_jax.systems.equations.closed_form import make_circle, make_poisson
 from phdme_jax.systems.equations.darcy import make_darcy_kle, make_darcy_nodal
 from phdme_jax.systems.equations.darcy_binary import make_darcy_binary
 from phdme_jax.systems.equations.elliptic import make_helmholtz_2d, make_poisson_2d
+from phdme_jax.systems.equations.heat import make_heat, make_stokes
+from phdme_jax.systems.equations.inviscid_burgers import make_inviscid_burgers
+from phdme_jax.systems.equations.porous_medium import make_porous_medium
+from phdme_jax.systems.equations.reaction_diffusion import make_reaction_diffusion
 from phdme_jax.systems.equations.topology import make_topology
 
 SYSTEMS: dict[str, Callable[..., System]] = {
@@ -59,6 +63,12 @@ EQUATIONS: dict[str, Callable[..., Equations]] = {
     "helmholtz_2d": make_helmholtz_2d,
     "darcy_binary": make_darcy_binary,
     "burgers": make_burgers,
+    "burgers_ic": partial(make_inviscid_burgers, "burgers_ic"),
+    "burgers_bc": partial(make_inviscid_burgers, "burgers_bc"),
+    "heat": make_heat,
+    "stokes": make_stokes,
+    "porous_medium": make_porous_medium,
+    "reaction_diffusion": make_reaction_diffusion,
     "topology": make_topology,
 }
 

@@ -18,10 +18,22 @@ SMALL = {
     "helmholtz_2d": {"num_points": 16},
     "darcy_binary": {"num_points": 16},
     "burgers": {"num_points": 16, "num_frames": 64},
+    "burgers_ic": {"num_points": 16, "num_frames": 16},
+    "burgers_bc": {"num_points": 16, "num_frames": 16},
+    "heat": {"num_points": 16, "num_frames": 32},
+    "stokes": {"num_points": 64, "num_frames": 32},
+    "porous_medium": {"num_points": 16, "num_frames": 16},
+    "reaction_diffusion": {"num_points": 16, "num_frames": 16},
 }
 # largest residual of a true example in units of that of a disturbed one; the multiplied-out equation is overdetermined,
 # and the first of few frames of Burgers' equation are far apart
-FLOORS = dict.fromkeys(SMALL, 1e-12) | {"poisson_1d": 1e-5, "darcy_kle": 0.2, "burgers": 0.2}
+FLOORS = dict.fromkeys(SMALL, 1e-12) | {
+    "poisson_1d": 1e-5,
+    "darcy_kle": 0.2,
+    "burgers": 0.2,
+    "heat": 1e-9,
+    "stokes": 1e-3,
+}
 
 
 @pytest.fixture(scope="module", params=list(EQUATIONS))
@@ -60,12 +72,28 @@ def test_examples_obey_the_equations_and_disturbed_ones_do_not(drawn):
 
 def test_resolving_a_true_example_gives_it_back(drawn):
     equations, samples = drawn
+    if equations.resolve is None:
+        pytest.skip("no solver")
     count = equations.num_solution
     # a single field holds what it is computed from
     wrong = samples.fields.at[..., :count].multiply(1.1 if "map" in equations.offers or count > 1 else 1.0)
     again = jax.jit(jax.vmap(equations.resolve))(wrong, samples.condition)
     scale = np.abs(samples.fields[..., :count]).max()
     np.testing.assert_allclose(again, samples.fields, atol=1e-9 * scale, rtol=1e-9)
+
+
+def test_what_is_conserved_is_kept_by_true_examples_and_not_by_disturbed_ones(drawn):
+    equations, samples = drawn
+    if equations.conserved is None:
+        pytest.skip("nothing is conserved, or not by what the fields hold")
+    balance = jax.jit(jax.vmap(equations.conserved))
+    deviation = jnp.std(samples.fields[..., 0])
+    noise = 0.1 * deviation * jax.random.normal(jax.random.key(1), samples.fields.shape)
+    assert np.abs(balance(samples.fields, samples.condition)).max() < 1e-12 * deviation
+    first, second = (balance(samples.fields + scale * noise, samples.condition) for scale in (1.0, 2.0))
+    assert np.abs(first).max() > 1e-3 * deviation
+    # affine ones double with what is added
+    assert equations.affine_conserved == bool(np.allclose(second, 2.0 * first, rtol=1e-6, atol=1e-9))
 
 
 def test_residual_keeps_the_type_and_has_the_derivative_that_differences_see(drawn):

@@ -1,5 +1,6 @@
 """What known equations ask of a clean example, as functions of normalised fields."""
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -89,6 +90,30 @@ def make_constraints(
 
     residual = residual_of(equations, kinds, encoding, condition, detached)
     return Constraints(residual, decoded(equations.inequality), decoded(objective))
+
+
+def conserved_of(
+    equations: Equations, kinds: tuple[str, ...], encoding: Encoding, condition: Float[Array, "*grid channel"]
+) -> OfExample | None:
+    """What must vanish because something is conserved, as a function of one example's normalised fields.
+
+        c(x) sqrt(places of a frame) / std of the first field
+
+    so that slopes are about as long as those of values themselves, which stand beside it in a projection.
+
+    Args:
+      equations: the equations; the last axis of their grid is time.
+      kinds: encoding of each field.
+      encoding: of the fields.
+      condition: what is given, physical units.
+    Returns:
+      fields (*grid, field) -> what must vanish; None where nothing is conserved.
+    """
+    conserved = equations.conserved
+    if conserved is None:
+        return None
+    factor = math.sqrt(math.prod(equations.grid.points[:-1])) / encoding.scale[0]
+    return lambda point: factor * conserved(decode(encoding, kinds, point), condition)
 
 
 def residual_gradient(residual: OfExample, noisy: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

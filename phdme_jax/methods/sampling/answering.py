@@ -35,6 +35,8 @@ class Answering:
       resample_every: of `eci`, corrections between fresh draws of its noise; zero keeps the first, as published for
         initial values.
       anchored: whether `eci` and `pcfm` go through the noise at each time, as published, see `constrained.sample_eci`.
+      imposes_conserved: whether `eci` and `pcfm` impose what is conserved beside the observations, where the problem
+        has it; `eci` what is affine in the fields alone.
       searches: of `d_flow`, steps of L-BFGS.
       flow_steps: of `d_flow`, calls to follow the flow once.
       residual_weight: of `d_flow` and `optimised_data`, beside the mean square of the observations' misfit.
@@ -51,6 +53,7 @@ class Answering:
     mixes: int = 1
     resample_every: int = 0
     anchored: bool = False
+    imposes_conserved: bool = True
     searches: int = 10
     flow_steps: int = 12
     residual_weight: float = 1.0

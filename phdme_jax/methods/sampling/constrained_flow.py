@@ -1,28 +1,50 @@
-"""Answers of a flow whose end is made to obey the observations at each time (ECI, PCFM); nothing is trained."""
+"""Answers of a flow whose end is made to obey observations and conservation at each time (ECI, PCFM).
 
+Nothing is trained.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
 from jaxtyping import Array, Key
 
 from phdme_jax.diffusion import constrained
+from phdme_jax.diffusion.constrained import Correct, Residual, project
 from phdme_jax.methods.base import Fitted, Host, Options, Task
+from phdme_jax.methods.equations.constraints import OfExample, conserved_of
 from phdme_jax.methods.equations.flow import make_velocity
-from phdme_jax.methods.equations.network import Params, network_of
-from phdme_jax.methods.sampling.answering import Asked, answering, answering_options
+from phdme_jax.methods.equations.network import EquationNetwork, Params, network_of
+from phdme_jax.methods.equations.questions import Observed
+from phdme_jax.methods.sampling.answering import Answering, Asked, answering, answering_options
+
+
+class Effort(NamedTuple):
+    """What projections take: Gauss-Newton steps at the end, and conjugate gradients a step."""
+
+    final_steps: int
+    iterations: int
+
+
+VALUES, AFFINE, CURVED = Effort(2, 2), Effort(3, 40), Effort(6, 40)
 
 
 def fit_constrained(
     task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""], rule: str = "eci"
 ) -> Fitted:
-    """A flow whose end is written over with the observations, or projected on them, at each time.
+    """A flow whose end is made to obey a constraint at each time.
+
+    Its end is written over with the observations, what else is conserved and affine corrected by the least change of
+    the rest (ECI), or projected on observations and all that is conserved (PCFM).
 
     Args:
-      task: gives the network its shape.
+      task: gives the network its shape, and what is conserved.
       options: groups `data`, `network` and `answers`.
       host: unused.
       teacher: a flow.
       key: unused.
       rule: "eci" or "pcfm".
     Returns:
-      what answers; observations hold to rounding, their noise is not read.
+      what answers; constraints hold to rounding, the noise of observations is not read.
     Source: Cheng et al. (2025), arXiv 2412.01786; Utkarsh et al. (2025), arXiv 2506.04171.
     """
     del host, key
@@ -32,25 +54,55 @@ def fit_constrained(
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
         velocity, seen = velocity_of(params.network, asked.prepared), asked.observed
+        balance = _imposed(net, chosen, params, asked)
         if rule == "eci":
             return constrained.sample_eci(
                 velocity,
                 latent,
                 key,
-                seen.written_over,
+                _correction(seen, balance if net.equations.affine_conserved else None),
                 chosen.times,
                 num_mixes=chosen.mixes,
                 resample_every=chosen.resample_every,
                 anchored=chosen.anchored,
             )
+        effort = VALUES if balance is None else AFFINE if net.equations.affine_conserved else CURVED
         return constrained.sample_pcfm(
             velocity,
             latent,
-            lambda fields: seen.mask * (fields - seen.values),
+            _together(seen, balance),
             chosen.times,
-            iterations=2,
-            final_steps=2,
+            iterations=effort.iterations,
+            final_steps=effort.final_steps,
             anchored=chosen.anchored,
         )
 
     return answering(net, teacher, draw, chosen.times * (chosen.mixes if rule == "eci" else 1))
+
+
+def _imposed(net: EquationNetwork, chosen: Answering, params: Params, asked: Asked) -> OfExample | None:
+    if not chosen.imposes_conserved:
+        return None
+    return conserved_of(net.equations, net.kinds, params.fields, asked.prepared.given.condition)
+
+
+def _correction(seen: Observed, balance: OfExample | None) -> Correct:
+    """Observations written over and, by the least change of all other values, what is conserved."""
+    if balance is None:
+        return seen.written_over
+
+    def correct(fields: Array) -> Array:
+        free = project(lambda point: balance(seen.written_over(point)), fields, AFFINE.final_steps, AFFINE.iterations)
+        return seen.written_over(free)
+
+    return correct
+
+
+def _together(seen: Observed, balance: OfExample | None) -> Residual:
+    """What is missed of observations and of what is conserved, side by side."""
+
+    def residual(fields: Array) -> Array:
+        missed = (seen.mask * (fields - seen.values)).ravel()
+        return missed if balance is None else jnp.concatenate([missed, balance(fields).ravel()])
+
+    return residual

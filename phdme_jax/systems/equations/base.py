@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -48,6 +49,10 @@ class Equations:
       unseen: the residual by other stencils, for scores alone: no method is shown it; None without.
       published: the residual as published code computes it where that is another and wrong, for comparisons; None
         without.
+      conserved: (fields, condition) -> what must vanish because something is conserved, in the units of the first
+        field: means over the places of a frame, less that of the first frame and what came in since, by the sums of the
+        scheme that made the data; None without.
+      affine_conserved: whether `conserved` is affine in the fields.
     """
 
     name: str
@@ -65,12 +70,15 @@ class Equations:
     solved_objective: Callable[[Array, Array], Array] | None = None
     unseen: Callable[[Array, Array], Residuals] | None = None
     published: Callable[[Array, Array], Residuals] | None = None
+    conserved: Callable[[Array, Array], Array] | None = None
+    affine_conserved: bool = False
 
     @property
     def offers(self) -> frozenset[str]:
         """Parts that are there: "residual", "map" (fields beside the solution, from which it can be predicted), and
-        "resolve", "inequality", "objective" and "solved_objective" where the functions of these names are."""
-        optional = ("resolve", "inequality", "objective", "solved_objective")
+        "resolve", "inequality", "objective", "solved_objective" and "conserved" where the functions of these names
+        are."""
+        optional = ("resolve", "inequality", "objective", "solved_objective", "conserved")
         found = {name for name in optional if getattr(self, name) is not None}
         return frozenset(found | {"residual"} | ({"map"} if len(self.fields) > self.num_solution else set()))
 
@@ -78,6 +86,12 @@ class Equations:
 def unconditional(fields: Float[Array, "*grid field"]) -> Sample:
     """An example of equations without conditions, which counts where it is finite."""
     return Sample(fields, jnp.zeros((*fields.shape[:-1], 0), fields.dtype), jnp.all(jnp.isfinite(fields)))
+
+
+def uniform_unless(fixed: float | None, bounds: tuple[float, float], key: Array) -> Float[Array, ""]:
+    """A parameter of an example: what it is fixed to, or drawn evenly between bounds."""
+    drawn = jax.random.uniform(key, (), minval=bounds[0], maxval=bounds[1])
+    return drawn if fixed is None else jnp.full_like(drawn, fixed)
 
 
 def without_padding(equations: Equations, fields: Any, name: str) -> Any:

@@ -1,0 +1,74 @@
+"""Benches of families of which a part is known: one question for many examples, all draws of its answer."""
+
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float
+from ml_collections import ConfigDict
+
+from experiments.data.equations import bench_of, equations_of, load_or_make
+from experiments.study.study import Bench, Context, Split
+from phdme_jax.methods.equations.questions import Question
+from phdme_jax.systems import make_equations
+
+SAME = 1e-12  # largest deviation of a value over examples, in units of the field's, at which it counts as known
+# where something is seen of a field on (x, time)
+PLACES = {"initial": (slice(None), slice(None, 1)), "inlet": (slice(None, 1), slice(None))}
+
+
+def shared_question(
+    fields: Float[np.ndarray, "sample x time field"], condition: Float[np.ndarray, "sample x time channel"], seen: str
+) -> Question:
+    """The question that examples of a family with a part fixed have in common.
+
+    Args:
+      fields: examples.
+      condition: of these.
+      seen: one of `PLACES`; values there that differ from example to example are left out.
+    Returns:
+      the question, once for each example.
+    Raises:
+      ValueError: another word, or nothing that the examples have in common.
+    """
+    if seen not in PLACES:
+        raise ValueError(f"expected values seen at one of {tuple(PLACES)}, got {seen!r}")
+    there = np.zeros(fields.shape[1:])
+    there[PLACES[seen]] = 1.0
+    same = np.std(fields, axis=0) <= SAME * np.std(fields, axis=(0, 1, 2))
+    mask = there * same
+    if not mask.any():
+        raise ValueError(f"expected {seen} values that all examples share, got none; fix what they depend on")
+    many = np.broadcast_to(mask, fields.shape)
+    return Question(condition, many, many * fields, np.zeros((len(fields), fields.shape[-1])))  # type: ignore[arg-type]
+
+
+def options_of_case(config: ConfigDict, case: str) -> dict[str, Any]:
+    """Groups of options for the methods, the network padded as the ends of a case want it."""
+    options = config.to_dict()
+    return options | {"network": {**options["network"], "padding": options["cases"][case]["padding"]}}
+
+
+def given_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
+    """One seed of a study whose test set is a family with a part fixed, the values that follow from it imposed.
+
+    Args:
+      context: of the run.
+      config: groups `equations`, `data` and `cases`, which names for each case what is `fixed`, where values are
+        `seen` (see `PLACES`), and the `padding` of the network.
+      case: name of the equations.
+      seed: draws the examples.
+    Returns:
+      the bench, with the split "given", which methods that answer no questions are asked without being told; its world
+      is the sets of examples, "reference" other draws of the answer.
+    """
+    options, settings = options_of_case(config, case), config.cases[case].to_dict()
+    whole, fixed = equations_of(config, case), make_equations(case, **options["equations"], **settings["fixed"])
+    sources = {"train": whole, context.asked: fixed, "reference": fixed}
+    counts = {"train": config.data.num_train, context.asked: config.data.num_test, "reference": config.data.num_test}
+    made_from = {"case": case, "equations": options["equations"], "fixed": settings["fixed"]}
+    sets = load_or_make(sources, counts, seed, context.workdir / case, made_from)
+    fields, condition = sets[context.asked]
+    question = shared_question(fields, condition, settings["seen"])
+    name = "given_validation" if context.validates else "given"
+    splits = {name: Split(fields, question, questions=True, plain=condition, num_samples=1)}
+    return bench_of(context, whole, options, sets, splits, seed)

@@ -1,0 +1,82 @@
+"""Constraints imposed while sampling: `python -m experiments.hard_constraints --size laptop --seeds 3`.
+
+A family of solutions is learned, and asked for with its initial or boundary values given. Conserved quantities are
+imposed too where the method can. Scores compare the answers with draws of the right one.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from experiments.data.equations import RANGES, about_equations, check_equations, equations_of
+from experiments.data.given import given_bench, options_of_case
+from experiments.evaluation.equations import shared_question_scores, shared_reference_rows
+from experiments.report.given import given_sections
+from experiments.study.command import main
+from experiments.study.study import Study
+from phdme_jax.methods.presets import (
+    ANSWERING,
+    INFORMED,
+    LARGE_UNET,
+    SMALL_UNET,
+    UNET,
+    equation_groups,
+    equation_stages,
+)
+
+METHODS = ("flow_matching", "eci", "pcfm", "sda", "moment_matched", "dps", "d_flow")
+# accurate from the largest waves to the finest details, see `phdme_jax.diffusion.flow.as_denoiser`
+FEW_CALLS = {"num_steps": 24, "sampler": "dpm", "spacing": "log_snr", "flow_steps": 24, "flow_method": "dpm"}
+CASES: dict[str, dict[str, Any]] = {
+    "burgers_ic": {"fixed": {"shock": 0.5}, "seen": "initial", "padding": ("edge", "edge")},
+    "heat": {"fixed": {"phase": 1.0}, "seen": "initial", "padding": ("circular", "edge")},
+    "reaction_diffusion": {"fixed": {"initial": 1}, "seen": "initial", "padding": ("edge", "edge")},
+    "burgers_bc": {"fixed": {"inlet": 0.5}, "seen": "inlet", "padding": ("edge", "edge")},
+    "stokes": {"fixed": {"wave_number": 5.0}, "seen": "initial", "padding": ("edge", "edge")},
+    # the first frame is zero whatever the exponent is: what is conserved says more
+    "porous_medium": {"fixed": {}, "seen": "initial", "padding": ("edge", "edge")},
+}
+
+
+def _size(points: int, counts: tuple[int, int], network: Mapping[str, Any], training: Any, times: int) -> Any:
+    return lambda: {
+        "equations": {"num_points": points, "num_frames": points},
+        "cases": {name: {**case, "fixed": dict(case["fixed"])} for name, case in CASES.items()},
+        "data": {"num_train": counts[0], "num_test": counts[1], "kinds": ("linear",)},
+        "network": dict(network),
+        "stages": equation_stages(*training),
+        "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
+        **equation_groups("edm", FEW_CALLS, flow_predicts="edm"),
+        "answers": {**ANSWERING, "times": times},
+    }
+
+
+SIZES = {
+    "smoke": _size(16, (64, 16), {**SMALL_UNET, "multipliers": (1,)}, (20, 8, 1e-3), 8),
+    "laptop": _size(64, (4096, 512), UNET, (3000, 8, 1e-3), 100),
+    # not run yet; levels of the network halve the grid three times
+    "accelerator": _size(96, (16384, 2048), LARGE_UNET, (20000, 64, 1e-3), 100),
+}
+
+STUDY = Study(
+    name="hard_constraints",
+    title="Constraints imposed while sampling",
+    cases=tuple(CASES),
+    methods=METHODS,
+    sizes=SIZES,
+    problem=equations_of,
+    bench=given_bench,
+    scores=(shared_question_scores,),
+    sections=given_sections(),
+    metrics=("mmse", "smse", "constraint_error", "conserved_error", "residual_rms", "nfe"),
+    baseline="flow_matching",
+    about=about_equations,
+    check=partial(check_equations, options=options_of_case),
+    ranges=RANGES,
+    extras=(shared_reference_rows,),
+    trial_methods=("flow_matching", "eci", "pcfm"),
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))

@@ -1,0 +1,58 @@
+"""The study of constraints that hold exactly, and questions that all examples share."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from experiments import hard_constraints
+from experiments.data.equations import draw_set
+from experiments.data.given import shared_question
+from experiments.evaluation.equations import shared_moments
+from experiments.study.command import main
+from phdme_jax.systems import make_equations
+
+QUICK = ["--config.answers.times=4", "--config.stages.flow=((1,4,4,1e-3),)"]
+
+
+def test_study_compares_answers_with_draws_of_the_right_one(tmp_path):
+    study = dataclasses.replace(hard_constraints.STUDY, cases=("burgers_ic",))
+    assert main(study, ["--size", "smoke", "--workdir", str(tmp_path), *QUICK]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    found = {(row["method"], row["metric"]): row["value"] for row in rows if row["split"] == "given"}
+    for method in ("eci", "pcfm"):
+        assert found[method, "constraint_error"] < 1e-6 < 1e-1 < found["flow_matching", "constraint_error"]
+    assert found["pcfm", "conserved_error"] < 1e-6 < 1e-2 < found["eci", "conserved_error"]
+    assert found["reference", "residual_rms"] < 1e-12 and found["reference", "conserved_error"] < 1e-12
+    assert found["reference", "mmse"] < 0.5 < found["flow_matching", "mmse"]
+    assert (tmp_path / "figures" / "burgers_ic_velocity.png").exists()
+
+
+@pytest.mark.parametrize("case", list(hard_constraints.CASES))
+def test_what_is_fixed_determines_what_is_asked_and_nothing_else(case):
+    settings = hard_constraints.CASES[case]
+    equations = make_equations(case, num_points=16, num_frames=16, **settings["fixed"])
+    data = draw_set(equations, 12, jax.random.key(0))
+    question = shared_question(*data, settings["seen"])
+    assert 14 <= question.mask[0].sum() <= 16
+    np.testing.assert_array_equal(question.values, question.mask * data.fields)
+    rest = (1 - question.mask[0]) * data.fields.std(axis=0)
+    assert rest.max() > 0.02 * data.fields.std()
+
+
+def test_values_that_differ_are_no_question():
+    data = draw_set(make_equations("burgers_ic", num_points=16, num_frames=16), 6, jax.random.key(0))
+    with pytest.raises(ValueError, match="expected initial values that all examples share"):
+        shared_question(*data, "initial")
+    with pytest.raises(ValueError, match="expected values seen at one of"):
+        shared_question(*data, "outlet")
+
+
+def test_errors_are_also_told_in_square_units_of_the_field():
+    reference = 3.0 * np.random.default_rng(0).standard_normal((4000, 5, 1))
+    moved = shared_moments(1.5 + 2.0 * reference, reference)
+    assert moved["mmse"].value == pytest.approx(0.25, rel=0.05)
+    assert moved["mmse_absolute"].value == pytest.approx(1.5**2, rel=0.05)
+    assert moved["smse_absolute"].value == pytest.approx(9.0, rel=0.05)

@@ -1,0 +1,100 @@
+"""Values and conserved quantities imposed together in single precision, whatever the network says."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phdme_jax.diffusion.constrained import project
+from phdme_jax.methods.base import Examples, Fitted, Task
+from phdme_jax.methods.equations import network as shared
+from phdme_jax.methods.equations.constraints import conserved_of
+from phdme_jax.methods.equations.encoding import Encoding
+from phdme_jax.methods.equations.flow import make_model
+from phdme_jax.methods.equations.questions import Question
+from phdme_jax.methods.presets import INFORMED, MLP, equation_groups
+from phdme_jax.methods.table import METHODS
+from phdme_jax.systems import make_equations
+from phdme_jax.training.stages import Trainer
+
+KEY = jax.random.key(0)
+FIXED = {"burgers_ic": {"shock": 0.5}, "heat": {"phase": 1.0}, "reaction_diffusion": {"initial": 1}}
+
+
+def ask(case, method, **answers):
+    """Answers of an untrained network to the first frame, the truth, and equations."""
+    size = {"num_points": 16, "num_frames": 16}
+    whole, fixed = make_equations(case, **size), make_equations(case, **size, **FIXED[case])
+    fields, truth = (np.asarray(jax.vmap(one.draw)(jax.random.split(KEY, 8)).fields) for one in (whole, fixed))
+    task = Task(whole, lambda: Examples(fields, fields[..., :0]), lambda key, count: fields[:count, ..., :0], KEY)
+    options = {
+        "data": {"kinds": ("linear",)},
+        "network": {**MLP, "width": 16, "num_blocks": 1, "embedding_size": 8},
+        "informed": {"mean_weight": 1.0, "sample_weight": 1.0, **INFORMED},
+        **equation_groups(),
+        "answers": {"times": 5, **answers},
+    }
+    net = shared.network_of(task, options)
+    params = shared.fit_params(net, task.train())
+    example = jax.tree.map(lambda leaf: leaf[0], shared.encode_examples(net, params, task.train()))
+    drawn = shared.init_network(net, example, False, KEY)
+    network = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape, leaf.dtype), drawn)
+    teacher = Fitted(make_model(net, options), params._replace(network=network), {})
+    model = METHODS[method].fit(task, options, Trainer(), teacher, KEY).model
+    mask = np.zeros(truth.shape[1:])
+    mask[:, 0] = 1.0
+    question = Question(*map(jnp.asarray, (truth[0, ..., :0], mask, mask * truth[0], np.zeros(1))))
+
+    @jax.jit
+    @jax.vmap
+    def answer(key):
+        asked = model.prepare(teacher.params, question)
+        return model.draw(teacher.params, asked, model.latent(key), key)
+
+    found = answer(jax.random.split(KEY, 8))
+    assert found.dtype == jnp.float32 and float(jnp.std(found, axis=0)[:, 1:].mean()) > 0.05 * truth.std()
+    return whole, truth, np.asarray(found, np.float64)
+
+
+def missed(equations, truth, found):
+    """Largest miss of the first frame and of what is conserved, in units of the deviation."""
+    balance = jax.vmap(equations.conserved)(jnp.asarray(found), jnp.asarray(found[..., :0]))
+    return np.abs((found - truth)[:, :, 0]).max() / truth.std(), float(jnp.abs(balance).max()) / truth.std()
+
+
+@pytest.mark.parametrize("case", list(FIXED))
+def test_projections_impose_values_and_what_is_conserved(case):
+    values, balance = missed(*ask(case, "pcfm"))
+    assert values < 1e-6 and balance < 1e-6
+
+
+def test_what_is_not_to_be_imposed_is_missed():
+    values, balance = missed(*ask("burgers_ic", "pcfm", imposes_conserved=False))
+    assert values < 1e-6 and balance > 1e-2
+
+
+def test_values_written_over_are_corrected_where_that_is_exact():
+    """The mean of heat by a constant a frame; the fluxes of Burgers' equation are no affine function of its values."""
+    values, balance = missed(*ask("heat", "eci"))
+    assert values < 1e-6 and balance < 1e-6
+    values, balance = missed(*ask("burgers_ic", "eci"))
+    assert values < 1e-6 and balance > 1e-2
+
+
+def test_a_mean_is_corrected_by_the_same_constant_everywhere_it_may_change():
+    equations = make_equations("heat", num_points=16, num_frames=16)
+    encoding, fields = Encoding(jnp.zeros(1), jnp.full(1, 2.0)), jax.random.normal(KEY, (16, 16, 1))
+    balance = conserved_of(equations, ("linear",), encoding, fields[..., :0])
+    held = fields[:, :1]
+    later = project(lambda x: balance(jnp.concatenate([held, x], axis=1)), fields[:, 1:], 2, 40)
+    change = later - fields[:, 1:]
+    np.testing.assert_allclose(
+        change, jnp.broadcast_to(jnp.mean(held) - fields[:, 1:].mean(axis=0), change.shape), atol=1e-9
+    )
+
+
+def test_points_that_obey_already_stay_where_they_are():
+    """Products of what is tiny vanish and divide."""
+    for start in (jnp.ones(4, jnp.float32), jnp.full(4, 1.0 + 1e-7, jnp.float32)):
+        found = project(lambda x: 1e-18 * (x - 1.0), start, 3, 20)
+        np.testing.assert_allclose(found, 1.0, atol=2e-7)
