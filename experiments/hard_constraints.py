@@ -46,7 +46,7 @@ def _size(points: int, counts: tuple[int, int], network: Mapping[str, Any], trai
         "network": dict(network),
         "stages": equation_stages(*training),
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
-        **equation_groups("edm", FEW_CALLS, flow_predicts="edm"),
+        **equation_groups("edm", FEW_CALLS, flow_predicts="edm", noise="edm"),
         "answers": {**ANSWERING, "times": times},
     }
 
