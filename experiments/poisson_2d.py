@@ -37,6 +37,7 @@ ANSWERS = (
     "eci",
     "pcfm",
     "d_flow",
+    "prior_and_solver",
     "optimised_data",
     "kriging",
 )
