@@ -73,8 +73,9 @@ def exact_velocity(world: GaussianWorld) -> Callable[[Array, Array], Array]:
 
 def affine_law(sampler: Callable[[Array], Array], shape: tuple[int, ...]) -> GaussianWorld:
     """Law of what a sampler makes of standard normal noise, where it is affine in the noise."""
-    slope = jax.jit(jax.jacfwd(sampler))(jnp.zeros(shape)).reshape(-1, int(np.prod(shape)))
-    return GaussianWorld(jax.jit(sampler)(jnp.zeros(shape)), slope @ slope.T)
+    mean, slope = jax.jit(lambda noise: (sampler(noise), jax.jacfwd(sampler)(noise)))(jnp.zeros(shape))
+    slope = slope.reshape(-1, int(np.prod(shape)))
+    return GaussianWorld(mean, slope @ slope.T)
 
 
 def log_density(world: GaussianWorld, schedule: Schedule, noisy: Array, t: Array) -> Array:

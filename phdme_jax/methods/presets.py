@@ -48,6 +48,7 @@ RANGES: dict[str, Range] = {
     "observation_push": FROM_ZERO,
     "resample_every": FROM_ZERO,
     "residual_push": FROM_ZERO,
+    "guidance": FROM_ZERO,
     "matching_share": SHARE,
 }
 
@@ -201,6 +202,7 @@ ANSWERING: dict[str, Any] = {
     "iterations": 4,
     "observation_push": 1.0,
     "residual_push": 0.1,
+    "guidance": 2.0,
     "times": 100,
     "mixes": 1,
     "resample_every": 0,
