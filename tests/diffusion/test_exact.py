@@ -92,11 +92,12 @@ def test_untrained_it_is_a_world_of_white_noise():
 
 
 @pytest.mark.parametrize("noise", [0.05, 0.0])
-def test_one_component_is_the_gaussian_world(noise):
+def test_one_component_is_updated_by_the_gain(noise):
     world = oracles.gaussian_world((2, 2), seed=3)
-    one = exact.make_mixture(jnp.ones(1), world.mean.reshape(1, -1), world.covariance[None])
     operator, values = jnp.asarray(np.random.default_rng(0).normal(size=(2, 4))), jnp.array([0.3, -1.0])
-    expected = oracles.condition_on(world, operator, values, noise)
-    mean, covariance = exact.moments(exact.observed_mixture(one, operator, values, noise))
-    np.testing.assert_allclose(mean, expected.mean.ravel(), atol=1e-10)
-    np.testing.assert_allclose(covariance, expected.covariance, atol=1e-10)
+    innovation = operator @ world.covariance @ operator.T + noise * jnp.eye(2)
+    gain = jnp.linalg.solve(innovation, operator @ world.covariance).T
+    mean, covariance = exact.moments(exact.observed_mixture(oracles.as_mixture(world), operator, values, noise))
+    expected = world.mean.ravel() + gain @ (values - operator @ world.mean.ravel())
+    np.testing.assert_allclose(mean, expected, atol=1e-10)
+    np.testing.assert_allclose(covariance, world.covariance - gain @ operator @ world.covariance, atol=1e-10)

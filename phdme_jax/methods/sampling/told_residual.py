@@ -200,9 +200,10 @@ def told_examples(
 
     Each equation counts in units of its root mean square over the own samples, whose sizes are one on average square.
     """
-    both = Examples(
-        *(jnp.concatenate([jnp.asarray(a), jnp.asarray(b)]) for a, b in zip(data[:2], own[:2], strict=True))
+    fields, condition = (
+        jnp.concatenate([jnp.asarray(first), jnp.asarray(last)]) for first, last in zip(data[:2], own[:2], strict=True)
     )
+    both = Examples(fields, condition)
 
     @jax.jit
     def squares(fields: Array, condition: Array) -> Array:

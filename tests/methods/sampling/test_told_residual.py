@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.diffusion.exact import ExactParams, make_mixture
+from phdme_jax.diffusion.exact import ExactParams
 from phdme_jax.methods.base import Examples, Task
 from phdme_jax.methods.equations.diffusion import fit_diffusion
 from phdme_jax.methods.equations.encoding import Encoding
@@ -50,10 +50,6 @@ def options(**answers):
     }
 
 
-def mixture(world):
-    return make_mixture(jnp.ones(1), world.mean.reshape(1, -1), world.covariance[None])
-
-
 def physical(normalised):
     return ENCODING.shift + ENCODING.scale * normalised
 
@@ -70,7 +66,7 @@ def task():
 def teacher():
     """A diffusion model with the exact denoiser, whose samples miss the equation."""
     found = fit_diffusion(task(), options(), Disturbing(), None, KEY)
-    network = ExactParams(mixture(TEACHER), mixture(TEACHER))
+    network = ExactParams(oracles.as_mixture(TEACHER), oracles.as_mixture(TEACHER))
     return found._replace(params=found.params._replace(network=network, fields=ENCODING))
 
 
@@ -78,7 +74,7 @@ def exact(**answers):
     """The method, its network that of a perfect training: told zero, it knows that the equation holds."""
     rule = answers.pop("rule", "sda")
     found = fit_residual_guidance(task(), options(**answers), Disturbing(), teacher(), KEY, rule=rule)
-    network = ExactParams(mixture(TEACHER), mixture(DATA))
+    network = ExactParams(oracles.as_mixture(TEACHER), oracles.as_mixture(DATA))
     return found._replace(params=found.params._replace(network=network))
 
 
