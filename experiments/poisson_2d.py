@@ -37,6 +37,8 @@ ANSWERS = (
     "eci",
     "pcfm",
     "d_flow",
+    "residual_guidance",
+    "prior_and_solver",
     "optimised_data",
     "kriging",
 )
@@ -86,6 +88,7 @@ def sizes_of(
             **student_groups(*pairs),
             "questions": {"count": counts[2], "num_samples": counts[3], "share": 0.03, "noise": 0.0},
             "answers": {**ANSWERING},
+            "residual_guidance": {"num_own": pairs[0], "num_calls": pairs[1]},
         }
 
     return {

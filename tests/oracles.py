@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from phdme_jax.diffusion import exact
 from phdme_jax.diffusion.schedule import Schedule
 
 
@@ -32,12 +33,15 @@ def draw(world: GaussianWorld, count: int, key: Array) -> Array:
     return world.mean + (noise @ jnp.linalg.cholesky(world.covariance).T).reshape(count, *world.mean.shape)
 
 
+def as_mixture(world: GaussianWorld) -> exact.Mixture:
+    """The world as the library has it, flattened."""
+    return exact.make_mixture(jnp.ones(1), world.mean.reshape(1, -1), world.covariance[None])
+
+
 def condition_on(world: GaussianWorld, operator: Array, values: Array, noise_variance: float) -> GaussianWorld:
     """The world after seeing values = operator x0 + noise; operator of shape (observation, size)."""
-    innovation = operator @ world.covariance @ operator.T + noise_variance * jnp.eye(len(operator))
-    gain = jnp.linalg.solve(innovation, operator @ world.covariance).T
-    mean = world.mean.ravel() + gain @ (values - operator @ world.mean.ravel())
-    return GaussianWorld(mean.reshape(world.mean.shape), world.covariance - gain @ operator @ world.covariance)
+    after = exact.observed_mixture(as_mixture(world), operator, values, noise_variance)
+    return GaussianWorld(after.means[0].reshape(world.mean.shape), after.covariances[0])
 
 
 def posterior_covariance(world: GaussianWorld, schedule: Schedule, t: Array) -> Array:
@@ -49,13 +53,11 @@ def posterior_covariance(world: GaussianWorld, schedule: Schedule, t: Array) -> 
 
 def exact_denoiser(world: GaussianWorld, schedule: Schedule) -> Callable[[Array, Array], Array]:
     """The posterior mean of x0 given the noisy example."""
-    variances, axes = jnp.linalg.eigh(world.covariance)
+    mixture = as_mixture(world)
 
     def denoise(noisy: Array, t: Array) -> Array:
         alpha, sigma = schedule.alpha_sigma(t)
-        offset = axes.T @ (noisy - alpha * world.mean).ravel()
-        offset = axes @ (alpha * variances / (alpha**2 * variances + sigma**2) * offset)
-        return world.mean + offset.reshape(world.mean.shape)
+        return exact.denoised(mixture, noisy.ravel() / alpha, sigma / alpha).reshape(world.mean.shape)
 
     return denoise
 
@@ -73,8 +75,9 @@ def exact_velocity(world: GaussianWorld) -> Callable[[Array, Array], Array]:
 
 def affine_law(sampler: Callable[[Array], Array], shape: tuple[int, ...]) -> GaussianWorld:
     """Law of what a sampler makes of standard normal noise, where it is affine in the noise."""
-    slope = jax.jit(jax.jacfwd(sampler))(jnp.zeros(shape)).reshape(-1, int(np.prod(shape)))
-    return GaussianWorld(jax.jit(sampler)(jnp.zeros(shape)), slope @ slope.T)
+    mean, slope = jax.jit(lambda noise: (sampler(noise), jax.jacfwd(sampler)(noise)))(jnp.zeros(shape))
+    slope = slope.reshape(-1, int(np.prod(shape)))
+    return GaussianWorld(mean, slope @ slope.T)
 
 
 def log_density(world: GaussianWorld, schedule: Schedule, noisy: Array, t: Array) -> Array:

@@ -13,6 +13,7 @@ METRIC_NAMES = (
     "constraint_error", "conserved_error", "sliced_wasserstein", "wasserstein", "angle_divergence",
     "sample_energy_drift", "sample_residual_rms",
     "spectrum_error", "energy_distance", "mmse", "smse", "compliance_error", "volume_error",
+    "mean_error", "covariance_error", "angle_error", "jensen_gap",
     "parameter_error", "mass_ratio", "backward_calls",
     "parameter_low", "parameter_high", "interval_coverage", "well_error",
     "loss", "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",

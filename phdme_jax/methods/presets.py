@@ -48,6 +48,7 @@ RANGES: dict[str, Range] = {
     "observation_push": FROM_ZERO,
     "resample_every": FROM_ZERO,
     "residual_push": FROM_ZERO,
+    "guidance": FROM_ZERO,
     "matching_share": SHARE,
 }
 
@@ -202,6 +203,7 @@ ANSWERING: dict[str, Any] = {
     "observation_push": 1.0,
     "residual_push": 0.1,
     "published_residual": False,
+    "guidance": 2.0,
     "times": 100,
     "mixes": 1,
     "resample_every": 0,

@@ -22,7 +22,9 @@ from phdme_jax.methods.sampling.corrected import fit_corrected
 from phdme_jax.methods.sampling.d_flow import fit_d_flow
 from phdme_jax.methods.sampling.diffusion_pde import fit_diffusion_pde
 from phdme_jax.methods.sampling.guided import fit_guided
+from phdme_jax.methods.sampling.prior_and_solver import fit_prior_and_solver
 from phdme_jax.methods.sampling.resolved import fit_resolved
+from phdme_jax.methods.sampling.told_residual import fit_residual_guidance
 from phdme_jax.methods.sensors.assimilation import fit_assimilation
 from phdme_jax.methods.sensors.ensemble import make_ensemble_smoother
 from phdme_jax.methods.sensors.generator import fit_sensed
@@ -132,6 +134,10 @@ _ALL = (
     _Answer("pcfm", "the flow, its end projected on observations and what is conserved", 4,
             Bound(fit_constrained, rule="pcfm"), "arXiv 2506.04171", "flow_matching"),
     _Answer("d_flow", "the flow, its noise searched for", 4, fit_d_flow, "arXiv 2402.14017", "flow_matching"),
+    _Answer("residual_guidance", "diffusion told the size of the residual, guided to zero and by the observations", 14,
+            fit_residual_guidance, "Osaka, Takeishi, Yairi (2026)", "diffusion", own=("residual_guidance",)),
+    Method("prior_and_solver", "diffusion of the cause alone, guided by the observations through the solver", 13,
+           fit_prior_and_solver, "arXiv 2601.23280", None, MAP | RESOLVE, scope="named", questions=True),
     _Answer("optimised_data", "fields that obey observations and equations, without a network", 11, fit_optimised_data),
     _Answer("kriging", "the Gaussian with the moments of the data, given the observations", 12, fit_kriging),
 )

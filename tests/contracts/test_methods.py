@@ -114,6 +114,7 @@ def poisson_world():
         "stages": equation_stages(4, 2, 1e-3),
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
         "distilled": {"num_pairs": 4, "num_calls": 2},
+        "residual_guidance": {"num_own": 4, "num_calls": 2},
         **equation_groups(),
     }
     options["stages"]["distilled"] = ((0.0, 2, 2, 1e-3), (1.0, 2, 2, 1e-3))

@@ -87,7 +87,7 @@ def make_loss(
     net: EquationNetwork,
     denoise_of: shared.FieldOf,
     informed: Informed,
-    asked: Callable[[Given], Constraints] = lambda given: Constraints(),
+    asked: Callable[[Given], Constraints],
 ) -> shared.Loss:
     """`informed_loss` of one example.
 
@@ -95,7 +95,7 @@ def make_loss(
       net: the network.
       denoise_of: see `make_denoise`.
       informed: how constraints enter.
-      asked: what is given -> constraints; none without.
+      asked: what is given -> constraints.
     Returns:
       (parameters of the network, example, key) -> (loss, metrics).
     """
@@ -109,28 +109,46 @@ def make_loss(
     return loss
 
 
-def make_edm_loss(net: EquationNetwork, denoise_of: shared.FieldOf, schedule: Schedule) -> shared.Loss:
-    """Denoising at log-normal noise, weighed so that an untrained network errs as much at every level.
+Denoising = Callable[[Denoise, Array, Array], tuple[Array, dict[str, Array]]]
+"""(denoiser, clean example in normalised units, key) -> (loss, metrics)."""
 
-        log r = EDM_MEAN + EDM_STD z,   loss = (1 / r^2 + 1) mean |x0_hat - x0|^2,   r noise over example
+
+def make_denoising(options: Options) -> Denoising:
+    """Loss of a diffusion model without physics, at the levels and by the weights that `training.noise` names.
+
+        chain: see `informed_loss`
+        edm:   log r = EDM_MEAN + EDM_STD z,   loss = (1 / r^2 + 1) mean |x0_hat - x0|^2,   r noise over example
+
+    By the second an untrained network errs as much at every level.
 
     Args:
-      net: the network.
-      denoise_of: see `make_denoise`.
-      schedule: see `teacher_schedule`.
+      options: groups `training` and `informed`.
     Returns:
-      (parameters of the network, example, key) -> (loss, metrics).
+      the loss.
     Source: Karras et al. (2022), arXiv 2206.00364, table 1, for data of unit deviation.
     """
+    schedule = teacher_schedule(options)
+    if isinstance(schedule, SteppedCosineSchedule):
+        informed = Informed(**options["informed"])
+        return lambda denoise, fields, key: informed_loss(denoise, schedule, fields, Constraints(), informed, key)
+
+    def denoising(denoise: Denoise, fields: Array, key: Array) -> tuple[Array, dict[str, Array]]:
+        level_key, noise_key = jax.random.split(key)
+        uniform = jax.random.uniform(level_key, (), fields.dtype)
+        time = time_from_uniform(schedule, uniform, "log_normal", EDM_MEAN, EDM_STD)
+        terms = denoising_loss(denoise, schedule, fields, noise_key, time=time, weighting="edm")
+        return terms.loss, {"denoising": terms.loss}
+
+    return denoising
+
+
+def make_plain_loss(net: EquationNetwork, denoise_of: shared.FieldOf, denoising: Denoising) -> shared.Loss:
+    """The same of a network: (parameters of the network, example, key) -> (loss, metrics)."""
     prepare = shared.make_prepare(net)
 
     def loss(network: PyTree, example: EncodedExample, key: Array) -> tuple[Array, dict[str, Array]]:
         denoise = denoise_of(network, prepare(network, example.given))
-        level_key, noise_key = jax.random.split(key)
-        uniform = jax.random.uniform(level_key, (), example.fields.dtype)
-        time = time_from_uniform(schedule, uniform, "log_normal", EDM_MEAN, EDM_STD)
-        terms = denoising_loss(denoise, schedule, example.fields, noise_key, time=time, weighting="edm")
-        return terms.loss, {"denoising": terms.loss}
+        return denoising(denoise, example.fields, jax.random.split(key)[0])
 
     return loss
 
@@ -182,14 +200,13 @@ def make_model(
 
 
 def fit_diffusion(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
-    """Denoising alone, at the levels and by the weights that `training.noise` names, see `teacher_schedule`."""
+    """Denoising alone, see `make_denoising`."""
     del teacher
-    informed, schedule = Informed(**options["informed"]), teacher_schedule(options)
+    schedule, denoising = teacher_schedule(options), make_denoising(options)
 
     def recipe(net: EquationNetwork) -> Recipe:
         denoise_of = make_denoise(net, schedule, options["training"]["predicts"])
-        chained = isinstance(schedule, SteppedCosineSchedule)
-        loss = make_loss(net, denoise_of, informed) if chained else make_edm_loss(net, denoise_of, schedule)
+        loss = make_plain_loss(net, denoise_of, denoising)
         return Recipe("diffusion", lambda number: loss, make_model(net, schedule, options, denoise_of))
 
     return shared.fit_recipe(recipe, task, options, host, key)

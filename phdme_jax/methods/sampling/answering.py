@@ -25,11 +25,13 @@ class Answering:
 
     Attributes:
       push: of `dps`: length of its steps, in normalised units.
-      gamma: of `sda`: variance of an example given a noisy one, in units of r^2 / (1 + r^2).
-      iterations: of `moment_matched`, of conjugate gradients.
+      gamma: of `sda` and `residual_guidance`: variance of an example given a noisy one, in units of r^2 / (1 + r^2).
+      iterations: of `moment_matched` and `prior_and_solver`, of conjugate gradients.
       observation_push: of `diffusionpde`.
       residual_push: of `diffusionpde`, in the last fifth of its levels.
       published_residual: whether `diffusionpde` goes down `Equations.published`, where there is one.
+      guidance: of `residual_guidance`, weight of the denoiser that is told a residual of zero over the one that is told
+        nothing; at one it is that denoiser alone.
       times: of `eci` and `pcfm`.
       mixes: of `eci`, at each time.
       resample_every: of `eci`, corrections between fresh draws of its noise; zero keeps the first, as published for
@@ -49,6 +51,7 @@ class Answering:
     observation_push: float = 1.0
     residual_push: float = 0.1
     published_residual: bool = False
+    guidance: float = 2.0
     times: int = 100
     mixes: int = 1
     resample_every: int = 0

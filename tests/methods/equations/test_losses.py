@@ -16,8 +16,14 @@ from phdme_jax.systems.equations.base import stacked_residual
 from tests.methods.equations.world import POISSON, SAMPLES, world
 
 CHAIN = diffusion.make_schedule(Informed())
-EDM = diffusion.teacher_schedule({"training": {"noise": "edm"}})
+NOISES = {name: {"training": {"noise": name}, "informed": {}} for name in diffusion.NOISES}
+EDM = diffusion.teacher_schedule(NOISES["edm"])
 NOISY = jax.random.normal(jax.random.key(0), (20, 2))
+
+
+def plain_loss(net, schedule, noise):
+    denoise_of = diffusion.make_denoise(net, schedule, "edm" if noise == "edm" else "x0")
+    return diffusion.make_plain_loss(net, denoise_of, diffusion.make_denoising(NOISES[noise]))
 
 
 def informed_loss_of(net, hides_solution=False, **changes):
@@ -32,8 +38,8 @@ def losses():
     plain = Informed()
     seeing = gradient_input.make_seeing(seeing_net, plain, "x0")
     return {
-        "diffusion": (diffusion.make_loss(net, diffusion.make_denoise(net, CHAIN, "x0"), plain), False),
-        "edm": (diffusion.make_edm_loss(net, diffusion.make_denoise(net, EDM, "edm"), EDM), False),
+        "diffusion": (plain_loss(net, CHAIN, "chain"), False),
+        "edm": (plain_loss(net, EDM, "edm"), False),
         "mean": (informed_loss_of(net), False),
         "sample": (informed_loss_of(net, estimation="sample"), False),
         "hidden": (informed_loss_of(net, hides_solution=True, detached=True), False),
@@ -71,7 +77,7 @@ def test_edm_asks_as_much_of_an_untrained_network_at_every_level():
     # 1 / r^2 + 1
     net, params, example = world()
     silent = jax.tree.map(jnp.zeros_like, params.network)
-    loss = diffusion.make_edm_loss(net, diffusion.make_denoise(net, EDM, "edm"), EDM)
+    loss = plain_loss(net, EDM, "edm")
 
     def drawn(key):
         one, other = jax.random.split(key)

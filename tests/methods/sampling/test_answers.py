@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.diffusion import NETWORKS
-from phdme_jax.diffusion.networks import Network
+from phdme_jax.diffusion.exact import ExactParams
 from phdme_jax.diffusion.schedule import SteppedCosineSchedule
 from phdme_jax.methods.base import Examples, Fitted, Task
 from phdme_jax.methods.equations import network as shared
@@ -175,18 +174,13 @@ def test_an_unknown_rule_is_refused():
 
 
 @pytest.fixture
-def flow(monkeypatch):
-    """A flow whose network is the exact velocity; what it is told of a time is a quarter of log((1 - t) / t)."""
-    velocity = oracles.exact_velocity(WORLD)
-    exact = Network(
-        lambda key, noisy, condition: {},
-        lambda params, condition: None,
-        lambda params, noisy, level, features: velocity(noisy, jax.nn.sigmoid(-4.0 * level)),
-    )
-    monkeypatch.setitem(NETWORKS, "exact", lambda: exact)
-    params = shared.Params({}, ENCODING, Encoding(jnp.zeros(0), jnp.ones(0)))
+def flow():
+    """A flow whose network is the exact velocity."""
     chosen = options() | {"network": {"name": "exact"}}
+    chosen["training"] = chosen["training"] | {"flow_predicts": "edm"}
     net = dataclasses.replace(shared.network_of(task(), chosen), dtype="float64")
+    world = oracles.as_mixture(WORLD)
+    params = shared.Params(ExactParams(world, world), ENCODING, Encoding(jnp.zeros(0), jnp.ones(0)))
     return Fitted(make_model(net, chosen), params, {}), chosen
 
 
