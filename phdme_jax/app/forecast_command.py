@@ -38,7 +38,7 @@ def _forecast(options: argparse.Namespace) -> None:
 
 
 def _check_out(options: argparse.Namespace) -> None:
-    """Refuses to write over what is forecast from or over what the run keeps, whatever the names; its own forecasts may go."""
+    """Refuses to write over what was given or what the run keeps, whatever the names; its own forecasts may go."""
     if not options.out.exists():
         return
     kept = [file for file in options.run.rglob("*") if file.parent != options.run or file.suffix != ".npz"]
@@ -53,7 +53,7 @@ def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--initial", type=path, help="state.npz: state, grid, optional time")
     source.add_argument(
-        "--sensors", type=path, help="sensors.npz: readings, time, noise, position or index, field where each reads one"
+        "--sensors", type=path, help="sensors.npz: readings, time, noise, position or index, optional field"
     )
     parser.add_argument(
         "--samples", type=whole_number(1, MOST_SAMPLES), help="samples to draw (as many as calibration)"

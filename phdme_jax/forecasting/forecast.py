@@ -1,11 +1,12 @@
 """A forecaster at work: an initial state in, or what a few sensors read, a forecast with its band out.
 
-The state is that of the first trained frame; sensors read it and the frames after it. `mean` is the conditional mean that samples are drawn around. A
-calibrated band is the conformal one around it, as wide as the spread of as many samples as calibration used says, so
-that the guarantee holds as it was calibrated; further samples are drawn beside them. Without calibration the band spans
-the central share of all samples. Bands are closed where nothing is open: at the initial state, and where a field is
-held at the ends; from sensors the initial state is open too. Times between trained frames are interpolated: each sample and the mean by a cubic spline in time, the
-half width of a calibrated band linearly.
+The state is that of the first trained frame; sensors read it and the frames after it. `mean` is the conditional mean
+that samples are drawn around, from sensors that of the most probable state. A calibrated band is the conformal one
+around it, as wide as the spread of as many samples as calibration used says, so that the guarantee holds as it was
+calibrated; further samples are drawn beside them. Without calibration the band spans the central share of all samples.
+Bands are closed where nothing is open: at an initial state that was told, and where a field is held at the ends. Times
+between trained frames are interpolated: each sample and the mean by a cubic spline in time, the half width of a
+calibrated band linearly.
 """
 
 from collections.abc import Mapping
@@ -77,6 +78,7 @@ def forecast(
         readings = read_sensors(sensors, forecaster.observed, forecaster.structure.fields)
         wanted = _wanted(forecaster, None if times is None else read_times(times), "times", count)
         return _sensed_forecast(forecaster, readings, count, wanted, key, watch)
+    assert state is not None
     found = read_state(_source(forecaster, state, times), forecaster.layout, (forecaster.observed.grid,))
     where = str(state) if isinstance(state, str | Path) else "state"
     initial, notes = check_state(where, forecaster, found)
@@ -157,9 +159,9 @@ def _sensed_forecast(
     made, notes = forecast_sensed(forecaster, readings, num_samples, key, watch), []
     if made.misfit > FAR_READINGS:
         notes.append(
-            f"the readings are {np.sqrt(made.misfit):.2g} times their noise away from the nearest motion that was found; "
-            "there is more noise than stated, a sensor or a time is wrong, or the motion is not of the kind that was "
-            "fitted"
+            f"the readings are {np.sqrt(made.misfit):.2g} times their noise away from the nearest motion that was "
+            "found; there is more noise than stated, a sensor or a time is wrong, or the motion is of another kind "
+            "than that of the fit"
         )
     if far := _far(forecaster, made.forecasts.mean[0, 0]):
         notes.append(f"in the state that was found {far}; the forecast extrapolates and its band promises nothing")
@@ -232,8 +234,8 @@ def half_width(
 ) -> Float[np.ndarray, "n time grid field"]:
     """Half width of the calibrated band: quantile (spread + floor), zero where nothing is open.
 
-    Nothing is open in the first frame, where `closed`, and where a field is held at the ends; errors there are zero and score zero, so
-    that the guarantee does not depend on the width there.
+    Nothing is open in the first frame where the state was told (`closed`), and where a field is held at the ends;
+    errors there are zero and score zero, so that the guarantee does not depend on the width there.
     """
     calibration = forecaster.calibration
     assert calibration is not None

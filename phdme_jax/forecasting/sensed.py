@@ -1,13 +1,14 @@
 """Forecasts from sensors: the states that readings may have begun at, then the forecaster that was fitted.
 
 Nothing is trained. The state is searched for from a Gaussian over states made of the observed frames, see
-`phdme_jax.methods.sensors.searched`. The band is calibrated for the sensors themselves: the calibration trajectories are
-read at the same places, fields and frames with noise drawn as stated, and forecast from that.
+`phdme_jax.methods.sensors.searched`. The band is calibrated for the sensors themselves: the calibration trajectories
+are read at the same places, fields and frames with noise drawn as stated, and forecast from that.
 """
 
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
@@ -51,7 +52,7 @@ def readings_as_sensed(forecaster: Forecaster, readings: Readings) -> Sensed:
     window, scale = int(readings.frames[-1]) + 1, forecaster.setup.units.scale
     values = np.zeros((1, window, *_grid_of(forecaster)))
     values[0][_where(readings)] = readings.values / scale[readings.fields]
-    return Sensed(values, _mask(forecaster, readings, window)[None])
+    return Sensed(jnp.asarray(values), jnp.asarray(_mask(forecaster, readings, window)[None]))
 
 
 def synthetic_readings(
@@ -64,7 +65,8 @@ def synthetic_readings(
     window, scale = int(readings.frames[-1]) + 1, forecaster.setup.units.scale
     mask = _mask(forecaster, readings, window)
     noise = _noise(forecaster, readings) * np.asarray(jax.random.normal(key, truth[:, :window].shape, float))
-    return Sensed(mask * (truth[:, :window] / scale + noise), np.broadcast_to(mask, noise.shape))
+    read = mask * (truth[:, :window] / scale + noise)
+    return Sensed(jnp.asarray(read), jnp.asarray(np.broadcast_to(mask, noise.shape)))
 
 
 def forecast_sensed(
@@ -100,18 +102,22 @@ def forecast_sensed(
     return SensedForecast(made, float(own.misfit[0]), calibration)
 
 
+def search_of(forecaster: Forecaster) -> Search:
+    """The search through the mean of a forecaster: its learned step, or the rollout of its energy."""
+    structure, model = forecaster.structure, forecaster.fitted.model
+    if forecaster.fitted.params.propagator is None:
+        return Search(structure, model, None, forecaster.energy.model.dynamics)
+    network = read_options(forecaster.setup.options).network
+    return Search(structure, model, network.make_propagator(Fields(structure).parity, observed=False), None)
+
+
 def searched(forecaster: Forecaster, readings: Readings) -> Fitted:
     """The forecaster, asked by sensors that read where and as well as these, internal units."""
-    fitted, energy, propagator = forecaster.fitted, forecaster.energy, None
-    learned = fitted.params.propagator is not None
-    if learned:
-        parity = Fields(forecaster.structure).parity
-        propagator = read_options(forecaster.setup.options).network.make_propagator(parity, observed=False)
-    search = Search(forecaster.structure, fitted.model, propagator, None if learned else energy.model.dynamics)
-    params = SearchParams(
-        forecaster.background, _noise(forecaster, readings), fitted.params, None if learned else energy.params
+    search, noise = search_of(forecaster), jnp.asarray(_noise(forecaster, readings))
+    energy = None if search.dynamics is None else forecaster.energy.params
+    return Fitted(
+        make_searched(search), SearchParams(forecaster.background, noise, forecaster.fitted.params, energy), {}
     )
-    return Fitted(make_searched(search), params, {})
 
 
 def _grid_of(forecaster: Forecaster) -> tuple[int, int]:

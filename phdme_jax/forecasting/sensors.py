@@ -169,9 +169,11 @@ def _frames(where: str, time: np.ndarray, frames: np.ndarray, count: int) -> np.
                 f"frame that the forecast begins in, whose time is {frames[0]:g}"
             )
         raise InputError(
-            f"{where}: time {at:.6g} is that of no frame of the fit, the nearest is {frames[nearest[off[0]]]:.6g}; read "
-            "at frames, or interpolate the readings to them"
+            f"{where}: time {at:.6g} is that of no frame of the fit, the nearest is {frames[nearest[off[0]]]:.6g}; "
+            "read at frames, or interpolate the readings to them"
         )
+    if (np.diff(nearest) <= 0).any():
+        raise InputError(f"{where}: two times are those of one frame of the fit; expected one row of readings for each")
     return nearest
 
 
@@ -180,13 +182,13 @@ def _noise(where: str, noise: np.ndarray, readings: np.ndarray) -> np.ndarray:
     axis = "field" if readings.ndim == 3 else "sensor"
     if noise.shape != (last,) and not (noise.ndim == 0 and last == 1):
         raise InputError(
-            f"{where}: noise has shape {noise.shape}; expected ({last},), the standard deviation of the readings of each "
-            f"{axis} in its units"
+            f"{where}: noise has shape {noise.shape}; expected ({last},), the standard deviation of the readings of "
+            f"each {axis} in its units"
         )
     if not (noise > 0).all():
         raise InputError(
-            f"{where}: noise is {noise.tolist()}; expected standard deviations above zero, try a thousandth of the field "
-            "for readings that are all but exact"
+            f"{where}: noise is {noise.tolist()}; expected standard deviations above zero, try a thousandth of the "
+            "field for readings that are all but exact"
         )
     return np.broadcast_to(noise, (last,))
 

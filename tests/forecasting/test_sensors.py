@@ -15,14 +15,16 @@ from phdme_jax.forecasting import bands
 from phdme_jax.forecasting.conformalize import score_floor
 from phdme_jax.forecasting.forecast import half_width
 from phdme_jax.forecasting.forecaster import Forecaster, drawn_forecasts, starts_from
-from phdme_jax.forecasting.sensed import forecast_sensed, readings_as_sensed, searched, synthetic_readings
+from phdme_jax.forecasting.sensed import forecast_sensed, readings_as_sensed, search_of, searched, synthetic_readings
 from phdme_jax.forecasting.sensors import read_sensors
 from phdme_jax.methods import draws
 from phdme_jax.methods.base import Fitted
 from phdme_jax.methods.sensors.searched import Search, SearchParams, make_searched, mean_window
 from tests.forecasting.string_files import FRAMES, LEVEL, POINTS, tiny_options, waves
 
-WAVES, CALIBRATION = waves(1, 2), waves(5, 1)
+CALIBRATION = waves(5, 1)
+# no larger than the motion that was fitted to
+WAVES = waves(1, 2) | {"state": 0.4 * waves(1, 2)["state"]}
 PLACES, WINDOW = np.array([2, 7, 9]), 5
 NOISE = 0.05 * WAVES["state"].std(axis=(0, 1, 2))
 
@@ -38,11 +40,11 @@ def forecaster(fitted) -> Forecaster:
     return conformalize(fitted, CALIBRATION, LEVEL)
 
 
-def sensors(frames=range(WINDOW), noise=NOISE, **changes) -> Sensors:
+def sensors(frames=range(WINDOW), **changes) -> Sensors:
     frames = list(frames)
     true = WAVES["state"][0][frames][:, PLACES]
-    read = true + noise * np.random.default_rng(4).normal(size=true.shape)
-    return replace(Sensors(read, WAVES["time"][frames], noise, index=PLACES), **changes)
+    read = true + NOISE * np.random.default_rng(4).normal(size=true.shape)
+    return replace(Sensors(read, WAVES["time"][frames], NOISE, index=PLACES), **changes)
 
 
 def read(forecaster: Forecaster, source):
@@ -100,9 +102,7 @@ def test_the_search_goes_through_the_mean_of_the_forecaster(fitted):
     with jax.enable_x64(True):
         found = searched(fitted, read(fitted, sensors()))
         state = np.asarray(fitted.background.state(jnp.full(fitted.background.root.shape[-1], 0.3)))
-        propagator = found.model.prepare.__closure__  # the same record is in the model
-        assert propagator is not None
-        search = next(cell.cell_contents for cell in propagator if isinstance(cell.cell_contents, Search))
+        search = search_of(fitted)
         window = mean_window(search, found.params, jnp.asarray(state), fitted.fitted.model.times[:WINDOW])
         whole = draws.means(fitted.fitted, draws.prepare(fitted.fitted, starts_from(state[None], found.model.times)))
     assert search.propagator is not None
@@ -205,9 +205,13 @@ def test_what_readings_say_that_cannot_be_is_told(fitted):
         ({"time": WAVES["time"][:WINDOW] - 7}, "lies outside of the fit, 7 to"),
         ({"time": WAVES["time"][:WINDOW] + 1e-5}, "is that of no frame of the fit"),
         ({"time": WAVES["time"][[0, 1, 1, 2, 3]]}, "time does not increase strictly"),
+        ({"time": WAVES["time"][[0, 1, 1, 2, 3]] + 1e-9 * np.arange(5)}, "two times are those of one frame"),
         ({"time": WAVES["time"][:3]}, "time has shape (3,); expected (5,)"),
         ({"noise": np.zeros(2)}, "expected standard deviations above zero"),
-        ({"noise": 0.1}, "noise has shape (); expected (2,), the standard deviation of the readings of each field"),
+        (
+            {"noise": np.array(0.1)},
+            "noise has shape (); expected (2,), the standard deviation of the readings of each field",
+        ),
         ({"noise": None}, "the key 'noise' is missing"),
     ],
 )

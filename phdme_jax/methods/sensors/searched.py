@@ -75,7 +75,7 @@ def mean_window(
 def make_searched(search: Search) -> Model:
     """The model of a search; the same record for the same search. Its condition is a `Sensed`, read in any frames.
 
-    What `prepare` finds is a `Laplace`, whose `misfit` says how far the readings are from the state that fits them best.
+    What `prepare` finds is a `Laplace`, whose `misfit` says how far the readings are from the best state.
     """
     structure, forecaster = search.structure, search.forecaster
     latent_of, mean_of = forecaster.latent, forecaster.mean
@@ -89,7 +89,8 @@ def make_searched(search: Search) -> Model:
             return mean_window(search, params, structure.constrain(background.state(z)), times)
 
         begin = jnp.zeros(background.root.shape[-1], params.noise.dtype)
-        return laplace(window, sensed, params.noise, begin, search.steps)
+        # a state far from the few that were observed is a possible one: no network is asked about it
+        return laplace(window, sensed, params.noise, begin, search.steps, furthest=float("inf"))
 
     def told(params: SearchParams, z: Array) -> Any:
         state = structure.constrain(params.background.state(z))

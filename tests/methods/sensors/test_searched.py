@@ -68,12 +68,12 @@ def test_forecasts_are_those_of_the_posterior_whatever_frames_were_read():
 
 
 def test_the_misfit_is_the_mean_square_of_what_is_missed_in_units_of_the_noise():
-    """Readings three deviations from all that the background can be, in one direction after the other."""
+    """Readings that are away from all that the background can be, three deviations in the mean square."""
     mask, noise = np.zeros((2, world.GRID, 2)), np.full((world.GRID, 2), 1e-3)
     mask[:, :, 0] = 1.0  # ten numbers, and four directions to explain them by
     truth = np.asarray(world.trajectory(world.BACKGROUND.mean, 2))
     slope = np.asarray(jax.jacfwd(lambda z: world.trajectory(world.BACKGROUND.state(z), 2))(jnp.zeros(4)))
-    seen = slope[..., 0].transpose(2, 0, 1).reshape(4, -1)
+    seen = slope[:, :, 0].reshape(10, 4).T
     unseen = np.linalg.svd(seen)[2][-1].reshape(2, world.GRID)
     values = truth.copy()
     values[..., 0] += 3.0 * 1e-3 * np.sqrt(10) * unseen
@@ -81,4 +81,4 @@ def test_the_misfit_is_the_mean_square_of_what_is_missed_in_units_of_the_noise()
     params = SearchParams(world.BACKGROUND, jnp.asarray(noise), (), jnp.zeros(()))
     found = model.prepare(params, Sensed(jnp.asarray(mask * values), jnp.asarray(mask)))
     np.testing.assert_allclose(found.misfit, 9.0, rtol=1e-6)
-    np.testing.assert_allclose(found.mode, 0.0, atol=1e-6)
+    np.testing.assert_allclose(found.mode, 0.0, atol=1e-4)
