@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from phdme_jax.forecasting.options import make_options as make_options
     from phdme_jax.forecasting.saved import load as load
     from phdme_jax.forecasting.saved import save as save
+    from phdme_jax.forecasting.sensors import Sensors as Sensors
 
 __version__ = "0.2.0"
 
@@ -36,7 +37,7 @@ _HOMES = {
     "fit": "forecasting.fit", "conformalize": "forecasting.conformalize", "forecast": "forecasting.forecast",
     "save": "forecasting.saved", "load": "forecasting.saved", "make_options": "forecasting.options",
     "Forecaster": "forecasting.forecaster", "Forecast": "forecasting.forecast_file",
-    "Trajectories": "forecasting.files", "InitialState": "forecasting.files",
+    "Trajectories": "forecasting.files", "InitialState": "forecasting.files", "Sensors": "forecasting.sensors",
     "InputError": "files", "RunFailed": "files",
 }  # fmt: skip
 __all__ = ["__version__", *_HOMES]

@@ -105,3 +105,11 @@ def test_one_s_own_measurements_in_ten_lines(tmp_path, monkeypatch):
     assert (future.lower <= future.mean).all() and (future.mean <= future.upper).all()
     again = phdme_jax.forecast(names["forecaster"], "state.npz", num_samples=100)
     np.testing.assert_array_equal(again.samples, future.samples)
+    places, noise = np.array([2, 5, 9]), 0.05 * states.std(axis=(0, 1, 2))
+    read = states[4, :5, places].swapaxes(0, 1) + noise * np.random.default_rng(1).normal(size=(5, 3, 2))
+    np.savez("sensors.npz", readings=read, time=time[:5], position=grid[places], noise=noise)
+    exec(block(ROOT / "README.md", "phdme_jax.Sensors"), names)
+    guessed = names["guessed"]
+    assert guessed.calibrated and guessed.samples.shape == (100, 16, 12, 2)
+    file = phdme_jax.forecast(names["forecaster"], sensors="sensors.npz", num_samples=100)
+    np.testing.assert_array_equal(file.samples, guessed.samples)

@@ -1,6 +1,7 @@
-"""Forecasts from an initial state.
+"""Forecasts from an initial state, or from what a few sensors read.
 
 phdme forecast --run DIR --initial state.npz --samples 100 --out forecast.npz [--seed 0]
+phdme forecast --run DIR --sensors sensors.npz --samples 100 --out forecast.npz [--seed 0]
 """
 
 import argparse
@@ -27,7 +28,8 @@ def _forecast(options: argparse.Namespace) -> None:
     prepare_process()
     forecaster = load(options.run)
     _check_out(options)
-    made = forecast(forecaster, options.initial, options.samples, seed=options.seed, watch=shown)
+    told = {"sensors": options.sensors, "seed": options.seed, "watch": shown}
+    made = forecast(forecaster, options.initial, options.samples, **told)
     written = write_forecast(options.out, made)
     for note in made.notes:
         print(f"note: {note}")
@@ -36,19 +38,23 @@ def _forecast(options: argparse.Namespace) -> None:
 
 
 def _check_out(options: argparse.Namespace) -> None:
-    """Refuses to write over the state or over what the run keeps, whatever the names; its own forecasts may go."""
+    """Refuses to write over what was given or what the run keeps, whatever the names; its own forecasts may go."""
     if not options.out.exists():
         return
     kept = [file for file in options.run.rglob("*") if file.parent != options.run or file.suffix != ".npz"]
-    for file in (options.initial, *kept):
+    for file in (options.initial or options.sensors, *kept):
         if file.is_file() and options.out.samefile(file):
             raise InputError(f"{options.out}: is {file}, which would be lost; choose another --out")
 
 
 def _parse(arguments: Sequence[str], program: str) -> argparse.Namespace:
-    parser = CommandParser(prog=program, description="Forecasts from an initial state.")
+    parser = CommandParser(prog=program, description="Forecasts from an initial state or sensors.")
     parser.add_argument("--run", type=folder, required=True, help="run folder of a finished fit")
-    parser.add_argument("--initial", type=path, required=True, help="state.npz: state, grid, optional time")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--initial", type=path, help="state.npz: state, grid, optional time")
+    source.add_argument(
+        "--sensors", type=path, help="sensors.npz: readings, time, noise, position or index, optional field"
+    )
     parser.add_argument(
         "--samples", type=whole_number(1, MOST_SAMPLES), help="samples to draw (as many as calibration)"
     )

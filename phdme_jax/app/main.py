@@ -9,7 +9,7 @@ from phdme_jax.app.streams import tolerant_streams
 
 COMMANDS = {
     "fit": ("phdme_jax.app.fit_command", "learn a forecaster from your own trajectories"),
-    "forecast": ("phdme_jax.app.forecast_command", "forecast from an initial state"),
+    "forecast": ("phdme_jax.app.forecast_command", "forecast from an initial state or a few sensors"),
     "report": ("phdme_jax.app.page", "rebuild the page and the tables of a run folder"),
 }
 

@@ -83,7 +83,7 @@ def calibrate(
       ValueError: too few trajectories for the level.
     """
     calibration = bands.calibrate(truth, forecasts, score_floor(forecaster), level)
-    forecaster = replace(forecaster, level=level, calibration=calibration)
+    forecaster = replace(forecaster, level=level, calibration=calibration, calibrated_on=truth)
     notes, share = [], f"{100 * level:g} %"
     if not forecaster.is_calibrated:
         notes.append(

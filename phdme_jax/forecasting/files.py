@@ -135,9 +135,7 @@ def read_state(
     grid = _check_grid(path, arrays, layout, state.shape[:-1])
     _check_finite(path, "state", state, (*_grid_words(layout), "field"), layout.fields)
     if time is not None:
-        _check_time(path, time)
-        if time.size == 0:
-            raise InputError(f"{path}: time is empty; expected the times wanted, or no time at all")
+        _check_wanted(path, time)
     for key, points, expected in zip(layout.grid_keys, grid, expected_grid or (), strict=False):
         length = abs(expected[-1] - expected[0])
         if points.size != expected.size or np.max(np.abs(points - expected)) > GRID_TOLERANCE * length:
@@ -146,6 +144,23 @@ def read_state(
                 f"got {_describe(points)}; interpolate the state onto that grid"
             )
     return InitialState(state, grid, time)
+
+
+def read_times(times: ArrayLike) -> Float[np.ndarray, " time"]:
+    """Times wanted of a forecast, checked: finite, strictly increasing, at least one.
+
+    Raises:
+      InputError: any defect, in one sentence.
+    """
+    name, arrays = read_arrays({"time": times}, "times", ("time",))
+    _check_wanted(name, arrays["time"])
+    return arrays["time"]
+
+
+def _check_wanted(path: Path | str, time: np.ndarray) -> None:
+    _check_time(path, time)
+    if time.size == 0:
+        raise InputError(f"{path}: time is empty; expected the times wanted, or no time at all")
 
 
 def _check_state(path: Path | str, state: np.ndarray, layout: FileLayout, leading: tuple[str, ...]) -> None:

@@ -19,6 +19,7 @@ from phdme_jax.forecasting.offers import TEACHER, chosen_method, learns_step, me
 from phdme_jax.forecasting.options import check_seed, make_options
 from phdme_jax.forecasting.precision import in_double_precision
 from phdme_jax.forecasting.saved import nested, posterior_from
+from phdme_jax.forecasting.sensed import task_background
 from phdme_jax.forecasting.structure_check import check_structure
 from phdme_jax.gp.sampling import num_steps
 from phdme_jax.methods.base import Dynamics, Examples, Fitted, Host, Options, Task, unusual_draws
@@ -100,6 +101,7 @@ def _fit(inputs: FitInputs, method_name: str, seed: int, host: Host) -> Forecast
         observed=inputs.observed,
         energy=energy,
         fitted=fitted,
+        background=task_background(task),
         notes=(*inputs.notes, *notes, *fitted.notes),
     )
 

@@ -1,14 +1,16 @@
-"""A forecaster at work: an initial state in, a forecast with its band out.
+"""A forecaster at work: an initial state in, or what a few sensors read, a forecast with its band out.
 
-The state is that of the first trained frame. `mean` is the conditional mean that samples are drawn around. A
-calibrated band is the conformal one around it, as wide as the spread of as many samples as calibration used says, so
-that the guarantee holds as it was calibrated; further samples are drawn beside them. Without calibration the band spans
-the central share of all samples. Bands are closed where nothing is open: at the initial state, and where a field is
-held at the ends. Times between trained frames are interpolated: each sample and the mean by a cubic spline in time, the
-half width of a calibrated band linearly.
+The state is that of the first trained frame; sensors read it and the frames after it. `mean` is the conditional mean
+that samples are drawn around, from sensors that of the most probable state. A calibrated band is the conformal one
+around it, as wide as the spread of as many samples as calibration used says, so that the guarantee holds as it was
+calibrated; further samples are drawn beside them. Without calibration the band spans the central share of all samples.
+Bands are closed where nothing is open: at an initial state that was told, and where a field is held at the ends. Times
+between trained frames are interpolated: each sample and the mean by a cubic spline in time, the half width of a
+calibrated band linearly.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -20,11 +22,13 @@ from phdme_jax.files import InputError
 from phdme_jax.forecasting import bands
 from phdme_jax.forecasting.agreement import check_ends
 from phdme_jax.forecasting.bands import Forecasts
-from phdme_jax.forecasting.files import InitialState, StateSource, read_state
+from phdme_jax.forecasting.files import InitialState, StateSource, read_state, read_times
 from phdme_jax.forecasting.forecast_file import Forecast
 from phdme_jax.forecasting.forecaster import BLOCK, Forecaster, forecasts_from
 from phdme_jax.forecasting.options import check_seed
 from phdme_jax.forecasting.precision import in_double_precision
+from phdme_jax.forecasting.sensed import forecast_sensed
+from phdme_jax.forecasting.sensors import Readings, SensorSource, read_sensors
 from phdme_jax.systems.energy.base import line_parity
 from phdme_jax.training.loop import Watch, unwatched
 
@@ -32,20 +36,22 @@ LARGEST_FORECAST = 8e9  # bytes
 MOST_SAMPLES = 10**9
 TIME_SLACK = 1e-6
 FAR_STATE = 1.25
+FAR_READINGS = 4.0  # mean square of what is missed of readings, in units of their noise
 LONG = 8 * BLOCK  # samples from which the progress is shown
 
 
 @in_double_precision
 def forecast(
     forecaster: Forecaster,
-    state: StateSource | ArrayLike,
+    state: StateSource | ArrayLike | None = None,
     num_samples: int | None = None,
     times: ArrayLike | None = None,
     *,
+    sensors: SensorSource | None = None,
     seed: int = 0,
     watch: Watch = unwatched,
 ) -> Forecast:
-    """Forecast one initial state.
+    """Forecast one motion from its initial state, or from what a few sensors read of its first frames.
 
     Args:
       forecaster: fitted, calibrated or not.
@@ -53,6 +59,8 @@ def forecast(
         times wanted as `time`; or the state alone, on the grid of the fit.
       num_samples: samples to return; as many as calibration uses where None.
       times: times wanted, within those of the fit; the file's, or the trained frames, where None.
+      sensors: in place of a state, path of an `.npz`, mapping of arrays or `Sensors`; a calibrated forecaster
+        calibrates its band for them, on the trajectories that it was calibrated on.
       seed: of the draws.
       watch: shows the progress of many samples.
     Returns:
@@ -63,19 +71,40 @@ def forecast(
     count, seed = forecaster.num_samples if num_samples is None else num_samples, check_seed(seed)
     if not 1 <= count <= MOST_SAMPLES:
         raise InputError(f"expected num_samples from 1 to {MOST_SAMPLES}, got {count}")
+    if (state is None) == (sensors is None):
+        raise InputError(f"expected a state or sensors to forecast from, got {'neither' if state is None else 'both'}")
+    key, shown = jax.random.key(seed), watch if count >= LONG else unwatched
+    if sensors is not None:
+        readings = read_sensors(sensors, forecaster.observed, forecaster.structure.fields)
+        wanted = _wanted(forecaster, None if times is None else read_times(times), "times", count)
+        return _sensed_forecast(forecaster, readings, count, wanted, key, watch)
+    assert state is not None
     found = read_state(_source(forecaster, state, times), forecaster.layout, (forecaster.observed.grid,))
     where = str(state) if isinstance(state, str | Path) else "state"
     initial, notes = check_state(where, forecaster, found)
-    trained = forecaster.observed.time
-    wanted = trained if found.time is None else np.clip(found.time, trained[0], trained[-1])
+    wanted = _wanted(forecaster, found.time, where, count)
+    drawn = forecasts_from(forecaster, initial[None], _needed(forecaster, count), key, shown)
+    return _forecast(forecaster, drawn, initial, count, wanted, tuple(notes))
+
+
+def _wanted(forecaster: Forecaster, time: np.ndarray | None, where: str, count: int) -> Float[np.ndarray, " wanted"]:
+    """Times of a forecast; refuses those outside the trained range and more samples than fit into memory."""
+    trained, points = forecaster.observed.time, forecaster.observed.grid.size * len(forecaster.structure.fields)
+    if time is not None:
+        _check_range(where, forecaster, time)
+    wanted = trained if time is None else np.clip(time, trained[0], trained[-1])
     frames = max(trained.size, wanted.size)
-    if (size := 8.0 * count * frames * initial.size) > LARGEST_FORECAST:
+    if (size := 8.0 * count * frames * points) > LARGEST_FORECAST:
         raise InputError(
             f"{count} samples of {frames} frames take {size * 1e-9:.1f} GB; expected at most "
             f"{LARGEST_FORECAST * 1e-9:g} GB, ask for fewer samples"
         )
-    shown = watch if count >= LONG else unwatched
-    return _forecast(forecaster, initial, count, wanted, jax.random.key(seed), tuple(notes), shown)
+    return wanted
+
+
+def _needed(forecaster: Forecaster, count: int) -> int:
+    """Samples to draw where so many are wanted: those behind a calibrated band in any case."""
+    return max(count, forecaster.num_samples) if forecaster.is_calibrated else count
 
 
 def _source(forecaster: Forecaster, state: StateSource | ArrayLike, times: ArrayLike | None) -> StateSource:
@@ -104,14 +133,45 @@ def check_state(where: str, forecaster: Forecaster, found: InitialState) -> tupl
     if far := _far(forecaster, state):
         notes.append(f"{where}: {far}; the forecast extrapolates and its band promises nothing")
     if found.time is not None:
-        first, last = observed.time[[0, -1]]
-        slack = TIME_SLACK * (last - first)
-        if found.time[0] < first - slack or found.time[-1] > last + slack:
-            raise InputError(
-                f"{where}: asks for times from {found.time[0]:g} to {found.time[-1]:g}; the forecaster was trained "
-                f"from {first:g} to {last:g} and does not go beyond"
-            )
+        _check_range(where, forecaster, found.time)
     return state, notes
+
+
+def _check_range(where: str, forecaster: Forecaster, time: np.ndarray) -> None:
+    first, last = forecaster.observed.time[[0, -1]]
+    slack = TIME_SLACK * (last - first)
+    if time[0] < first - slack or time[-1] > last + slack:
+        raise InputError(
+            f"{where}: asks for times from {time[0]:g} to {time[-1]:g}; the forecaster was trained from {first:g} to "
+            f"{last:g} and does not go beyond"
+        )
+
+
+def _sensed_forecast(
+    forecaster: Forecaster,
+    readings: Readings,
+    num_samples: int,
+    time: Float[np.ndarray, " wanted"],
+    key: Key[Array, ""],
+    watch: Watch,
+) -> Forecast:
+    """The forecast from sensors, its band calibrated for them where the forecaster is calibrated."""
+    made, notes = forecast_sensed(forecaster, readings, num_samples, key, watch), []
+    if made.misfit > FAR_READINGS:
+        notes.append(
+            f"the readings are {np.sqrt(made.misfit):.2g} times their noise away from the nearest motion that was "
+            "found; there is more noise than stated, a sensor or a time is wrong, or the motion is of another kind "
+            "than that of the fit"
+        )
+    if far := _far(forecaster, made.forecasts.mean[0, 0]):
+        notes.append(f"in the state that was found {far}; the forecast extrapolates and its band promises nothing")
+    if made.calibration is not None:
+        notes.append(
+            f"calibrated for these sensors: they read {made.calibration.num_calibration} calibration trajectories with "
+            "noise as stated; the band promises for readings that are no worse"
+        )
+    asked = replace(forecaster, calibration=made.calibration)
+    return _forecast(asked, made.forecasts, None, num_samples, time, tuple(notes))
 
 
 def _far(forecaster: Forecaster, state: Float[np.ndarray, "grid field"]) -> str | None:
@@ -126,16 +186,14 @@ def _far(forecaster: Forecaster, state: Float[np.ndarray, "grid field"]) -> str 
 
 def _forecast(
     forecaster: Forecaster,
-    initial: Float[np.ndarray, "grid field"],
+    drawn: Forecasts,
+    initial: Float[np.ndarray, "grid field"] | None,
     num_samples: int,
     time: Float[np.ndarray, " wanted"],
-    key: Key[Array, ""],
     notes: tuple[str, ...],
-    watch: Watch,
 ) -> Forecast:
+    """What was drawn of one motion, with its band, at the times wanted; closed at a known initial state."""
     calibrated, trained = forecaster.is_calibrated, forecaster.observed.time
-    needed = max(num_samples, forecaster.num_samples) if calibrated else num_samples
-    drawn = forecasts_from(forecaster, initial[None], needed, key, watch)
     every, middle = drawn.samples, drawn.mean[0]
     assert every is not None
     finite = np.isfinite(every).all(axis=(2, 3, 4))[0]
@@ -155,30 +213,35 @@ def _forecast(
 
     mean, samples = at_times(middle), at_times(every[0, :num_samples])
     if calibrated:
-        width = half_width(forecaster, drawn._replace(samples=every[:, : forecaster.num_samples]))[0]
+        few = drawn._replace(samples=every[:, : forecaster.num_samples])
+        width = half_width(forecaster, few, closed=initial is not None)[0]
         width = _linear(trained, width, time) if moved else width
         lower, upper = mean - width, mean + width
     else:
         lower, upper = central_band(mean, samples, forecaster.level)
-    given = time == trained[0]
-    for values in (mean, lower, upper):
-        values[given] = initial
-    samples[:, given] = initial
+    if initial is not None:
+        given = time == trained[0]
+        for values in (mean, lower, upper):
+            values[given] = initial
+        samples[:, given] = initial
     notes = (*notes, *_band_notes(forecaster, calibrated, moved, num_samples), *_way_notes(forecaster, mean, time))
     grid = (forecaster.observed.grid,)
     return Forecast(mean, lower, upper, samples, time, grid, forecaster.level, calibrated, notes)
 
 
-def half_width(forecaster: Forecaster, forecasts: Forecasts) -> Float[np.ndarray, "n time grid field"]:
+def half_width(
+    forecaster: Forecaster, forecasts: Forecasts, closed: bool = True
+) -> Float[np.ndarray, "n time grid field"]:
     """Half width of the calibrated band: quantile (spread + floor), zero where nothing is open.
 
-    Nothing is open in the first frame and where a field is held at the ends; errors there are zero and score zero, so
-    that the guarantee does not depend on the width there.
+    Nothing is open in the first frame where the state was told (`closed`), and where a field is held at the ends;
+    errors there are zero and score zero, so that the guarantee does not depend on the width there.
     """
     calibration = forecaster.calibration
     assert calibration is not None
     width = calibration.quantile * (bands.spread(forecasts) + calibration.floor)
-    width[:, 0] = 0.0
+    if closed:
+        width[:, 0] = 0.0
     held = np.asarray(line_parity(forecaster.structure)) < 0
     width[:, :, [0, -1]] = np.where(held, 0.0, width[:, :, [0, -1]])
     return width

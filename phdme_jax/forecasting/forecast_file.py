@@ -12,11 +12,11 @@ from phdme_jax.forecasting.files import GRID_KEYS
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Forecast:
-    """A forecast of one state with its band, physical units.
+    """A forecast of one motion with its band, physical units.
 
     Attributes:
       mean: conditional mean that samples are drawn around.
-      lower, upper: edges of the band; both are the mean at the initial state.
+      lower, upper: edges of the band; both are the mean at an initial state that was told.
       samples: futures.
       time: of the frames.
       grid: one array per grid axis.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from phdme_jax.forecasting.bands import Calibration, Forecasts, all_finite
 from phdme_jax.forecasting.files import FileLayout
@@ -17,12 +17,13 @@ from phdme_jax.gp.fit import dissipation_intervals
 from phdme_jax.methods import draws
 from phdme_jax.methods.base import Fitted, Method, Options, Start, Times
 from phdme_jax.methods.energy.initial_states import smoothest_part
+from phdme_jax.methods.sensors.background import Background
 from phdme_jax.methods.table import METHODS
 from phdme_jax.systems.energy.base import Structure
 from phdme_jax.training.loop import Watch, unwatched
 
 BLOCK = 16  # samples of a state at a time
-STAGES = {"training": 3, "seen": 4, "calibration": 5}
+STAGES = {"training": 3, "seen": 4, "calibration": 5, "sensors": 6}
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,10 @@ class Forecaster:
       observed: what it remembers of the trajectories it was fitted to.
       energy: the learned energy, which integrated in time is a forecast of its own; internal units.
       fitted: the method, internal units.
+      background: Gaussian over states, from which sensors are answered; internal units.
       level: of the band.
       calibration: floor and quantiles in physical units, or None where it was not calibrated.
+      calibrated_on: trajectories that it was calibrated on, physical units, which calibrate a band for sensors.
       notes: sentences that the user should read.
     """
 
@@ -69,8 +72,10 @@ class Forecaster:
     observed: Observed
     energy: Fitted
     fitted: Fitted
+    background: Background
     level: float = 0.9
     calibration: Calibration | None = None
+    calibrated_on: Float[np.ndarray, "n time grid field"] | None = None
     notes: tuple[str, ...] = ()
 
     @property
@@ -130,21 +135,42 @@ def forecasts_from(
     Returns:
       forecasts, physical units, whose first frame is the initial state exactly; not finite where a sample failed.
     """
-    began, scale, fitted = time.perf_counter(), forecaster.setup.units.scale, forecaster.fitted
+    scale, fitted = forecaster.setup.units.scale, forecaster.fitted
     prepared = draws.prepare(fitted, starts_from(_told(forecaster, initial) / scale, fitted.model.times))
+    drawn = drawn_forecasts(forecaster, fitted, prepared, num_samples, key, watch)
+    mean, samples = drawn.mean, drawn.samples
+    assert samples is not None
+    mean[:, 0], samples[:, :, 0] = initial, initial[:, None]
+    return drawn._replace(ok=all_finite(mean) & all_finite(samples))
+
+
+def drawn_forecasts(
+    forecaster: Forecaster, fitted: Fitted, prepared: PyTree, num_samples: int, key: Key[Array, ""], watch: Watch
+) -> Forecasts:
+    """Forecasts, physical units, that a method draws of what it has prepared, as many samples at a time as always.
+
+    Args:
+      forecaster: gives the units and the size of a block.
+      fitted: its method, or one around it.
+      prepared: by `draws.prepare`, leaves with a leading axis.
+      num_samples: of each.
+      key: random key.
+      watch: shows the progress.
+    Returns:
+      forecasts; not finite where a sample failed.
+    """
+    began, scale, count = time.perf_counter(), forecaster.setup.units.scale, len(jax.tree.leaves(prepared)[0])
     mean = draws.means(fitted, prepared)
     assert mean is not None
     size, blocks = min(BLOCK, forecaster.num_samples), []
-    with watch(None, "samples", 0, len(initial) * num_samples) as tell:
+    with watch(None, "samples", 0, count * num_samples) as tell:
         for block in range(math.ceil(num_samples / size)):
             drawn = draws.samples(fitted, prepared, size, jax.random.fold_in(key, block))
             assert drawn is not None
             blocks.append(drawn)
-            tell(len(initial) * min(num_samples, (block + 1) * size), {})
-    samples = np.concatenate(blocks, axis=1)[:, :num_samples] * scale
-    mean = mean * scale
-    mean[:, 0], samples[:, :, 0] = initial, initial[:, None]
-    seconds = (time.perf_counter() - began) / (len(initial) * num_samples)
+            tell(count * min(num_samples, (block + 1) * size), {})
+    mean, samples = mean * scale, np.concatenate(blocks, axis=1)[:, :num_samples] * scale
+    seconds = (time.perf_counter() - began) / (count * num_samples)
     return Forecasts(mean, samples, all_finite(mean) & all_finite(samples), seconds)
 
 

@@ -26,9 +26,10 @@ from phdme_jax.methods.energy.conditional import Design, Fields, GeneratorParams
 from phdme_jax.methods.energy.gp_rollout import fitted_rollout
 from phdme_jax.methods.energy.options import read_options
 from phdme_jax.methods.energy.posterior import PriorOptions, make_basis
+from phdme_jax.methods.sensors.background import Background
 from phdme_jax.systems.energy.base import Structure
 
-FORMAT = 5
+FORMAT = 6
 _OBSERVED = ("time", "grid", "scale", "centre", "excursion", "projections")
 FOLDER, ARRAYS, RECORD = "forecaster", "arrays.npz", "forecaster.json"
 
@@ -52,11 +53,12 @@ def save(forecaster: Forecaster, folder: Path | str) -> Path:
         "energy": nested(forecaster.energy.params),
         # the energy is there already
         "generator": nested(fitted.params._replace(energy=None)),
+        "background": nested(forecaster.background),
     }
     calibration = None
     if forecaster.calibration is not None:
         calibration = forecaster.calibration._asdict()
-        arrays["calibration"] = {"floor": calibration.pop("floor")}
+        arrays["calibration"] = {"floor": calibration.pop("floor"), "trajectories": forecaster.calibrated_on}
     save_arrays(place / ARRAYS, flatten(arrays, "/"))
     record = {
         "format": FORMAT,
@@ -131,8 +133,10 @@ def _build(record: dict[str, Any], arrays: dict[str, Any]) -> Forecaster:
         observed=observed,
         energy=energy._replace(found=found["energy"], seconds=seconds["energy"]),
         fitted=fitted._replace(found=found["method"], seconds=seconds["method"]),
+        background=Background(**arrays["background"]),
         level=record["level"],
         calibration=None if kept is None else Calibration(floor=arrays["calibration"]["floor"], **kept),
+        calibrated_on=None if kept is None else arrays["calibration"]["trajectories"],
         notes=tuple(record["notes"]),
     )
 

@@ -116,6 +116,44 @@ def test_the_forecast_file_is_what_python_forecasts(run, files, tmp_path, capsys
         assert bool(archive["calibrated"]) and archive["samples"].shape == (6, FRAMES, POINTS, 2)
 
 
+def sensor_file(folder: Path) -> Path:
+    """What two sensors read of the first four frames of a small motion."""
+    true = waves(1, 2)
+    readings = 0.4 * true["state"][0][:4, [3, 8]]
+    noise = 0.05 * readings.std(axis=(0, 1))
+    np.savez(folder / "sensors.npz", readings=readings, time=true["time"][:4], noise=noise, index=np.array([3, 8]))
+    return folder / "sensors.npz"
+
+
+def test_a_forecast_from_a_file_of_sensors_is_what_python_forecasts(run, tmp_path, capsys):
+    from phdme_jax import forecast
+
+    sensors, out = sensor_file(tmp_path), tmp_path / "forecast.npz"
+    assert main(["forecast", "--run", str(run), "--sensors", str(sensors), "--out", str(out), "--samples", "4"]) == 0
+    printed = capsys.readouterr().out
+    assert "4 samples, calibrated 60 % band" in printed and "note: calibrated for these sensors" in printed
+    made = forecast(load(run), sensors=sensors, num_samples=4)
+    with np.load(out) as archive:
+        for name in ("mean", "lower", "upper", "samples", "time"):
+            np.testing.assert_array_equal(archive[name], getattr(made, name))
+
+
+def test_bad_sensors_write_nothing_and_are_never_written_over(run, files, tmp_path, capsys):
+    sensors = sensor_file(tmp_path)
+    kept = sensors.read_bytes()
+    name = change(tmp_path, "bad.npz", "sensors.npz", time=lambda time: time + 1e-5)
+    out, state = str(tmp_path / "out.npz"), ("--initial", str(files / "state.npz"))
+    for more, words in (
+        (("--sensors", str(tmp_path / name), "--out", out), "bad.npz: time 7.00001 is that of no frame of the fit"),
+        (("--sensors", str(sensors), "--out", str(sensors)), "which would be lost; choose another --out"),
+        (("--sensors", str(sensors), "--out", out, *state), "argument --initial: not allowed with argument --sensors"),
+        (("--out", out), "one of the arguments --initial --sensors is required"),
+    ):
+        assert main(["forecast", "--run", str(run), *more]) == 2
+        assert words in sentence(capsys)
+    assert sensors.read_bytes() == kept and not Path(out).exists()
+
+
 def test_times_of_the_file_are_forecast(run, files, tmp_path, capsys):
     wanted = waves(1, 0)["time"][[0, 3]] + np.array([0.0, 1e-5])
     name = change(files, "wanted.npz", "state.npz", time=wanted)

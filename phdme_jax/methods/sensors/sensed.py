@@ -22,7 +22,8 @@ class Sensed(NamedTuple):
 
     Attributes:
       values: readings at the frames of the window, zero where there is no sensor.
-      mask: one where there is a sensor of the field, zero elsewhere.
+      mask: one where there is a sensor of the field, zero elsewhere; (window, *grid, field) where some frames are not
+        read, which searches take and networks do not.
     """
 
     values: Float[Array, "window *grid field"]
