@@ -22,6 +22,7 @@ from phdme_jax.methods.sampling.corrected import fit_corrected
 from phdme_jax.methods.sampling.d_flow import fit_d_flow
 from phdme_jax.methods.sampling.diffusion_pde import fit_diffusion_pde
 from phdme_jax.methods.sampling.guided import fit_guided
+from phdme_jax.methods.sampling.matched_flow import fit_matched_flow
 from phdme_jax.methods.sampling.prior_and_solver import fit_prior_and_solver
 from phdme_jax.methods.sampling.resolved import fit_resolved
 from phdme_jax.methods.sampling.told_residual import fit_residual_guidance
@@ -133,6 +134,8 @@ _ALL = (
             fit_constrained, "arXiv 2412.01786", "flow_matching"),
     _Answer("pcfm", "the flow, its end projected on observations and what is conserved", 4,
             Bound(fit_constrained, rule="pcfm"), "arXiv 2506.04171", "flow_matching"),
+    _Answer("matched_flow", "the same in the metric of the flow's own covariance", 4, fit_matched_flow, "",
+            "flow_matching"),
     _Answer("d_flow", "the flow, its noise searched for", 4, fit_d_flow, "arXiv 2402.14017", "flow_matching"),
     _Answer("residual_guidance", "diffusion told the size of the residual, guided to zero and by the observations", 14,
             fit_residual_guidance, "Osaka, Takeishi, Yairi (2026)", "diffusion", own=("residual_guidance",)),

@@ -54,7 +54,7 @@ def fit_constrained(
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
         velocity, seen = velocity_of(params.network, asked.prepared), asked.observed
-        balance = _imposed(net, chosen, params, asked)
+        balance = imposed(net, chosen, params, asked)
         if rule == "eci":
             return constrained.sample_eci(
                 velocity,
@@ -66,11 +66,11 @@ def fit_constrained(
                 resample_every=chosen.resample_every,
                 anchored=chosen.anchored,
             )
-        effort = VALUES if balance is None else AFFINE if net.equations.affine_conserved else CURVED
+        effort = effort_for(net, balance)
         return constrained.sample_pcfm(
             velocity,
             latent,
-            _together(seen, balance),
+            together(seen, balance),
             chosen.times,
             iterations=effort.iterations,
             final_steps=effort.final_steps,
@@ -80,7 +80,13 @@ def fit_constrained(
     return answering(net, teacher, draw, chosen.times * (chosen.mixes if rule == "eci" else 1))
 
 
-def _imposed(net: EquationNetwork, chosen: Answering, params: Params, asked: Asked) -> OfExample | None:
+def effort_for(net: EquationNetwork, balance: OfExample | None) -> Effort:
+    """What projections take on observations and, where it is not None, what is conserved."""
+    return VALUES if balance is None else AFFINE if net.equations.affine_conserved else CURVED
+
+
+def imposed(net: EquationNetwork, chosen: Answering, params: Params, asked: Asked) -> OfExample | None:
+    """Normalised fields -> what must vanish as it is conserved; None where nothing is, or it is not imposed."""
     if not chosen.imposes_conserved:
         return None
     return conserved_of(net.equations, net.kinds, params.fields, asked.prepared.given.condition)
@@ -98,7 +104,7 @@ def _correction(seen: Observed, balance: OfExample | None) -> Correct:
     return correct
 
 
-def _together(seen: Observed, balance: OfExample | None) -> Residual:
+def together(seen: Observed, balance: OfExample | None) -> Residual:
     """What is missed of observations and of what is conserved, side by side."""
 
     def residual(fields: Array) -> Array:

@@ -206,6 +206,19 @@ def test_constrained_flows_hold_the_observations_to_rounding(flow, method):
     assert samples.reshape(64, -1)[:, 1].std() > 0.3 and (model.num_calls, model.num_backward) == (40, 0)
 
 
+def test_a_flow_in_its_own_metric_answers_with_the_posterior_of_exact_observations(flow):
+    """Projected on what is seen alone, it keeps the prior of the rest."""
+    exact = oracles.condition_on(WORLD, OPERATOR, SEEN, 0.0)
+    errors = {}
+    for method in ("matched_flow", "pcfm"):
+        _, samples = answers_of(flow, method, 4000, times=60, iterations=3)
+        flat = samples.reshape(len(samples), -1)
+        np.testing.assert_allclose(flat @ OPERATOR.T, np.broadcast_to(SEEN, (len(flat), 3)), atol=1e-6)
+        law = oracles.GaussianWorld(jnp.mean(flat, axis=0).reshape(SHAPE), jnp.cov(flat.T))
+        errors[method] = missed(law, exact)
+    assert max(errors["matched_flow"]) < 0.06 and errors["pcfm"][0] > 5 * errors["matched_flow"][0], errors
+
+
 def test_a_search_for_noise_meets_observations_and_equations(flow):
     """Residual: the sum of both fields, physical units."""
     _, free = answers_of(flow, "d_flow", searches=0)
