@@ -130,7 +130,7 @@ class SeedRun:
         """A method's forecasts of a split, observed as its truth is."""
         drawn, times, observe = self.drawn(name, split), self.fitted(name).model.times, self.bench.splits[split].observe
         mean, samples = drawn.mean, drawn.samples
-        if mean is None and samples is not None and self.bench.level is not None:
+        if mean is None and samples is not None and self.bench.has_band(split):
             mean = samples.mean(axis=1)  # what a band lies around
         if observe is not as_drawn:
             mean = None if mean is None else observe(mean, times)
@@ -144,13 +144,13 @@ class SeedRun:
         floor, calibrations = self._floor(fitted), dict[str, bands.Calibration]()
         answers, scored = {}, bench.scored(METHODS[name])
         for split in bench.splits_of(METHODS[name]):
-            forecasts, truth = self.forecasts(name, split), bench.splits[split].truth
-            scores = None
-            if bench.level is not None:
+            forecasts, asked, scores = self.forecasts(name, split), bench.splits[split], None
+            if bench.level is not None and bench.has_band(split):
                 assert floor is not None
-                scores = bands.band_scores(truth, forecasts, floor)
+                judged = bands.judged(asked.truth, forecasts, asked.counted)
+                scores = bands.band_scores(asked.truth, judged, floor)
                 if split not in scored:
-                    calibrations[split] = bands.calibrate(truth, forecasts, floor, bench.level)
+                    calibrations[split] = bands.calibrate(asked.truth, judged, floor, bench.level)
             calibration = calibrations.get(bench.splits[split].calibrated_by)
             answers[split] = Answer(self, name, split, fitted, forecasts, calibration, scores)
         return answers

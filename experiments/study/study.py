@@ -47,7 +47,8 @@ class Split:
       questions: whether the conditions are a `methods.equations.questions.Question`; methods that answer them are asked
         these splits alone, the others all others.
       num_samples: of each condition; that of the bench where None.
-      calibrated_by: name of the split on which what is answered here is calibrated.
+      calibrated_by: name of the split on which what is answered here is calibrated, if the bench has it.
+      counted: where errors decide about the calibrated band, (sample, ...), true or false; everywhere where None.
     """
 
     truth: np.ndarray
@@ -56,6 +57,7 @@ class Split:
     questions: bool = False
     num_samples: int | None = None
     calibrated_by: str = "calibration"
+    counted: np.ndarray | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,8 +98,17 @@ class Bench:
 
     def scored(self, method: Method) -> list[str]:
         """Those of them that are scored: all that calibrate no others."""
-        calibrating = {split.calibrated_by for split in self.splits.values()}
-        return [name for name in self.splits_of(method) if name not in calibrating]
+        return [name for name in self.splits_of(method) if name not in self.calibrating]
+
+    @property
+    def calibrating(self) -> set[str]:
+        """Names of the splits that calibrate others."""
+        return {split.calibrated_by for split in self.splits.values()} & set(self.splits)
+
+    def has_band(self, split: str) -> bool:
+        """Whether bands of a split are calibrated, or those of others on it."""
+        calibrating = self.calibrating
+        return self.level is not None and not calibrating.isdisjoint((split, self.splits[split].calibrated_by))
 
 
 class Run(Protocol):
