@@ -74,6 +74,7 @@ class Section:
       pictures: pictures in order.
       metrics: columns of a table put under the text; empty for none. A name stands for its qualified names too.
       experiments: whose rows the table shows; empty for all.
+      splits: on which; empty for all.
     """
 
     title: str
@@ -81,6 +82,7 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     metrics: tuple[str, ...] = ()
     experiments: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
 
 
 def build_report(run_folder: Path | str, title: str | None = None, sections: Sequence[Section] | None = None) -> Path:
@@ -150,7 +152,11 @@ def _kept_sections(path: Path, parts: Any) -> list[Section]:
         sections = [
             Section(**part | {"pictures": tuple(Picture(**picture) for picture in part["pictures"])}) for part in parts
         ]
-        words = [word for part in sections for word in (part.title, part.text, *part.metrics, *part.experiments)]
+        words = [
+            word
+            for part in sections
+            for word in (part.title, part.text, *part.metrics, *part.experiments, *part.splits)
+        ]
         words += [word for part in sections for picture in part.pictures for word in (picture.file, picture.caption)]
         if all(isinstance(word, str) for word in words):
             return sections
@@ -229,6 +235,7 @@ def _section(folder: Path, section: Section, rows: Sequence[ResultRow]) -> str:
     parts += [f"<p>{html.escape(text.strip())}</p>" for text in section.text.split("\n\n") if text.strip()]
     if section.metrics:
         shown = [row for row in rows if not section.experiments or row.experiment in section.experiments]
+        shown = [row for row in shown if not section.splits or row.split in section.splits]
         parts += [render_html(table) for table in make_tables(shown, section.metrics)]
     for picture in section.pictures:
         path, caption = _inside(folder, picture.file), html.escape(picture.caption)
