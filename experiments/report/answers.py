@@ -11,6 +11,7 @@ import numpy as np
 from experiments.study.study import Answer, Shown
 from phdme_jax.app import drawing
 from phdme_jax.app.page import Picture, Section
+from phdme_jax.numerics.bound import Bound
 from phdme_jax.systems.equations.base import Equations, stacked_residual, without_padding
 
 SHOWN = 3  # methods
@@ -172,7 +173,7 @@ def _answered(problem: Equations, answer: Answer, field: str) -> Answered:
     assert samples is not None
     first = samples[0]
     condition = answer.bench.splits[answer.split].condition.condition[0]
-    balance = np.asarray(jax.jit(lambda x, y: stacked_residual(problem, x, y))(first[0], condition))
+    balance = np.asarray(jax.jit(Bound(stacked_residual, problem))(first[0], condition))
     drawn = (first[0], first[min(1, len(first) - 1)], first.mean(axis=0))
     spread = first.std(axis=0, ddof=1) if len(first) > 1 else np.zeros_like(first[0])
     fields = tuple(_field(problem, values, field) for values in (*drawn, spread))

@@ -110,7 +110,11 @@ def closeness_section(shown: Shown) -> Sequence[Section]:
 def cost_section(shown: Shown) -> Sequence[Section]:
     """Seconds and calls of the network."""
     del shown
-    text = "nfe: calls of the network a sample; backward_calls: gradients through it, apart from these."
+    text = (
+        "nfe: calls of the network a sample; backward_calls: gradients through it, apart from these. train_seconds: "
+        "with the teacher and its pairs; seconds_per_update: of the last stage; memory: the most bytes of a compiled "
+        "update, its data included, left out where the backend does not tell."
+    )
     metrics = ("train_seconds", "seconds_per_update", "memory", "seconds_per_sample", "nfe", "backward_calls")
     return [Section("Cost", text, (), metrics)]
 

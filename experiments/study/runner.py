@@ -63,6 +63,7 @@ class SeedRun:
         self.config = changed(context.config, self.changes)
         self._fitted: dict[str, Fitted] = {}
         self._draws: dict[Any, Draws] = {}
+        self._hosts: dict[str, Trainer] = {}
 
     @cached_property
     def bench(self) -> Bench:
@@ -108,13 +109,22 @@ class SeedRun:
         teacher = self.fitted(method.teacher) if method.teacher else None
         bench = self.bench
         key = bench.method_key(method) if bench.method_key else stage_key(bench.key, "method", method.stream)
-        fitted = method.fit(bench.task, options, self.host(method), teacher, key)
+        host = self.host(method)
+        fitted = method.fit(bench.task, options, host, teacher, key)
+        self._hosts.setdefault(name, host)
         return fitted if bench.adapted is None else bench.adapted(method, fitted)
 
     @property
     def learned(self) -> tuple[str, ...]:
         """Names of the methods fitted so far."""
         return tuple(self._fitted)
+
+    def training_costs(self, name: str) -> dict[str, Measurement]:
+        """Of a fitted method's own training: seconds an update of its last stage, and the most bytes of any stage."""
+        costs = list(self._hosts[name].costs.values())
+        memory = max((cost.memory for cost in costs if cost.memory is not None), default=None)
+        rows = {"seconds_per_update": Measurement(costs[-1].seconds_per_update, "s")} if costs else {}
+        return rows if memory is None else {**rows, "memory": Measurement(memory, "B")}
 
     def drawn(self, name: str, split: str) -> Draws:
         """What a method drew for a split, before it is observed; methods that draw alike are drawn once."""
@@ -178,6 +188,7 @@ def evaluate(run: SeedRun, name: str) -> dict[str, Answer]:
     rows = {"fit_seconds": Measurement(seconds.pop("fit"), "s")} if "fit" in seconds else {}
     if seconds:
         rows["train_seconds"] = Measurement(sum(seconds.values()), "s")
+    rows |= run.training_costs(name)
     if rows:
         run.record(name, "train", rows, len(bench.task.train().fields))
     answers = run.answers(name)

@@ -89,7 +89,7 @@ def test_bands_of_answers_cover_as_often_as_they_promise(tmp_path):
     """From 40 examples of 64 numbers kriging is sure of what is wrong: the calibration makes its bands hold."""
     asking = {"count": 40, "num_samples": 4, "num_calibration": 29}
     sizes = {"smoke": lambda: {**poisson_1d.SIZES["smoke"](), "questions": asking, "level": 0.9}}
-    study = replace(poisson_1d.STUDY, sizes=sizes)
+    study = replace(poisson_1d.STUDY, sizes=sizes, default_size="smoke")
     arguments = ["--size", "smoke", "--methods", "kriging", "--config.data.num_train=40", "--workdir", str(tmp_path)]
     assert main(study, arguments) == 0
     rows = rows_of(tmp_path)
@@ -148,5 +148,8 @@ def test_a_solved_variant_trains_nothing_anew(tmp_path):
         if (row["method"], row["metric"], row["split"]) == ("diffusion", "residual_mae", "test")
     }
     assert found["solved",] < 1e-12 < 1e-3 < found[()]
+    for metric in ("train_seconds", "seconds_per_update", "memory"):
+        plain, solved = (row["value"] for row in rows if (row["method"], row["metric"]) == ("diffusion", metric))
+        assert 0 < plain == solved, "the same training"
     assert {folder.name for folder in (tmp_path / "training").iterdir()} == {"diffusion_0"}
     assert not (tmp_path / "variants").exists()
