@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from experiments import burgers, darcy_binary, darcy_one_step, helmholtz_2d, poisson_2d
+from experiments import burgers, darcy_binary, darcy_one_step, helmholtz_2d, piddm_ablations, poisson_2d
 from experiments.report.one_step import (
     LOSS,
     TEST,
@@ -30,7 +30,8 @@ from phdme_jax.app.tables import print_table
 from phdme_jax.files import InputError
 
 STUDIES = (poisson_2d.STUDY, helmholtz_2d.STUDY, darcy_binary.STUDY, darcy_one_step.STUDY, burgers.STUDY)
-PARTS = {study.name: study.title.removesuffix(", in one call") for study in STUDIES}
+PROBLEMS = {study.name: study.title.removesuffix(", in one call") for study in STUDIES}
+PARTS = {**PROBLEMS, piddm_ablations.STUDY.name: piddm_ablations.STUDY.title}
 RESULTS = Path(__file__).parent / "results"
 CAPTION = "means over seeds; hollow marks: the solution computed anew"
 SPREAD = (
@@ -61,7 +62,8 @@ MakePath = Callable[[str], Path]
 
 def main_finding(parts: dict[str, Rows]) -> Section:
     """What the rows say, by rule: the student with the least residual among those that keep the distribution."""
-    found = [(part, *finding(part, system)) for part, system in systems_of(parts.values())]
+    asked = [part for name, part in parts.items() if name in PROBLEMS]
+    found = [(part, *finding(part, system)) for part, system in systems_of(asked)]
     judged = [lowers for _, lowers, _ in found if lowers is not None]
     lead = (
         f"On {sum(judged)} of {len(judged)} problems a one-step student lowers the residual of its teacher and keeps "
@@ -71,9 +73,15 @@ def main_finding(parts: dict[str, Rows]) -> Section:
     return Section("Main finding", "\n\n".join([lead, *words] if judged else words))
 
 
+def _title(part: Rows, system: str) -> str:
+    """Of a part, with the system where it has several."""
+    words = PARTS[part.experiment]
+    return f"{words}, {system}" if len(part.systems()) > 1 else words
+
+
 def part_sections(part: Rows, system: str, picture: MakePath) -> list[Section]:
     """Physics beside spread, nearness and cost of one problem, and its questions."""
-    title, name = PARTS[part.experiment], f"{part.experiment}_{system}"
+    title, name = _title(part, system), f"{part.experiment}_{system}"
     spread = Labels(x="SMSE, mean over fields", y="residual, rms")
     frontier = Labels(x="seconds a sample", y="MMSE, mean over fields")
     sections = []
@@ -88,7 +96,7 @@ def part_sections(part: Rows, system: str, picture: MakePath) -> list[Section]:
             floors = (floor_of(part, system, drawn[0]), floor_of(part, system, drawn[1]))
             path = method_picture(picture(f"{words.replace(' ', '_')}_{name}"), points, axes, floors)
             pictures = (Picture(path, caption),)
-        sections.append(Section(f"{title}: {words}", text, pictures, metrics, (part.experiment,), (TEST,)))
+        sections.append(Section(f"{title}: {words}", text, pictures, metrics, (part.experiment,), (TEST,), (system,)))
     has_test = any(row.split == TEST and row.metric == "residual_rms" for row in part.rows)
     return [*(sections if has_test else []), *question_sections(part, system, picture)]
 
@@ -107,8 +115,8 @@ def question_sections(part: Rows, system: str, picture: MakePath) -> list[Sectio
             pictures.append(Picture(path, f"{labels.title}: accuracy against seconds; {CAPTION}"))
     text = "Scores of the fields that were not wholly observed; coverage is that of the whole of the hidden places."
     metrics = ("relative_l2", "crps", "coverage", "band_width", "spread_skill", "residual_rms")
-    title = f"{PARTS[part.experiment]}: questions"
-    return [Section(title, text, tuple(pictures), (*metrics, *COSTS[:3]), (part.experiment,), tuple(splits))]
+    title = f"{_title(part, system)}: questions"
+    return [Section(title, text, tuple(pictures), (*metrics, *COSTS[:3]), (part.experiment,), tuple(splits), (system,))]
 
 
 def make_page(folders: Sequence[Path], workdir: Path) -> Path:

@@ -75,6 +75,7 @@ class Section:
       metrics: columns of a table put under the text; empty for none. A name stands for its qualified names too.
       experiments: whose rows the table shows; empty for all.
       splits: on which; empty for all.
+      systems: of which; empty for all.
     """
 
     title: str
@@ -83,6 +84,7 @@ class Section:
     metrics: tuple[str, ...] = ()
     experiments: tuple[str, ...] = ()
     splits: tuple[str, ...] = ()
+    systems: tuple[str, ...] = ()
 
 
 def build_report(run_folder: Path | str, title: str | None = None, sections: Sequence[Section] | None = None) -> Path:
@@ -155,7 +157,7 @@ def _kept_sections(path: Path, parts: Any) -> list[Section]:
         words = [
             word
             for part in sections
-            for word in (part.title, part.text, *part.metrics, *part.experiments, *part.splits)
+            for word in (part.title, part.text, *part.metrics, *part.experiments, *part.splits, *part.systems)
         ]
         words += [word for part in sections for picture in part.pictures for word in (picture.file, picture.caption)]
         if all(isinstance(word, str) for word in words):
@@ -236,6 +238,7 @@ def _section(folder: Path, section: Section, rows: Sequence[ResultRow]) -> str:
     if section.metrics:
         shown = [row for row in rows if not section.experiments or row.experiment in section.experiments]
         shown = [row for row in shown if not section.splits or row.split in section.splits]
+        shown = [row for row in shown if not section.systems or row.system in section.systems]
         parts += [render_html(table) for table in make_tables(shown, section.metrics)]
     for picture in section.pictures:
         path, caption = _inside(folder, picture.file), html.escape(picture.caption)
