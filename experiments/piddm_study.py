@@ -66,8 +66,8 @@ def main_finding(parts: dict[str, Rows]) -> Section:
     found = [(part, *finding(part, system)) for part, system in systems_of(asked)]
     judged = [lowers for _, lowers, _ in found if lowers is not None]
     lead = (
-        f"On {sum(judged)} of {len(judged)} problems a one-step student lowers the residual of its teacher and keeps "
-        f"its spread and spectrum: their errors are at most {LOSS:g} times the teacher's, in every field."
+        f"On {sum(judged)} of {len(judged)} problems a student lowers the residual of its teacher and keeps its spread "
+        f"and spectrum (errors of both at most {LOSS:g} times the teacher's in every field)."
     )
     words = [f"{PARTS[part.experiment]}: {text}" for part, _, text in found if text]
     return Section("Main finding", "\n\n".join([lead, *words] if judged else words))

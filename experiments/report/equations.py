@@ -122,7 +122,8 @@ def cost_section(shown: Shown) -> Sequence[Section]:
 def residual_section(shown: Shown) -> Sequence[Section]:
     """How well the equations are obeyed, with a picture of all seeds."""
     context = shown.context
-    rows = [row for row in context.results.rows() if row.metric == "residual_mae" and row.split == context.asked]
+    wanted = (shown.run.case, "residual_mae", context.asked)
+    rows = [row for row in context.results.rows() if (row.system, row.metric, row.split) == wanted and not row.settings]
     values = {name: [row.value for row in rows if row.method == name] for name in context.methods}
     values = {name: seeds for name, seeds in values.items() if seeds}  # methods that answer questions have none
     floor = float(np.mean([row.value for row in rows if row.method == "reference"]))
@@ -130,7 +131,7 @@ def residual_section(shown: Shown) -> Sequence[Section]:
     if values:
         path = context.figure_path("residual")
         path = figures.metric_by_method(path, values, Labels(x="mean absolute residual"), floor)
-        pictures = (Picture(path, "One dot a seed; the line is the data's own"),)
+        pictures = (Picture(path, "Methods as they are, one dot a seed; the line is the data's own"),)
     words = (
         "Mean absolute residual over places and equations, also in units of the solution's standard deviation; the "
         "reference row is that of the data. The re-solve error compares the generated solution with the one computed "
