@@ -1,9 +1,6 @@
 """What a study is: data. Problems, methods, scores, sections and sizes; the loop is `experiments.study.runner`.
 
 STUDY = Study("circle", "Points on the unit circle", SIZES, make_bench, scores=(...), sections=(...))
-
-if __name__ == "__main__":
-    raise SystemExit(main(STUDY))
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -107,8 +104,7 @@ class Bench:
 
     def has_band(self, split: str) -> bool:
         """Whether bands of a split are calibrated, or those of others on it."""
-        calibrating = self.calibrating
-        return self.level is not None and not calibrating.isdisjoint((split, self.splits[split].calibrated_by))
+        return self.level is not None and bool(self.calibrating & {split, self.splits[split].calibrated_by})
 
 
 class Run(Protocol):

@@ -20,6 +20,7 @@ from jaxtyping import Array, Key, PyTree
 
 from phdme_jax.files import RunFailed, config_digest
 from phdme_jax.training import checkpoint, sharding
+from phdme_jax.training.memory import peak_bytes
 from phdme_jax.training.state import TrainState, init_train_state
 from phdme_jax.training.step import (
     ExampleLoss,
@@ -84,7 +85,7 @@ class TrainReport(NamedTuple):
       seconds_per_step: median over the chunks, compilation, events and checkpoints excluded [s].
       compile_seconds: tracing and compilation in this process [s]; 0 where nothing was left to do.
       memory: bytes that a compiled step, or chunk of steps, holds at most, its arguments (the dataset among them)
-        included, see `peak_bytes`; of the process that began the run, None where its backend does not say.
+        included, see `memory.peak_bytes`; of the process that began the run, None where its backend does not say.
       resumed_at: step at which this process took over; 0 for a new run.
       checkpoint: folder of the final checkpoint, None where none was kept.
     """
@@ -213,26 +214,6 @@ def _compile(
     memories = [peak_bytes(chunk) for chunk in chunks.values()]
     known = [memory for memory in memories if memory is not None]
     return lambda length, state: chunks[length](state, dataset, key), max(known, default=None)
-
-
-def peak_bytes(compiled: jax.stages.Compiled) -> float | None:
-    """Most bytes that a compiled function holds at a time on one device, by the compiler's plan.
-
-        arguments + outputs - outputs in the place of arguments + temporaries
-
-    Args:
-      compiled: from `jitted.lower(...).compile()`.
-    Returns:
-      bytes, None where the backend does not say.
-    """
-    try:
-        plan = compiled.memory_analysis()
-    except (RuntimeError, NotImplementedError):
-        return None
-    if plan is None:
-        return None
-    shared = plan.argument_size_in_bytes + plan.output_size_in_bytes - plan.alias_size_in_bytes
-    return float(shared + plan.temp_size_in_bytes) or None
 
 
 def _call_repeatedly(

@@ -262,17 +262,6 @@ def latest_step(workdir):
     return max(map(int, whole), default=0)
 
 
-def test_bytes_are_those_of_arguments_results_and_what_is_in_between():
-    numbers = jnp.arange(1000.0)
-    size = numbers.nbytes
-    plain = jax.jit(lambda x: x + 1.0).lower(numbers).compile()
-    assert loop.peak_bytes(plain) == 2 * size
-    in_place = jax.jit(lambda x: x + 1.0, donate_argnums=0).lower(numbers).compile()
-    assert loop.peak_bytes(in_place) == size
-    sorted_rows = jax.jit(lambda x: jnp.sort(jnp.sin(x[:, None] * x), axis=0)[0]).lower(numbers).compile()
-    assert loop.peak_bytes(sorted_rows) >= (2 + 1000) * size
-
-
 def test_a_resumed_run_tells_the_memory_of_the_one_that_began(tmp_path):
     _, whole = run(tmp_path / "whole")
     assert whole.memory is not None and whole.memory > sum(leaf.nbytes for leaf in regression_data().values())
