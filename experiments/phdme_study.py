@@ -7,18 +7,19 @@ Each folder below --results that holds the `results.jsonl` of a part is read; pa
 """
 
 import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
+from experiments.report.parts import Rows, begin_page, read_parts
 from phdme_jax.app import figures
 from phdme_jax.app.command import CommandParser, folder, run_main
 from phdme_jax.app.drawing import Labels
 from phdme_jax.app.page import Picture, Section, build_report
-from phdme_jax.app.rows import ResultRow, append_rows, label_of, read_rows
+from phdme_jax.app.rows import ResultRow, label_of, read_rows
 from phdme_jax.app.tables import format_value, print_table
-from phdme_jax.files import InputError, read_json
+from phdme_jax.files import InputError
 
 PARTS = {
     "string_prior": "Stage one: the energy alone",
@@ -67,44 +68,7 @@ GROUPS = {
     ),
 }
 
-Settings = Mapping[str, Any]
-Curve = dict[Any, list[float]]
 MakePath = Callable[[str], Path]
-
-
-class Rows:
-    """Result rows of one part of the study."""
-
-    def __init__(self, experiment: str, rows: Iterable[ResultRow]) -> None:
-        self.experiment = experiment
-        self.rows = [row for row in rows if row.experiment == experiment]
-
-    def systems(self) -> list[str]:
-        """Systems in order of appearance."""
-        return list(dict.fromkeys(row.system for row in self.rows))
-
-    def values(self, system: str, metric: str, method: str, settings: Settings | None = None) -> dict[int, float]:
-        """Finite values of the test by seed, of a method under some settings and no others."""
-        wanted = (system, metric, method, settings or {}, "test")
-        found = [row for row in self.rows if (row.system, row.metric, row.method, row.settings, row.split) == wanted]
-        return {row.seed: row.value for row in found if row.value is not None}
-
-    def curve(self, system: str, metric: str, method: str, key: str, default: Any = None) -> Curve:
-        """Values of the test over seeds by the value of one setting, in order; without it at its default, if any."""
-        alone = [row.settings[key] for row in self.rows if row.method == method and set(row.settings) == {key}]
-        found = {value: self.values(system, metric, method, {key: value}) for value in sorted(set(alone))}
-        if default is not None:
-            found[default] = self.values(system, metric, method)
-        return {value: list(found[value].values()) for value in sorted(found) if found[value]}
-
-    def by_method(self, system: str, metric: str) -> dict[str, list[float | None]]:
-        """Values of the test over seeds, failed ones as None, but for the reference and the comparison of costs."""
-        apart = {"reference", *(row.label for row in self.rows if row.metric == "seconds_per_forecast")}
-        found: dict[str, list[float | None]] = {}
-        for row in self.rows:
-            if (row.system, row.metric, row.split) == (system, metric, "test") and row.label not in apart:
-                found.setdefault(row.label.replace(" (", "\n("), []).append(row.value)
-        return found
 
 
 class Ratio(NamedTuple):
@@ -229,21 +193,13 @@ def ablation_section(rows: Rows, picture: MakePath) -> Section:
     return Section(PARTS["ablations"], text, tuple(drawn), metrics, ("ablations",))
 
 
-def _validates(record: Path) -> bool:
-    """Whether a run folder is one that choices were made with."""
-    return record.exists() and bool(read_json(record).get("validates"))
-
-
-def read_parts(folder: Path) -> dict[str, Rows]:
+def read_results(folder: Path) -> dict[str, Rows]:
     """Rows of the parts found below a folder; runs that validate are left out.
 
     Raises:
       InputError: there are none.
     """
-    files = [file for file in sorted(folder.glob("*/results.jsonl")) if not _validates(file.parent / "config.json")]
-    rows = [row for file in files for row in read_rows(file) if row.experiment in PARTS]
-    found = {name: Rows(name, rows) for name in PARTS}
-    found = {name: part for name, part in found.items() if part.rows}
+    found = read_parts([file.parent for file in sorted(folder.glob("*/results.jsonl"))], tuple(PARTS))
     if not found:
         raise InputError(
             f"{folder}: no folder in it holds results of {', '.join(PARTS)}; expected the folder of committed results "
@@ -263,13 +219,8 @@ def make_page(results: Path, workdir: Path) -> Path:
     Raises:
       InputError: no part was found, or the folder to write is that of a run.
     """
-    if (workdir / "config.json").exists():
-        raise InputError(f"{workdir}: holds a run whose results would be lost; choose another --workdir")
-    parts = read_parts(results)
-    if (workdir / "config.json").exists():
-        raise InputError(f"{workdir}: holds a run, whose rows this page would replace; choose another --workdir")
-    (workdir / "results.jsonl").unlink(missing_ok=True)
-    append_rows(workdir / "results.jsonl", [row for part in parts.values() for row in part.rows])
+    parts = read_results(results)
+    begin_page(workdir, [row for part in parts.values() for row in part.rows])
 
     def picture(name: str) -> Path:
         return workdir / "figures" / f"{name}.png"

@@ -72,7 +72,7 @@ def sizes_of(
 
     def size(
         equations: Mapping[str, float],
-        counts: tuple[int, int, int, int],
+        counts: tuple[int, int, int, int, int],
         network: Mapping[str, Any],
         training: Any,
         students: Any,
@@ -86,17 +86,24 @@ def sizes_of(
             "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
             **equation_groups("edm", {**FEW_CALLS, **REFINED}, flow_predicts="edm"),
             **student_groups(*pairs),
-            "questions": {"count": counts[2], "num_samples": counts[3], "share": 0.03, "noise": 0.0},
+            "questions": {
+                "count": counts[2],
+                "num_samples": counts[3],
+                "share": 0.03,
+                "noise": 0.0,
+                "num_calibration": counts[4],
+            },
             "answers": {**ANSWERING},
             "residual_guidance": {"num_own": pairs[0], "num_calls": pairs[1]},
+            "level": 0.9,
         }
 
     return {
-        "smoke": size(small, (64, 16, 4, 2), SMALL_UNET, (20, 8, 1e-3), (20, 20, 8, 5e-4), (64, 4)),
+        "smoke": size(small, (64, 16, 4, 2, 9), SMALL_UNET, (20, 8, 1e-3), (20, 20, 8, 5e-4), (64, 4)),
         # of validation: weights 1, 10 and 100 of the residual after 3,000 steps of seed 0, 3,000 and 10,000 steps at 1
-        "laptop": size(large, (10000, 2048, 32, 8), UNET, (10000, 8, 1e-3), (6000, 10000, 8, 5e-4), (8192, 24)),
+        "laptop": size(large, (10000, 2048, 32, 8, 32), UNET, (10000, 8, 1e-3), (6000, 10000, 8, 5e-4), (8192, 24)),
         "accelerator": size(
-            published, (20000, 4096, 64, 16), LARGE_UNET, (20000, 64, 1e-3), (12000, 20000, 64, 5e-4), (32768, 24)
+            published, (20000, 4096, 64, 16, 64), LARGE_UNET, (20000, 64, 1e-3), (12000, 20000, 64, 5e-4), (32768, 24)
         ),
     }
 

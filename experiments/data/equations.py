@@ -10,8 +10,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.data.questions import Asking, question_splits
+from experiments.data.questions import CALIBRATION, SHIFTED, Asking, question_splits
 from experiments.study.study import Bench, Context, Split
+from phdme_jax.calibration import minimum_calibration_size
 from phdme_jax.files import RunFailed, kept_arrays, require_memory
 from phdme_jax.methods import presets
 from phdme_jax.methods.base import Examples, Fitted, Method, Task, stage_key
@@ -25,7 +26,7 @@ from phdme_jax.systems.equations.base import Equations
 
 # numbers that keys of data are made from; 1 was the test before there was a validation split, and choices were made on
 # it; 2 was the shifted set then, and is not used again
-SPLITS = {"train": 0, "validation": 1, "test": 3, "shifted": 4, "reference": 5}
+SPLITS = {"train": 0, "validation": 1, "test": 3, SHIFTED: 4, CALIBRATION: 5, "reference": 6}
 RANGES = presets.RANGES | dict.fromkeys(("num_train", "num_test", "num_shifted"), Range(2))
 
 
@@ -117,6 +118,8 @@ def check_equations(context: Context, options: Callable[[ConfigDict, str], dict[
     Raises:
       ValueError: what a part of them does not know.
     """
+    groups = context.config.to_dict()
+    _check_level(Asking(**groups.get("questions", {})), groups.get("level"))
     count = sum(number for name, number in context.config.data.items() if name.startswith("num_"))
     for case in context.study.systems:
         equations = equations_of(context.config, case)
@@ -131,9 +134,43 @@ def check_equations(context: Context, options: Callable[[ConfigDict, str], dict[
             )
 
 
+def _check_level(asking: Asking, level: float | None) -> None:
+    if not asking.num_calibration:
+        return
+    if level is None:
+        raise ValueError("expected a level of the band that questions.num_calibration is for, got none; add `level`")
+    if asking.num_calibration < minimum_calibration_size(level):
+        raise ValueError(
+            f"expected questions.num_calibration of at least {minimum_calibration_size(level)} for level {level:g}, "
+            f"got {asking.num_calibration}; add examples, or zero for no band"
+        )
+
+
 def about_equations(config: ConfigDict) -> str:
     """What is learned from what, in a sentence."""
     return f"Learned from {config.data.num_train} examples, compared with {config.data.num_test} unseen ones."
+
+
+def _asks(context: Context) -> bool:
+    return any(METHODS[name].questions for name in context.methods)
+
+
+def _sources(
+    context: Context, config: ConfigDict, equations: Equations, shifted: dict[str, Any] | None
+) -> tuple[dict[str, Equations], dict[str, int]]:
+    """Equations that each set of examples is drawn from, and how many of each."""
+    asking = Asking(**config.to_dict().get("questions", {}))
+    sources = {"train": equations, context.asked: equations}
+    counts = {"train": config.data.num_train, context.asked: config.data.num_test}
+    if _asks(context) and asking.num_calibration:
+        sources[CALIBRATION], counts[CALIBRATION] = equations, asking.num_calibration
+    if shifted and not context.validates:
+        # what is generated without a condition is compared with examples like those that were learned from alone
+        count = config.data.num_shifted if equations.conditions else asking.num_shifted if _asks(context) else 0
+        if count:
+            options = {**config.to_dict()["equations"], **shifted}
+            sources[SHIFTED], counts[SHIFTED] = make_equations(equations.name, **options), count
+    return sources, counts
 
 
 def equation_bench(
@@ -151,19 +188,17 @@ def equation_bench(
       the bench; its world is the sets of examples by split.
     """
     equations, options = equations_of(config, case), config.to_dict()
-    sources = {"train": equations, context.asked: equations}
-    if shifted and not context.validates:
-        sources["shifted"] = make_equations(case, **options["equations"], **shifted)
-    counts = {split: config.data[f"num_{'test' if split == 'validation' else split}"] for split in sources}
     made_from = {"case": case, "equations": options["equations"], "shifted": shifted}
+    sources, counts = _sources(context, config, equations, shifted)
     sets = load_or_make(sources, counts, seed, context.workdir, made_from)
-    splits = {split: Split(*sets[split]) for split in sets if split != "train"}
-    if any(METHODS[name].questions for name in context.methods):
+    asked = [context.asked, *([SHIFTED] if equations.conditions and SHIFTED in sets else [])]
+    splits = {split: Split(sets[split].fields, sets[split].condition) for split in asked}
+    if _asks(context):
         suffix = "_validation" if context.validates else ""
         mask_key = stage_key(seed_key(seed), "questions", SPLITS[context.asked])
-        asking = Asking(**options.get("questions", {}))
-        kinds = tuple(options["data"]["kinds"])
-        splits |= question_splits(equations, *sets[context.asked], asking, kinds, suffix, mask_key)
+        kinds, asking = tuple(options["data"]["kinds"]), Asking(**options.get("questions", {}))
+        unseen = {name: Examples(*found) for name, found in sets.items()}
+        splits |= question_splits(equations, unseen.pop(context.asked), asking, kinds, suffix, mask_key, unseen)
     return bench_of(context, equations, options, sets, splits, seed)
 
 
@@ -200,7 +235,7 @@ def bench_of(
     def sample_key(split: str, method: Method) -> Any:
         # a method with a teacher draws the teacher's noise: their scores differ by what they make of it alone
         first = lineage(method.name)[0]
-        number = SPLITS[split] if split in SPLITS else SPLITS[context.asked]
+        number = next((SPLITS[word] for word in split.split("_") if word in SPLITS), SPLITS[context.asked])
         return jax.random.fold_in(stage_key(key, "generated", number), first.stream)
 
     def solved(method: Method, fitted: Fitted) -> Fitted:
@@ -212,6 +247,8 @@ def bench_of(
         splits=splits,
         key=key,
         sample_key=sample_key,
+        scale=train.fields.std(axis=tuple(range(train.fields.ndim - 1))),
+        level=options.get("level"),
         world=sets,
         adapted=solved if options.get("solved") else None,
     )

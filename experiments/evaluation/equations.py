@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.equations import FieldSet, resolver
+from experiments.evaluation.forecasts import coverage
 from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
 from phdme_jax.app.scores import accuracy
@@ -155,6 +156,7 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
     and, of these fields, crps, energy_score and spread_skill, see `app.scores.accuracy`; residuals of one sample; cost.
     constraint_error is the largest miss of an observation by a sample, in units of the field's standard deviation;
     conserved_error, where something is, that of what is conserved, in units of the first field's.
+    coverage and band_width are those of the calibrated band at the places that were not observed, where there is one.
     """
     equations, split, forecasts = answer.bench.task.problem, answer.bench.splits[answer.split], answer.forecasts
     assert forecasts.samples is not None
@@ -169,6 +171,8 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
     few = Forecasts(mean[..., hidden], forecasts.samples[..., hidden], forecasts.ok, forecasts.seconds)
     found = accuracy(split.truth[..., hidden], few, tuple(equations.fields[index] for index in hidden))
     rows |= {name: found[name] for name in ("crps", "energy_score", "spread_skill") if name in found}
+    if answer.calibration is not None and answer.band_scores is not None:
+        rows |= coverage(split.truth, forecasts, answer.calibration, answer.band_scores, split.counted)
     sample = FieldSet(forecasts.samples[:, 0], split.condition.condition)
     physics = physics_scores(equations, sample)
     rows |= {

@@ -25,7 +25,11 @@ from phdme_jax.training import metrics
 
 
 def coverage(
-    truth: np.ndarray, forecasts: Forecasts, calibration: Calibration, scores: np.ndarray
+    truth: np.ndarray,
+    forecasts: Forecasts,
+    calibration: Calibration,
+    scores: np.ndarray,
+    counted: np.ndarray | None = None,
 ) -> dict[str, Measurement]:
     """Empirical coverage and mean width of the calibrated band, the width in deviations of each field.
 
@@ -34,13 +38,15 @@ def coverage(
       forecasts: of them.
       calibration: of the band.
       scores: band scores of the split.
+      counted: true where the width counts, shape of the truth; everywhere where None.
     Returns:
       measurements by name.
     """
     covered = np.asarray(is_covered(jnp.asarray(scores), calibration.quantile), float)
     lower, upper = forecast_band(forecasts, calibration)
     deviation = np.sqrt(np.asarray(metrics.reference_variance(jnp.asarray(truth))))
-    width = np.mean((upper - lower) / deviation, axis=tuple(range(1, truth.ndim)))
+    where = True if counted is None else np.broadcast_to(counted, truth.shape)
+    width = np.mean((upper - lower) / deviation, axis=tuple(range(1, truth.ndim)), where=where)
     return {"coverage": mean_and_error(covered), "band_width": mean_and_error(width)}
 
 

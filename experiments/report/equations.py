@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.evaluation.equations import drawn_fields
+from experiments.report.answers import answer_section
 from experiments.study.study import MakeSection, Shown
 from phdme_jax.app import drawing, figures
 from phdme_jax.app.drawing import Labels
@@ -109,16 +110,28 @@ def closeness_section(shown: Shown) -> Sequence[Section]:
 def cost_section(shown: Shown) -> Sequence[Section]:
     """Seconds and calls of the network."""
     del shown
-    return [Section("Cost", "", (), ("train_seconds", "seconds_per_sample", "nfe"))]
+    text = (
+        "nfe: calls of the network a sample; backward_calls: gradients through it, apart from these. train_seconds: "
+        "with the teacher and its pairs; seconds_per_update: of the last stage; memory: the most bytes of a compiled "
+        "update, its data included, left out where the backend does not tell."
+    )
+    metrics = ("train_seconds", "seconds_per_update", "memory", "seconds_per_sample", "nfe", "backward_calls")
+    return [Section("Cost", text, (), metrics)]
 
 
 def residual_section(shown: Shown) -> Sequence[Section]:
     """How well the equations are obeyed, with a picture of all seeds."""
     context = shown.context
-    rows = [row for row in context.results.rows() if row.metric == "residual_mae" and row.split == context.asked]
+    wanted = (shown.run.case, "residual_mae", context.asked)
+    rows = [row for row in context.results.rows() if (row.system, row.metric, row.split) == wanted and not row.settings]
     values = {name: [row.value for row in rows if row.method == name] for name in context.methods}
+    values = {name: seeds for name, seeds in values.items() if seeds}  # methods that answer questions have none
     floor = float(np.mean([row.value for row in rows if row.method == "reference"]))
-    path = figures.metric_by_method(context.figure_path("residual"), values, Labels(x="mean absolute residual"), floor)
+    pictures: tuple[Picture, ...] = ()
+    if values:
+        path = context.figure_path("residual")
+        path = figures.metric_by_method(path, values, Labels(x="mean absolute residual"), floor)
+        pictures = (Picture(path, "Methods as they are, one dot a seed; the line is the data's own"),)
     words = (
         "Mean absolute residual over places and equations, also in units of the solution's standard deviation; the "
         "reference row is that of the data. The re-solve error compares the generated solution with the one computed "
@@ -126,9 +139,9 @@ def residual_section(shown: Shown) -> Sequence[Section]:
         "data: see the distances."
     )
     metrics = ("residual_mae", "relative_residual", "resolve_error")
-    return [Section("The equations", words, (Picture(path, "One dot a seed; the line is the data's own"),), metrics)]
+    return [Section("The equations", words, pictures, metrics)]
 
 
 def equation_sections(*examples: MakeSection) -> tuple[MakeSection, ...]:
     """The sections of a study of known equations, those on its examples in between."""
-    return (residual_section, closeness_section, *examples, cost_section)
+    return (residual_section, closeness_section, *examples, answer_section, cost_section)

@@ -76,4 +76,4 @@ def _coverage(rows: Iterable[ResultRow], case: str, metric: str, context: Contex
     low, high = min(covered.values()), max(covered.values())
     span = f", {100 * low:.0f} to {100 * high:.0f} % over all methods" if high > low else ""
     level = f"{100 * context.config.level:g} %"
-    return f"Bands of {level} hold {100 * covered[best]:.0f} % of unseen trajectories as a whole for {best}{span}."
+    return f"Bands of {level} hold {100 * covered[best]:.0f} % of unseen examples as a whole for {best}{span}."

@@ -63,6 +63,7 @@ class SeedRun:
         self.config = changed(context.config, self.changes)
         self._fitted: dict[str, Fitted] = {}
         self._draws: dict[Any, Draws] = {}
+        self._hosts: dict[str, Trainer] = {}
 
     @cached_property
     def bench(self) -> Bench:
@@ -108,13 +109,22 @@ class SeedRun:
         teacher = self.fitted(method.teacher) if method.teacher else None
         bench = self.bench
         key = bench.method_key(method) if bench.method_key else stage_key(bench.key, "method", method.stream)
-        fitted = method.fit(bench.task, options, self.host(method), teacher, key)
+        host = self.host(method)
+        fitted = method.fit(bench.task, options, host, teacher, key)
+        self._hosts.setdefault(name, host)
         return fitted if bench.adapted is None else bench.adapted(method, fitted)
 
     @property
     def learned(self) -> tuple[str, ...]:
         """Names of the methods fitted so far."""
         return tuple(self._fitted)
+
+    def training_costs(self, name: str) -> dict[str, Measurement]:
+        """Of a fitted method's own training: seconds an update of its last stage, and the most bytes of any stage."""
+        costs = list(self._hosts[name].costs.values())
+        memory = max((cost.memory for cost in costs if cost.memory is not None), default=None)
+        rows = {"seconds_per_update": Measurement(costs[-1].seconds_per_update, "s")} if costs else {}
+        return rows if memory is None else {**rows, "memory": Measurement(memory, "B")}
 
     def drawn(self, name: str, split: str) -> Draws:
         """What a method drew for a split, before it is observed; methods that draw alike are drawn once."""
@@ -130,7 +140,7 @@ class SeedRun:
         """A method's forecasts of a split, observed as its truth is."""
         drawn, times, observe = self.drawn(name, split), self.fitted(name).model.times, self.bench.splits[split].observe
         mean, samples = drawn.mean, drawn.samples
-        if mean is None and samples is not None and self.bench.level is not None:
+        if mean is None and samples is not None and self.bench.has_band(split):
             mean = samples.mean(axis=1)  # what a band lies around
         if observe is not as_drawn:
             mean = None if mean is None else observe(mean, times)
@@ -144,13 +154,13 @@ class SeedRun:
         floor, calibrations = self._floor(fitted), dict[str, bands.Calibration]()
         answers, scored = {}, bench.scored(METHODS[name])
         for split in bench.splits_of(METHODS[name]):
-            forecasts, truth = self.forecasts(name, split), bench.splits[split].truth
-            scores = None
-            if bench.level is not None:
+            forecasts, asked, scores = self.forecasts(name, split), bench.splits[split], None
+            if bench.level is not None and bench.has_band(split):
                 assert floor is not None
-                scores = bands.band_scores(truth, forecasts, floor)
+                judged = bands.judged(asked.truth, forecasts, asked.counted)
+                scores = bands.band_scores(asked.truth, judged, floor)
                 if split not in scored:
-                    calibrations[split] = bands.calibrate(truth, forecasts, floor, bench.level)
+                    calibrations[split] = bands.calibrate(asked.truth, judged, floor, bench.level)
             calibration = calibrations.get(bench.splits[split].calibrated_by)
             answers[split] = Answer(self, name, split, fitted, forecasts, calibration, scores)
         return answers
@@ -178,6 +188,7 @@ def evaluate(run: SeedRun, name: str) -> dict[str, Answer]:
     rows = {"fit_seconds": Measurement(seconds.pop("fit"), "s")} if "fit" in seconds else {}
     if seconds:
         rows["train_seconds"] = Measurement(sum(seconds.values()), "s")
+    rows |= run.training_costs(name)
     if rows:
         run.record(name, "train", rows, len(bench.task.train().fields))
     answers = run.answers(name)

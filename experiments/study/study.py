@@ -1,9 +1,6 @@
 """What a study is: data. Problems, methods, scores, sections and sizes; the loop is `experiments.study.runner`.
 
 STUDY = Study("circle", "Points on the unit circle", SIZES, make_bench, scores=(...), sections=(...))
-
-if __name__ == "__main__":
-    raise SystemExit(main(STUDY))
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -49,7 +46,8 @@ class Split:
       plain: conditions of methods that answer no questions, where they are asked a split of questions too: what they
         draw without being told; None leaves them out.
       num_samples: of each condition; that of the bench where None.
-      calibrated_by: name of the split on which what is answered here is calibrated.
+      calibrated_by: name of the split on which what is answered here is calibrated, if the bench has it.
+      counted: where errors decide about the calibrated band, (sample, ...), true or false; everywhere where None.
     """
 
     truth: np.ndarray
@@ -59,6 +57,7 @@ class Split:
     plain: PyTree | None = None
     num_samples: int | None = None
     calibrated_by: str = "calibration"
+    counted: np.ndarray | None = None
 
     def asks(self, method: Method) -> bool:
         """Whether a method is asked this split."""
@@ -107,8 +106,16 @@ class Bench:
 
     def scored(self, method: Method) -> list[str]:
         """Those of them that are scored: all that calibrate no others."""
-        calibrating = {split.calibrated_by for split in self.splits.values()}
-        return [name for name in self.splits_of(method) if name not in calibrating]
+        return [name for name in self.splits_of(method) if name not in self.calibrating]
+
+    @property
+    def calibrating(self) -> set[str]:
+        """Names of the splits that calibrate others."""
+        return {split.calibrated_by for split in self.splits.values()} & set(self.splits)
+
+    def has_band(self, split: str) -> bool:
+        """Whether bands of a split are calibrated, or those of others on it."""
+        return self.level is not None and bool(self.calibrating & {split, self.splits[split].calibrated_by})
 
 
 class Run(Protocol):

@@ -74,6 +74,8 @@ class Section:
       pictures: pictures in order.
       metrics: columns of a table put under the text; empty for none. A name stands for its qualified names too.
       experiments: whose rows the table shows; empty for all.
+      splits: on which; empty for all.
+      systems: of which; empty for all.
     """
 
     title: str
@@ -81,6 +83,8 @@ class Section:
     pictures: tuple[Picture, ...] = ()
     metrics: tuple[str, ...] = ()
     experiments: tuple[str, ...] = ()
+    splits: tuple[str, ...] = ()
+    systems: tuple[str, ...] = ()
 
 
 def build_report(run_folder: Path | str, title: str | None = None, sections: Sequence[Section] | None = None) -> Path:
@@ -150,7 +154,11 @@ def _kept_sections(path: Path, parts: Any) -> list[Section]:
         sections = [
             Section(**part | {"pictures": tuple(Picture(**picture) for picture in part["pictures"])}) for part in parts
         ]
-        words = [word for part in sections for word in (part.title, part.text, *part.metrics, *part.experiments)]
+        words = [
+            word
+            for part in sections
+            for word in (part.title, part.text, *part.metrics, *part.experiments, *part.splits, *part.systems)
+        ]
         words += [word for part in sections for picture in part.pictures for word in (picture.file, picture.caption)]
         if all(isinstance(word, str) for word in words):
             return sections
@@ -229,6 +237,8 @@ def _section(folder: Path, section: Section, rows: Sequence[ResultRow]) -> str:
     parts += [f"<p>{html.escape(text.strip())}</p>" for text in section.text.split("\n\n") if text.strip()]
     if section.metrics:
         shown = [row for row in rows if not section.experiments or row.experiment in section.experiments]
+        shown = [row for row in shown if not section.splits or row.split in section.splits]
+        shown = [row for row in shown if not section.systems or row.system in section.systems]
         parts += [render_html(table) for table in make_tables(shown, section.metrics)]
     for picture in section.pictures:
         path, caption = _inside(folder, picture.file), html.escape(picture.caption)

@@ -18,7 +18,7 @@ METRIC_NAMES = (
     "parameter_low", "parameter_high", "interval_coverage", "well_error",
     "loss", "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",
     "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",
-    "compile_seconds",
+    "seconds_per_update", "compile_seconds", "memory",
 )  # fmt: skip
 SPLIT_NAMES = ("train", "calibration", "validation", "test", "shifted", "forward", "inverse", "reconstruction", "given")
 

@@ -55,6 +55,19 @@ def spread(forecasts: Forecasts) -> np.ndarray:
     return forecasts.samples.std(axis=1, ddof=1)
 
 
+def judged(truth: np.ndarray, forecasts: Forecasts, counted: np.ndarray | None) -> Forecasts:
+    """Forecasts whose mean has an error only where it counts: elsewhere it is the truth, and decides no score.
+
+    Args:
+      truth: trajectories, (n, time, *grid, field).
+      forecasts: of them.
+      counted: true where an error counts, shape of the truth; everywhere where None.
+    Returns:
+      the forecasts with another mean.
+    """
+    return forecasts if counted is None else forecasts._replace(mean=np.where(counted, forecasts.mean, truth))
+
+
 def band_scores(truth: np.ndarray, forecasts: Forecasts, floor: np.ndarray) -> np.ndarray:
     """Largest error of each trajectory in units of its spread plus the floor; infinite where the method failed."""
     scores = _band_scores(truth, forecasts.mean, spread(forecasts), jnp.asarray(floor))

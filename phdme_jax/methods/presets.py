@@ -44,6 +44,8 @@ RANGES: dict[str, Range] = {
     "refresh": SHARE,
     "share": SHARE,
     "questions.noise": FROM_ZERO,
+    "questions.num_calibration": FROM_ZERO,
+    "questions.num_shifted": FROM_ZERO,
     "push": FROM_ZERO,
     "observation_push": FROM_ZERO,
     "resample_every": FROM_ZERO,

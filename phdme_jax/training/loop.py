@@ -20,6 +20,7 @@ from jaxtyping import Array, Key, PyTree
 
 from phdme_jax.files import RunFailed, config_digest
 from phdme_jax.training import checkpoint, sharding
+from phdme_jax.training.memory import peak_bytes
 from phdme_jax.training.state import TrainState, init_train_state
 from phdme_jax.training.step import (
     ExampleLoss,
@@ -83,6 +84,8 @@ class TrainReport(NamedTuple):
       losses: mean loss over each chunk, shape (chunk,).
       seconds_per_step: median over the chunks, compilation, events and checkpoints excluded [s].
       compile_seconds: tracing and compilation in this process [s]; 0 where nothing was left to do.
+      memory: bytes that a compiled step, or chunk of steps, holds at most, its arguments (the dataset among them)
+        included, see `memory.peak_bytes`; of the process that began the run, None where its backend does not say.
       resumed_at: step at which this process took over; 0 for a new run.
       checkpoint: folder of the final checkpoint, None where none was kept.
     """
@@ -91,6 +94,7 @@ class TrainReport(NamedTuple):
     losses: np.ndarray
     seconds_per_step: float
     compile_seconds: float
+    memory: float | None
     resumed_at: int
     checkpoint: Path | None
 
@@ -114,6 +118,7 @@ class _History(NamedTuple):
     steps: list[int]
     losses: list[float]
     seconds: list[float]
+    memory: float | None = None
 
 
 def train(
@@ -167,8 +172,9 @@ def train(
     if start < options.num_steps:
         dataset, key = sharding.replicate((dataset, key), mesh)
         begin = time.perf_counter()
-        run_chunk = _compile(example_loss, optimizer, options, mesh, (state, dataset, key))
+        run_chunk, memory = _compile(example_loss, optimizer, options, mesh, (state, dataset, key))
         compile_seconds = time.perf_counter() - begin
+        history = history if history.steps else history._replace(memory=memory)
         state = _run(run_chunk, state, history, options, digest, folder, watch)
     return state, _report(history, options, compile_seconds, start, folder)
 
@@ -186,8 +192,11 @@ def _compile(
     options: LoopOptions,
     mesh: Mesh,
     arguments: tuple[TrainState, PyTree, Key[Array, ""]],
-) -> RunChunk:
-    """Compiles what the rest of the run needs; `arguments` are state, dataset and key, already on the mesh."""
+) -> tuple[RunChunk, float | None]:
+    """Compiles what the rest of the run needs, and says how many bytes it holds.
+
+    `arguments` are state, dataset and key, already on the mesh.
+    """
     state, dataset, key = arguments
     train_step = sharding.split_batch(make_train_step(example_loss, optimizer, options.ema_decay), mesh)
     draw = make_mixed_draw(options.real_fraction) if options.real_fraction > 0 else draw_batch
@@ -195,13 +204,16 @@ def _compile(
     if not scan:
         drawn_step = make_drawn_step(train_step, draw, options.batch_size)
         compiled = sharding.shard_chunk(drawn_step, mesh).lower(state, dataset, key).compile()
-        return lambda length, state: _call_repeatedly(compiled, length, state, dataset, key, mesh)
+        run = lambda length, state: _call_repeatedly(compiled, length, state, dataset, key, mesh)  # noqa: E731
+        return run, peak_bytes(compiled)
     boundaries = range(int(state.step), options.num_steps, options.chunk_steps)
     chunks = {}
     for length in {min(options.chunk_steps, options.num_steps - boundary) for boundary in boundaries}:
         chunk = make_train_chunk(train_step, draw, options.batch_size, length)
         chunks[length] = sharding.shard_chunk(chunk, mesh).lower(state, dataset, key).compile()
-    return lambda length, state: chunks[length](state, dataset, key)
+    memories = [peak_bytes(chunk) for chunk in chunks.values()]
+    known = [memory for memory in memories if memory is not None]
+    return lambda length, state: chunks[length](state, dataset, key), max(known, default=None)
 
 
 def _call_repeatedly(
@@ -269,6 +281,7 @@ def _report(
         losses=np.asarray(history.losses),
         seconds_per_step=float(np.median(history.seconds)),
         compile_seconds=compile_seconds,
+        memory=history.memory,
         resumed_at=start,
         checkpoint=None if folder is None else (folder / str(options.num_steps)).absolute(),
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 from jaxtyping import Array, Key, PyTree
@@ -11,6 +11,13 @@ from phdme_jax.files import kept_arrays
 from phdme_jax.training.loop import LoopOptions, Watch, train, unwatched
 from phdme_jax.training.state import make_optimizer
 from phdme_jax.training.step import ExampleLoss, MixedData
+
+
+class StageCost(NamedTuple):
+    """What a stage of training cost: seconds an update without compilation, and bytes, see `loop.TrainReport`."""
+
+    seconds_per_update: float
+    memory: float | None
 
 
 class Trainer:
@@ -40,6 +47,7 @@ class Trainer:
         self.folder, self.digest, self.watch, self.description = folder, digest, watch, description
         self.shared, self.suffix = shared, suffix
         self.shared_digest = digest if shared_digest is None else shared_digest
+        self.costs: dict[str, StageCost] = {}  # of the stages trained so far, in order
         self._kept: dict[str, Mapping[str, Any]] = {}
 
     def train(
@@ -95,6 +103,7 @@ class Trainer:
             workdir=None if self.folder is None else self.folder / stage,
             watch=self.watch,
         )
+        self.costs[stage] = StageCost(report.seconds_per_step, report.memory)
         averaged = jax.tree.map(lambda mean, leaf: mean.astype(leaf.dtype), state.ema_params, state.params)
         return averaged, report.seconds_per_step * steps
 

@@ -8,7 +8,8 @@ import subprocess
 
 import pytest
 
-from experiments.phdme_study import PARTS, Ratio, Rows, cost_points, main, make_page, read_parts
+from experiments.phdme_study import PARTS, Ratio, cost_points, main, make_page, read_results
+from experiments.report.parts import Rows
 from phdme_jax.app.rows import ResultRow, append_rows, read_rows
 
 # set PHDME_BROWSER to a Chromium that has another name
@@ -159,5 +160,5 @@ def test_runs_that_validate_are_left_out(results):
     rows = [row("shallow_water_1d", "shallow_water_1d", "phdme", "nmse", 7.0)]
     append_rows(folder / "results.jsonl", rows)
     (folder / "config.json").write_text('{"experiment": "shallow_water_1d", "validates": true}')
-    values = read_parts(results)["shallow_water_1d"].values("shallow_water_1d", "nmse", "phdme")
+    values = read_results(results)["shallow_water_1d"].values("shallow_water_1d", "nmse", "phdme")
     assert len(values) == 3 and 7.0 not in values.values()

@@ -260,3 +260,10 @@ def latest_step(workdir):
     names = os.listdir(folder) if folder.is_dir() else []
     whole = (name for name in names if re.fullmatch(r"\d+", name) and (folder / name / "digest").exists())
     return max(map(int, whole), default=0)
+
+
+def test_a_resumed_run_tells_the_memory_of_the_one_that_began(tmp_path):
+    _, whole = run(tmp_path / "whole")
+    assert whole.memory is not None and whole.memory > sum(leaf.nbytes for leaf in regression_data().values())
+    _, again = run(tmp_path / "whole")
+    assert again.compile_seconds == 0.0 and again.memory == whole.memory

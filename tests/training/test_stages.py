@@ -30,6 +30,11 @@ def test_a_stage_ends_at_the_mean_and_is_found_again_in_its_folder(tmp_path):
     again = Trainer(tmp_path / "training", "digest").train("first", never, start, DATA, jax.random.key(0), **NUMBERS)
     np.testing.assert_array_equal(again[0]["a"], params["a"])
     assert again[1] == seconds
+    resumed = Trainer(tmp_path / "training", "digest")
+    resumed.train("first", never, start, DATA, jax.random.key(0), **NUMBERS)
+    (cost,) = host.costs.values()
+    assert resumed.costs == host.costs and cost.seconds_per_update == seconds / NUMBERS["steps"]
+    assert cost.memory is not None and cost.memory > DATA.nbytes, "the data are among what an update holds"
     with pytest.raises(ValueError):
         Trainer(tmp_path / "training", "other").train("first", loss, start, DATA, jax.random.key(0), **NUMBERS)
 

@@ -99,14 +99,16 @@ def _resolve_helmholtz(square: float, fields: Array, condition: Array) -> Array:
     return jnp.stack([solve_helmholtz(fields[..., 1], square), fields[..., 1]], axis=-1)
 
 
-def _draw_helmholtz(num_points: int, square: float, cut: bool, key: Array) -> Sample:
-    source = draw_smooth_field(num_points, key)
+def _draw_helmholtz(
+    num_points: int, square: float, cut: bool, key: Array, smoothness: float = 2.0, inverse_length: float = 3.0
+) -> Sample:
+    source = draw_smooth_field(num_points, key, smoothness, inverse_length)
     if cut:
         source = _inside(source)
     return unconditional(jnp.stack([solve_helmholtz(source, square), source], axis=-1))
 
 
-def _make_laplacian(name: str, num_points: int, square: float) -> Equations:
+def _make_laplacian(name: str, num_points: int, square: float, **source: float) -> Equations:
     if num_points < 9:
         raise ValueError(f"expected at least 9 points, got {num_points}; try 32")
     return Equations(
@@ -115,21 +117,30 @@ def _make_laplacian(name: str, num_points: int, square: float) -> Equations:
         fields=("solution", "source"),
         units=("1", "1"),
         residual=Bound(_laplacian_residual, square, 2),
-        draw=Bound(_draw_helmholtz, num_points, square, name == "helmholtz_2d"),
+        draw=Bound(_draw_helmholtz, num_points, square, name == "helmholtz_2d", **source),
         resolve=Bound(_resolve_helmholtz, square),
         unseen=Bound(_laplacian_residual, square, 4),
     )
 
 
-def make_poisson_2d(num_points: int = 64) -> Equations:
+def make_poisson_2d(num_points: int = 64, smoothness: float = 2.0, inverse_length: float = 3.0) -> Equations:
     """Poisson's equation lap u = f, u = 0 on the edge, f a smooth random field.
 
     Args:
       num_points: nodes along each side, ends included.
+      smoothness: of f, see `draw_smooth_field`.
+      inverse_length: of f, larger for shorter waves.
     Returns:
       the equations; fields solution and source.
+    Raises:
+      ValueError: too few points, or a source whose variance would grow with the grid.
     """
-    return _make_laplacian("poisson_2d", num_points, 0.0)
+    if smoothness <= 1 or inverse_length <= 0:
+        raise ValueError(
+            f"expected a smoothness above 1 and a positive inverse length, got {smoothness} and {inverse_length}; "
+            "try 2 and 3"
+        )
+    return _make_laplacian("poisson_2d", num_points, 0.0, smoothness=smoothness, inverse_length=inverse_length)
 
 
 def make_helmholtz_2d(num_points: int = 64, wave_number: float = 1.0) -> Equations:

@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import circle, poisson_1d
+from experiments import circle, poisson_1d, poisson_2d
 from experiments.data.questions import Asking, question_splits
 from experiments.study.command import main
 from experiments.study.study import Variant
+from phdme_jax.calibration import coverage_interval
+from phdme_jax.methods.base import Examples
 from phdme_jax.systems import make_equations
 
 KEY = jax.random.key(0)
@@ -20,7 +22,9 @@ def test_questions_see_the_cause_the_solution_or_so_many_places_of_both():
     equations = make_equations("poisson_2d", num_points=10)
     fields = np.random.default_rng(0).standard_normal((6, 10, 10, 2)) + 3.0
     condition = np.zeros((6, 10, 10, 0))
-    splits = question_splits(equations, fields, condition, Asking(4, 3, 0.07), ("linear",) * 2, "_validation", KEY)
+    splits = question_splits(
+        equations, Examples(fields, condition), Asking(4, 3, 0.07), ("linear",) * 2, "_validation", KEY
+    )
     assert list(splits) == ["forward_validation", "inverse_validation", "reconstruction_validation"]
     for split in splits.values():
         assert split.questions and split.num_samples == 3 and len(split.truth) == 4
@@ -36,7 +40,9 @@ def test_questions_see_the_cause_the_solution_or_so_many_places_of_both():
 def test_noise_is_in_units_of_the_fields_and_told():
     equations = make_equations("burgers", num_points=16, num_frames=16)
     fields = 5.0 * np.random.default_rng(1).standard_normal((50, 16, 16, 1))
-    splits = question_splits(equations, fields, fields[..., :0], Asking(50, 2, 0.5, 5, 0.1), ("linear",), "", KEY)
+    splits = question_splits(
+        equations, Examples(fields, fields[..., :0]), Asking(50, 2, 0.5, 5, 0.1), ("linear",), "", KEY
+    )
     assert list(splits) == ["reconstruction", "sensors"]
     question = splits["sensors"].condition
     seen = question.mask[..., 0]
@@ -49,7 +55,7 @@ def test_noise_of_a_positive_field_is_that_of_its_logarithm():
     equations = make_equations("darcy_nodal", num_points=16, num_modes=8)
     fields = np.exp(2.0 * np.random.default_rng(2).standard_normal((40, 16, 16, 2)))
     kinds = ("linear", "log")
-    question = question_splits(equations, fields, fields[..., :0], Asking(40, 2, 0.5, 0, 0.1), kinds, "", KEY)
+    question = question_splits(equations, Examples(fields, fields[..., :0]), Asking(40, 2, 0.5, 0, 0.1), kinds, "", KEY)
     found = question["forward"].condition
     missed = np.log(found.values[..., 1] / fields[..., 1])
     assert (found.values[..., 1] > 0).all() and missed.std() == pytest.approx(0.2, rel=0.05)
@@ -72,10 +78,53 @@ def test_a_study_asks_what_can_answer_and_nothing_else(tmp_path):
     rows = answered(tmp_path, "kriging")
     assert rows["kriging", "forward", "relative_l2_solution"] < 0.02
     assert rows["kriging", "reconstruction", "constraint_error"] < 0.01  # the least noise is a thousandth
+    assert ("kriging", "forward", "coverage") not in rows, "no band where no example was kept for it"
     assert ("kriging", "test", "residual_rms") not in rows and ("kriging", "forward", "relative_l2_source") not in rows
     # four waves need four places; two are seen
     assert 0.05 < rows["kriging", "reconstruction", "relative_l2_source"] < 1.2
     assert 0.5 < rows["kriging", "reconstruction", "spread_skill"] < 2.0
+
+
+def test_bands_of_answers_cover_as_often_as_they_promise(tmp_path):
+    """From 40 examples of 64 numbers kriging is sure of what is wrong: the calibration makes its bands hold."""
+    asking = {"count": 40, "num_samples": 4, "num_calibration": 29}
+    sizes = {"smoke": lambda: {**poisson_1d.SIZES["smoke"](), "questions": asking, "level": 0.9}}
+    study = replace(poisson_1d.STUDY, sizes=sizes, default_size="smoke")
+    arguments = ["--size", "smoke", "--methods", "kriging", "--config.data.num_train=40", "--workdir", str(tmp_path)]
+    assert main(study, arguments) == 0
+    rows = rows_of(tmp_path)
+    low, high = coverage_interval(29, 40, 0.9, 0.999)
+    for split in ("forward", "inverse", "reconstruction"):
+        assert low <= rows["kriging", split, "coverage"] <= high
+        assert 0 < rows["kriging", split, "band_width"] < np.inf
+    assert not any(split.startswith("calibration") for _, split, _ in rows)
+
+
+def test_a_level_that_the_calibration_cannot_reach_is_refused(tmp_path, capsys):
+    arguments = ["--size", "smoke", "--methods", "kriging", "--config.questions.num_calibration=8"]
+    assert main(poisson_2d.STUDY, [*arguments, "--workdir", str(tmp_path / "run")]) == 2
+    assert "at least 9 for level 0.9, got 8" in capsys.readouterr().err and not (tmp_path / "run").exists()
+
+
+def test_each_question_is_calibrated_by_others_of_its_kind_and_shifted_ones_are_told_whole_fields():
+    equations = make_equations("poisson_2d", num_points=10)
+    drawn = np.random.default_rng(3).standard_normal((3, 12, 10, 10, 2))
+    asked, *others = (Examples(fields, fields[..., :0]) for fields in drawn)
+    unseen = dict(zip(("calibration", "shifted"), others, strict=True))
+    asking = Asking(4, 3, 0.07, num_calibration=9, num_shifted=5)
+    splits = question_splits(equations, asked, asking, ("linear",) * 2, "", KEY, unseen)
+    plain = question_splits(equations, asked, asking, ("linear",) * 2, "", KEY)
+    kinds = ("forward", "inverse", "reconstruction")
+    assert list(splits) == [*(f"calibration_{kind}" for kind in kinds), *kinds, "forward_shifted", "inverse_shifted"]
+    for kind in kinds:
+        np.testing.assert_array_equal(splits[kind].condition.values, plain[kind].condition.values)
+        assert splits[kind].calibrated_by == splits[f"calibration_{kind}"].calibrated_by == f"calibration_{kind}"
+        np.testing.assert_array_equal(splits[kind].counted, splits[kind].condition.mask == 0)
+        np.testing.assert_array_equal(splits[f"calibration_{kind}"].truth, drawn[1, :9])
+    masks = (splits[name].condition.mask[0] for name in ("reconstruction", "calibration_reconstruction"))
+    assert np.abs(np.subtract(*masks)).sum() > 0, "places are drawn anew"
+    np.testing.assert_array_equal(splits["forward_shifted"].truth, drawn[2, :5])
+    assert splits["forward_shifted"].calibrated_by == "calibration_forward"
 
 
 @pytest.mark.slow
@@ -99,5 +148,8 @@ def test_a_solved_variant_trains_nothing_anew(tmp_path):
         if (row["method"], row["metric"], row["split"]) == ("diffusion", "residual_mae", "test")
     }
     assert found["solved",] < 1e-12 < 1e-3 < found[()]
+    for metric in ("train_seconds", "seconds_per_update", "memory"):
+        plain, solved = (row["value"] for row in rows if (row["method"], row["metric"]) == ("diffusion", metric))
+        assert 0 < plain == solved, "the same training"
     assert {folder.name for folder in (tmp_path / "training").iterdir()} == {"diffusion_0"}
     assert not (tmp_path / "variants").exists()

@@ -40,7 +40,7 @@ def sentences(tmp_path: Path):
 def test_the_best_method_knows_no_truth_and_never_failed(sentences):
     ranked, covered = sentences(baseline="diffusion")
     assert ranked == "phdme has the best nmse, 0.2; that of diffusion is 0.8, 4 times as large."
-    assert covered.startswith("Bands of 90 % hold 85 % of unseen trajectories as a whole for phdme, 60 to 85 % over")
+    assert covered.startswith("Bands of 90 % hold 85 % of unseen examples as a whole for phdme, 60 to 85 % over")
 
 
 def test_without_a_baseline_the_next_best_is_named(sentences):

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
+from experiments.evaluation.forecasts import coverage
 from experiments.study import runner
 from experiments.study.study import Bench, Context, Split, Study, Variant
 from phdme_jax.app.rows import Measurement, ResultsWriter
+from phdme_jax.calibration import coverage_interval
 from phdme_jax.forecasting.bands import spread
 from phdme_jax.methods.base import Examples, Fitted, Method, Model, Task, stage_key
 
@@ -74,6 +76,56 @@ def test_bands_are_calibrated_with_the_spread_and_a_hundredth_of_the_scale(conte
     np.testing.assert_allclose(calibration.band_scores, scores.max(axis=(1, 2)), rtol=1e-5)
     # the ceil(0.9 * 41)-th of forty scores
     np.testing.assert_allclose(test.calibration.quantile, np.sort(scores.max(axis=(1, 2)))[36], rtol=1e-5)
+
+
+def fit_asked(task, options, host, teacher, key):
+    """Draws of the distribution of the truth, but for a constant error where something was observed."""
+
+    def draw(params, prepared, latent, key):
+        return prepared[..., 0] + 0.3 * latent + params * prepared[..., 1]
+
+    model = Model(
+        prepare=lambda params, condition: condition, draw=draw, latent=lambda key: jax.random.normal(key, (4, 2))
+    )
+    return Fitted(model, jnp.asarray(options["training"]["size"]), {})
+
+
+def asked_bench(context, config, case, seed):
+    key = jax.random.key(3)
+
+    def split(count):
+        drawn = np.asarray(jax.random.normal(stage_key(key, "generated", count), (3, count, 4, 2)))
+        observed = drawn[2] > 0
+        observed[:, 0] = False
+        condition = np.stack([drawn[0], observed], axis=-1)
+        return Split(drawn[0] + 0.3 * drawn[1], condition, calibrated_by="kept", counted=~observed)
+
+    plain = make_bench(context, config, case, seed)
+    other = Split(np.zeros((2, 4, 2)), np.zeros((2, 4, 2, 2)))
+    splits = {"kept": split(60), "asked": split(500), "other": other}
+    return replace(
+        plain,
+        scale=np.full(2, 20.0),
+        splits=splits,
+        sample_key=lambda name, method: stage_key(key, "samples", len(name)),
+    )
+
+
+def test_bands_cover_where_it_counts_and_know_nothing_of_other_places(context, monkeypatch):
+    monkeypatch.setattr(runner, "METHODS", {"diffusion": Method("diffusion", "a toy", stream=1, fit=fit_asked)})
+    context = replace(context, study=replace(context.study, bench=asked_bench))
+    wrong = runner.SeedRun(context, "toy", 0, (("training.size", 1e3),)).answers("diffusion")
+    right = runner.SeedRun(context, "toy", 0, (("training.size", 0.0),)).answers("diffusion")
+    found, expected = (
+        coverage(one.truth, one.forecasts, one.calibration, one.band_scores, one.bench.splits["asked"].counted)
+        for one in (wrong["asked"], right["asked"])
+    )
+    low, high = coverage_interval(60, 500, 0.9, 0.999)
+    assert low <= found["coverage"].value <= high
+    assert found["coverage"] == expected["coverage"]
+    assert found["band_width"].value == pytest.approx(expected["band_width"].value, rel=1e-5)
+    assert wrong["asked"].calibration.quantile == pytest.approx(right["asked"].calibration.quantile, rel=1e-5)
+    assert wrong["other"].calibration is None and wrong["other"].band_scores is None
 
 
 def test_variants_that_have_all_their_rows_are_not_repeated(context):

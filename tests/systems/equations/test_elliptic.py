@@ -103,3 +103,19 @@ def test_what_cannot_be_built_is_told():
     for name in NAMES:
         with pytest.raises(ValueError, match="points, got 4"):
             make_equations(name, num_points=4)
+
+
+def test_sources_of_another_smoothness_and_length_differ_by_their_sizes_wave_by_wave():
+    """The size of a wave is tau^(alpha - 1) (pi^2 |k|^2 + tau^2)^(-alpha / 2)."""
+    count, key = 12, jax.random.key(4)
+    changes = ({}, {"smoothness": 1.5}, {"inverse_length": 6.0})
+    drawn = [make_equations("poisson_2d", num_points=count, **change).draw(key).fields[..., 1] for change in changes]
+    usual, rougher, shorter = (jax.scipy.fft.dctn(source, norm="ortho") for source in drawn)
+    wave = np.pi * np.hypot(*np.meshgrid(np.arange(count), np.arange(count)))
+    inside = wave > 0
+    expected = 3.0**-0.5 * (wave**2 + 9.0) ** 0.25
+    np.testing.assert_allclose((rougher / usual)[inside], expected[inside], rtol=1e-9)
+    expected = 2.0 * (wave**2 + 9.0) / (wave**2 + 36.0)
+    np.testing.assert_allclose((shorter / usual)[inside], expected[inside], rtol=1e-9)
+    with pytest.raises(ValueError, match="smoothness above 1"):
+        make_equations("poisson_2d", smoothness=1.0)

@@ -1,0 +1,74 @@
+"""Rows of several finished studies, read for one page on all of them."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from phdme_jax.app.rows import ResultRow, append_rows, read_rows
+from phdme_jax.files import InputError, read_json
+
+Settings = Mapping[str, Any]
+Curve = dict[Any, list[float]]
+
+
+class Rows:
+    """Result rows of one part of the page."""
+
+    def __init__(self, experiment: str, rows: Iterable[ResultRow]) -> None:
+        self.experiment = experiment
+        self.rows = [row for row in rows if row.experiment == experiment]
+
+    def systems(self) -> list[str]:
+        """Systems in order of appearance."""
+        return list(dict.fromkeys(row.system for row in self.rows))
+
+    def values(
+        self, system: str, metric: str, method: str, settings: Settings | None = None, split: str = "test"
+    ) -> dict[int, float]:
+        """Finite values of a split by seed, of a method under some settings and no others."""
+        wanted = (system, metric, method, settings or {}, split)
+        found = [row for row in self.rows if (row.system, row.metric, row.method, row.settings, row.split) == wanted]
+        return {row.seed: row.value for row in found if row.value is not None}
+
+    def curve(self, system: str, metric: str, method: str, key: str, default: Any = None) -> Curve:
+        """Values of the test over seeds by the value of one setting, in order; without it at its default, if any."""
+        alone = [row.settings[key] for row in self.rows if row.method == method and set(row.settings) == {key}]
+        found = {value: self.values(system, metric, method, {key: value}) for value in sorted(set(alone))}
+        if default is not None:
+            found[default] = self.values(system, metric, method)
+        return {value: list(found[value].values()) for value in sorted(found) if found[value]}
+
+    def by_method(self, system: str, metric: str) -> dict[str, list[float | None]]:
+        """Values of the test over seeds, failed ones as None, but for the reference and the comparison of costs."""
+        apart = {"reference", *(row.label for row in self.rows if row.metric == "seconds_per_forecast")}
+        found: dict[str, list[float | None]] = {}
+        for row in self.rows:
+            if (row.system, row.metric, row.split) == (system, metric, "test") and row.label not in apart:
+                found.setdefault(row.label.replace(" (", "\n("), []).append(row.value)
+        return found
+
+
+def validates(folder: Path) -> bool:
+    """Whether a run folder is one that choices were made with."""
+    record = folder / "config.json"
+    return record.exists() and bool(read_json(record).get("validates"))
+
+
+def read_parts(folders: Iterable[Path], names: Sequence[str]) -> dict[str, Rows]:
+    """Rows of the parts that run folders hold, in the order of the names; runs that validate are left out."""
+    files = [folder / "results.jsonl" for folder in folders if not validates(folder)]
+    rows = list({row.key: row for file in files for row in read_rows(file)}.values())
+    found = {name: Rows(name, rows) for name in names}
+    return {name: part for name, part in found.items() if part.rows}
+
+
+def begin_page(workdir: Path, rows: Iterable[ResultRow]) -> None:
+    """Write the rows of a page into its folder, in the place of those of an earlier one.
+
+    Raises:
+      InputError: the folder is that of a run.
+    """
+    if (workdir / "config.json").exists():
+        raise InputError(f"{workdir}: holds a run whose results would be lost; choose another --workdir")
+    (workdir / "results.jsonl").unlink(missing_ok=True)
+    append_rows(workdir / "results.jsonl", rows)
