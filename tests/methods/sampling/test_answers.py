@@ -176,7 +176,7 @@ def test_an_unknown_rule_is_refused():
 @pytest.fixture
 def flow():
     """A flow whose network is the exact velocity."""
-    chosen = options() | {"network": {"name": "exact"}}
+    chosen = options({"flow_steps": 60}) | {"network": {"name": "exact"}}
     chosen["training"] = chosen["training"] | {"flow_predicts": "edm"}
     net = dataclasses.replace(shared.network_of(task(), chosen), dtype="float64")
     world = oracles.as_mixture(WORLD)
