@@ -49,6 +49,7 @@ ANSWERS = (
     "residual_guidance",
     "eci",
     "pcfm",
+    "matched_flow",
     "d_flow",
     "kriging",
 )

@@ -24,7 +24,7 @@ from phdme_jax.methods.presets import (
     equation_stages,
 )
 
-METHODS = ("flow_matching", "eci", "pcfm", "sda", "moment_matched", "dps", "d_flow")
+METHODS = ("flow_matching", "eci", "pcfm", "sda", "moment_matched", "dps", "matched_flow", "d_flow")
 # accurate from the largest waves to the finest details, see `phdme_jax.diffusion.flow.as_denoiser`
 FEW_CALLS = {"num_steps": 24, "sampler": "dpm", "spacing": "log_snr", "flow_steps": 24, "flow_method": "dpm"}
 CASES: dict[str, dict[str, Any]] = {

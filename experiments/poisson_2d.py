@@ -36,6 +36,7 @@ ANSWERS = (
     "diffusionpde",
     "eci",
     "pcfm",
+    "matched_flow",
     "d_flow",
     "residual_guidance",
     "prior_and_solver",
