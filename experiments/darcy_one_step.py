@@ -17,6 +17,9 @@ STUDY = replace(
         {"num_points": 32, "num_modes": 64, "length": 0.1},
         {"num_points": 64, "num_modes": 64, "length": 0.1},
         ("linear", "log"),
+        # of validation, seed 0: at weight 1 pressures shrink (SMSE 0.15), solved pairs or not
+        residual_weight=0.1,
+        solves_pairs=True,
     ),
     sections=equation_sections(partial(sample_section, ("pressure", "permeability"))),
 )

@@ -65,10 +65,21 @@ def sizes_of(
     published: Mapping[str, float],
     kinds: tuple[str, ...],
     padding: Any = "zero",
+    **distilled: Any,
 ) -> dict[str, Any]:
     """Sizes of a study of one-step models: a grid to try it on, one for a CPU, and that of publications.
 
     Nothing has been run at `accelerator` yet: its budgets are for a few minutes a method on one card.
+
+    Args:
+      small: keyword arguments of the equations at `smoke`.
+      large: those at `laptop`.
+      published: those at `accelerator`.
+      kinds: encoding of each field.
+      padding: of the network, for each axis or all.
+      **distilled: what differs of the group `distilled`.
+    Returns:
+      the groups by size.
     """
 
     def size(
@@ -86,7 +97,7 @@ def sizes_of(
             "stages": {**equation_stages(*training), **student_stages(*students)},
             "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
             **equation_groups("edm", {**FEW_CALLS, **REFINED}, flow_predicts="edm"),
-            **student_groups(*pairs),
+            **student_groups(*pairs, **distilled),
             "questions": {
                 "count": counts[2],
                 "num_samples": counts[3],

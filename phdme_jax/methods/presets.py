@@ -294,18 +294,18 @@ def student_stages(steps: int, map_steps: int, batch: int, rate: float) -> dict[
     }
 
 
-def student_groups(num_pairs: int, num_calls: int, residual_weight: float = 1.0) -> dict[str, Any]:
+def student_groups(num_pairs: int, num_calls: int, **distilled: Any) -> dict[str, Any]:
     """The groups `distilled` and `flow_map` of one-step students.
 
     Args:
       num_pairs: of noise and example in memory.
       num_calls: of the teacher when they are made.
-      residual_weight: of the last stage.
+      **distilled: what differs of the group `distilled`.
     Returns:
       the groups.
     """
-    pairs = {"num_pairs": num_pairs, "num_calls": num_calls, "refresh": 0.25}
+    usual = {"refresh": 0.25, "residual_weight": 1.0, "detached": True, "solves_pairs": False}
     return {
-        "distilled": {**pairs, "residual_weight": residual_weight, "detached": True, "solves_pairs": False},
+        "distilled": {"num_pairs": num_pairs, "num_calls": num_calls, **usual, **distilled},
         "flow_map": {"matching_share": 0.5, "step": 1.0 / 32.0},
     }
