@@ -39,8 +39,9 @@ CASES: dict[str, dict[str, Any]] = {
         "seen": "inlet",
         "padding": ("edge", "edge"),
     },
-    # the first frame is zero whatever the exponent is: what is conserved says more
+    # the first frame is zero whatever exponent and threshold are: what is conserved says more
     "porous_medium": {"fixed": {}, "seen": "initial", "padding": ("edge", "edge")},
+    "stefan": {"fixed": {}, "seen": "initial", "padding": ("edge", "edge")},
 }
 
 

@@ -22,6 +22,7 @@ from phdme_jax.systems.equations.heat import make_heat, make_stokes
 from phdme_jax.systems.equations.inviscid_burgers import make_inviscid_burgers
 from phdme_jax.systems.equations.porous_medium import make_porous_medium
 from phdme_jax.systems.equations.reaction_diffusion import make_reaction_diffusion
+from phdme_jax.systems.equations.stefan import make_stefan
 from phdme_jax.systems.equations.topology import make_topology
 
 SYSTEMS: dict[str, Callable[..., System]] = {
@@ -68,6 +69,7 @@ EQUATIONS: dict[str, Callable[..., Equations]] = {
     "heat": make_heat,
     "stokes": make_stokes,
     "porous_medium": make_porous_medium,
+    "stefan": make_stefan,
     "reaction_diffusion": make_reaction_diffusion,
     "topology": make_topology,
 }

@@ -23,6 +23,7 @@ SMALL = {
     "heat": {"num_points": 16, "num_frames": 32},
     "stokes": {"num_points": 64, "num_frames": 32},
     "porous_medium": {"num_points": 16, "num_frames": 16},
+    "stefan": {"num_points": 24, "num_frames": 24},
     "reaction_diffusion": {"num_points": 16, "num_frames": 16},
 }
 # largest residual of a true example in units of that of a disturbed one; the multiplied-out equation is overdetermined,
@@ -33,6 +34,7 @@ FLOORS = dict.fromkeys(SMALL, 1e-12) | {
     "burgers": 0.2,
     "heat": 1e-9,
     "stokes": 1e-3,
+    "stefan": 1e-3,
 }
 
 
