@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from experiments.data.equations import RANGES, about_equations, check_equations, equations_of
-from experiments.data.given import given_bench, options_of_case
+from experiments.data.equations import RANGES, about_equations, check_equations
+from experiments.data.given import equations_of_case, given_bench, options_of_case
 from experiments.evaluation.equations import shared_question_scores, shared_reference_rows
 from experiments.report.given import given_sections
 from experiments.study.command import main
@@ -33,8 +33,15 @@ CASES: dict[str, dict[str, Any]] = {
     "reaction_diffusion": {"fixed": {"initial": 1}, "seen": "initial", "padding": ("edge", "edge")},
     "burgers_bc": {"fixed": {"inlet": 0.5}, "seen": "inlet", "padding": ("edge", "edge")},
     "stokes": {"fixed": {"wave_number": 5.0}, "seen": "initial", "padding": ("edge", "edge")},
-    # the first frame is zero whatever the exponent is: what is conserved says more
+    "stokes_bc": {
+        "equations": "stokes",
+        "fixed": {"frequency": 5.0},
+        "seen": "inlet",
+        "padding": ("edge", "edge"),
+    },
+    # the first frame is zero whatever exponent and threshold are: what is conserved says more
     "porous_medium": {"fixed": {}, "seen": "initial", "padding": ("edge", "edge")},
+    "stefan": {"fixed": {}, "seen": "initial", "padding": ("edge", "edge")},
 }
 
 
@@ -64,14 +71,14 @@ STUDY = Study(
     cases=tuple(CASES),
     methods=METHODS,
     sizes=SIZES,
-    problem=equations_of,
+    problem=equations_of_case,
     bench=given_bench,
     scores=(shared_question_scores,),
     sections=given_sections(),
     metrics=("mmse", "smse", "constraint_error", "conserved_error", "residual_rms", "nfe"),
     baseline="flow_matching",
     about=about_equations,
-    check=partial(check_equations, options=options_of_case),
+    check=partial(check_equations, options=options_of_case, problem=equations_of_case),
     ranges=RANGES,
     extras=(shared_reference_rows,),
     trial_methods=("flow_matching", "eci", "pcfm"),

@@ -109,12 +109,17 @@ def options_of(config: ConfigDict, case: str) -> dict[str, Any]:
     return config.to_dict()
 
 
-def check_equations(context: Context, options: Callable[[ConfigDict, str], dict[str, Any]] = options_of) -> None:
+def check_equations(
+    context: Context,
+    options: Callable[[ConfigDict, str], dict[str, Any]] = options_of,
+    problem: Callable[[ConfigDict, str], Equations] = equations_of,
+) -> None:
     """Traces an example, a training step and a sample of each method: what does not fit is told, nothing computed.
 
     Args:
       context: of the run.
       options: (configuration, case) -> groups of options for the methods.
+      problem: (configuration, case) -> the equations.
     Raises:
       ValueError: what a part of them does not know.
     """
@@ -122,7 +127,7 @@ def check_equations(context: Context, options: Callable[[ConfigDict, str], dict[
     _check_level(Asking(**groups.get("questions", {})), groups.get("level"))
     count = sum(number for name, number in context.config.data.items() if name.startswith("num_"))
     for case in context.study.systems:
-        equations = equations_of(context.config, case)
+        equations = problem(context.config, case)
         numbers = math.prod(equations.grid.points) * (len(equations.fields) + len(equations.conditions))
         require_memory(f"{count} examples", 8.0 * count * numbers, "lower data.num_train or data.num_test")
         for name in context.methods:

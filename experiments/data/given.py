@@ -6,10 +6,11 @@ import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
-from experiments.data.equations import bench_of, equations_of, load_or_make
+from experiments.data.equations import bench_of, load_or_make
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.methods.equations.questions import Question
 from phdme_jax.systems import make_equations
+from phdme_jax.systems.equations.base import Equations
 
 SAME = 1e-12  # largest deviation of a value over examples, in units of the field's, at which it counts as known
 # where something is seen of a field on (x, time)
@@ -42,6 +43,11 @@ def shared_question(
     return Question(condition, many, many * fields, np.zeros((len(fields), fields.shape[-1])))  # type: ignore[arg-type]
 
 
+def equations_of_case(config: ConfigDict, case: str, **fixed: Any) -> Equations:
+    """The equations that a case names, or those of its own name, with parts of them fixed."""
+    return make_equations(config.cases[case].get("equations", case), **config.equations, **fixed)
+
+
 def options_of_case(config: ConfigDict, case: str) -> dict[str, Any]:
     """Groups of options for the methods, the network padded as the ends of a case want it."""
     options = config.to_dict()
@@ -53,16 +59,16 @@ def given_bench(context: Context, config: ConfigDict, case: str, seed: int) -> B
 
     Args:
       context: of the run.
-      config: groups `equations`, `data` and `cases`, which names for each case what is `fixed`, where values are
-        `seen` (see `PLACES`), and the `padding` of the network.
-      case: name of the equations.
+      config: groups `equations`, `data` and `cases`, which names for each case its `equations` where they have another
+        name, what is `fixed`, where values are `seen` (see `PLACES`), and the `padding` of the network.
+      case: name in results.
       seed: draws the examples.
     Returns:
       the bench, with the split "given", which methods that answer no questions are asked without being told; its world
       is the sets of examples, "reference" other draws of the answer.
     """
     options, settings = options_of_case(config, case), config.cases[case].to_dict()
-    whole, fixed = equations_of(config, case), make_equations(case, **options["equations"], **settings["fixed"])
+    whole, fixed = equations_of_case(config, case), equations_of_case(config, case, **settings["fixed"])
     sources = {"train": whole, context.asked: fixed, "reference": fixed}
     counts = {"train": config.data.num_train, context.asked: config.data.num_test, "reference": config.data.num_test}
     made_from = {"case": case, "equations": options["equations"], "fixed": settings["fixed"]}

@@ -20,8 +20,10 @@ from phdme_jax.systems.equations.darcy_binary import make_darcy_binary
 from phdme_jax.systems.equations.elliptic import make_helmholtz_2d, make_poisson_2d
 from phdme_jax.systems.equations.heat import make_heat, make_stokes
 from phdme_jax.systems.equations.inviscid_burgers import make_inviscid_burgers
+from phdme_jax.systems.equations.navier_stokes import make_navier_stokes
 from phdme_jax.systems.equations.porous_medium import make_porous_medium
 from phdme_jax.systems.equations.reaction_diffusion import make_reaction_diffusion
+from phdme_jax.systems.equations.stefan import make_stefan
 from phdme_jax.systems.equations.topology import make_topology
 
 SYSTEMS: dict[str, Callable[..., System]] = {
@@ -68,7 +70,9 @@ EQUATIONS: dict[str, Callable[..., Equations]] = {
     "heat": make_heat,
     "stokes": make_stokes,
     "porous_medium": make_porous_medium,
+    "stefan": make_stefan,
     "reaction_diffusion": make_reaction_diffusion,
+    "navier_stokes": make_navier_stokes,
     "topology": make_topology,
 }
 

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import hard_constraints
 from experiments.data.equations import draw_set
-from experiments.data.given import shared_question
+from experiments.data.given import equations_of_case, shared_question
 from experiments.evaluation.equations import shared_moments
 from experiments.study.command import main
 from phdme_jax.systems import make_equations
@@ -33,13 +33,29 @@ def test_study_compares_answers_with_draws_of_the_right_one(tmp_path):
 @pytest.mark.parametrize("case", list(hard_constraints.CASES))
 def test_what_is_fixed_determines_what_is_asked_and_nothing_else(case):
     settings = hard_constraints.CASES[case]
-    equations = make_equations(case, num_points=16, num_frames=16, **settings["fixed"])
+    config = hard_constraints.STUDY.get_config("smoke")
+    equations = equations_of_case(config, case, **settings["fixed"])
     data = draw_set(equations, 12, jax.random.key(0))
     question = shared_question(*data, settings["seen"])
     assert 14 <= question.mask[0].sum() <= 16
     np.testing.assert_array_equal(question.values, question.mask * data.fields)
     rest = (1 - question.mask[0]) * data.fields.std(axis=0)
     assert rest.max() > 0.02 * data.fields.std()
+
+
+def test_stokes_is_asked_with_its_first_frame_and_with_its_wall():
+    """u(y, 0) = 2 exp(-k y) cos(k y), u(0, t) = 2 cos(omega t); the other parameter is drawn."""
+    config = hard_constraints.STUDY.get_config("smoke")
+    places = np.linspace(0.0, 1.0, 16)
+    first, wall = np.zeros((16, 16)), np.zeros((16, 16))
+    first[:, 0] = 2 * np.exp(-5 * places) * np.cos(5 * places)
+    wall[0] = 2 * np.cos(5 * places)
+    for case, expected in (("stokes", first), ("stokes_bc", wall)):
+        settings = hard_constraints.CASES[case]
+        data = draw_set(equations_of_case(config, case, **settings["fixed"]), 6, jax.random.key(1))
+        question = shared_question(*data, settings["seen"])
+        np.testing.assert_allclose(question.values[..., 0], np.tile(expected, (6, 1, 1)), atol=1e-14)
+        np.testing.assert_array_equal(question.mask[0, ..., 0] > 0, np.abs(expected) > 0)
 
 
 def test_values_that_differ_are_no_question():
