@@ -102,7 +102,7 @@ def conserved_of(
     so that slopes are about as long as those of values themselves, which stand beside it in a projection.
 
     Args:
-      equations: the equations; the last axis of their grid is time.
+      equations: the equations; where the last axis of their grid is not time the factor is a smaller one.
       kinds: encoding of each field.
       encoding: of the fields.
       condition: what is given, physical units.
