@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 from experiments.spring import figures
 from experiments.spring.bench import check_spring, spring_bench
 from experiments.spring.hidden import hidden_rows
+from experiments.spring.hidden_figures import hidden_section
 from experiments.spring.prior import spring_problem
 from experiments.spring.recording import FITTED_MODES
 from experiments.spring.scores import damping_rows, reference_rows, start_scores, stated_scores
@@ -108,6 +109,7 @@ STUDY = Study(
         figures.stress_section,
         figures.calibration_section,
         figures.starts_section,
+        hidden_section,
     ),
     metrics=("nmse", "nmse_start_median", "nmse_start_max", "coverage_starts", "fit_seconds", "train_seconds"),
     baseline="quadratic_hamiltonian",

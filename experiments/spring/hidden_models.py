@@ -184,7 +184,7 @@ def interpolate_images(
     """Amplitudes of each image from its own readings, N(mean, root root^T); before them those of the background."""
     grid = np.linspace(0.0, 1.0, readings.still.shape[0])
     modes = readings.shapes.shape[-1]
-    project = modal_amplitudes(grid, np.eye(grid.size), modes).T
+    project = jnp.asarray(modal_amplitudes(grid, np.eye(grid.size), modes).T)
     middle, prior = project @ params.background.mean[:, 1], project @ params.background.root[:, 1]
 
     def one(shapes: Array, values: Array, mask: Array) -> tuple[Array, Array]:

@@ -108,4 +108,4 @@ def make_readings(
     shapes = np.stack([[sine_modes(image, FITTED_MODES) for image in window] for window in place])
     times = np.concatenate([recording.time[images], windows.times[:, 1:]], axis=1)
     still = with_rest(np.zeros((len(images), recording.grid.size, REST)), recording.rest_strain)
-    return Readings(shapes * there[..., None], displacement * mask, mask, times - times[:, :1], still)
+    return Readings(shapes * there[..., None], displacement * mask, mask, times - times[:, :1], jnp.asarray(still))
