@@ -13,6 +13,8 @@ from ml_collections import ConfigDict
 
 from experiments.spring import figures
 from experiments.spring.bench import check_spring, spring_bench
+from experiments.spring.hidden import hidden_rows
+from experiments.spring.hidden_figures import hidden_section
 from experiments.spring.prior import spring_problem
 from experiments.spring.recording import FITTED_MODES
 from experiments.spring.scores import damping_rows, reference_rows, start_scores, stated_scores
@@ -56,6 +58,17 @@ def laptop() -> dict[str, Any]:
         "starts": (20, 56, 2),
         "calibration": (20, 210, 10),
         "level": 0.9,
+        # two thirds of the tracked points hidden, and more; see `HiddenOptions`
+        "hidden": {
+            "stretches": 12,
+            "counts": (1, 4),
+            "window": 8,
+            "noise": 0.005,
+            "modes": 3,
+            "steps": 8,
+            "sample_steps": 2,
+            "degree": 3,
+        },
     }
 
 
@@ -70,6 +83,7 @@ def smoke() -> dict[str, Any]:
         "sampling": {"num_steps": 3},
         "starts": (20, 56, 6),
         "calibration": (20, 200, 20),
+        "hidden": {**whole["hidden"], "counts": (4,)},
     }
 
 
@@ -95,12 +109,13 @@ STUDY = Study(
         figures.stress_section,
         figures.calibration_section,
         figures.starts_section,
+        hidden_section,
     ),
     metrics=("nmse", "nmse_start_median", "nmse_start_max", "coverage_starts", "fit_seconds", "train_seconds"),
     baseline="quadratic_hamiltonian",
     methods=("phdme", "phdme_rollout", "gp_rollout", "quadratic_hamiltonian"),
     trial_methods=("phdme", "phdme_rollout", "gp_rollout", "quadratic_hamiltonian"),
-    extras=(reference_rows, damping_rows),
+    extras=(reference_rows, damping_rows, hidden_rows),
     about=about,
     check=check_spring,
     ranges=RANGES

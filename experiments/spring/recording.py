@@ -167,9 +167,7 @@ def project_frame(
     Returns:
       amplitudes [px].
     """
-    pixels = np.unique(points, axis=0).astype(float)
-    x = pixels[:, 0]
-    displacement = pixels[:, 1] - np.polyval(rest, x / PICTURE_WIDTH)
+    x, displacement = displaced_pixels(points, rest)
     basis = sine_modes((x - span[0]) / (span[1] - span[0]), modes)
     spacing = np.clip(np.gradient(x), 1.0, None)
     weight = spacing
@@ -180,6 +178,19 @@ def project_frame(
         scale = max(1.4826 * float(np.median(np.abs(residual))), NOISE_FLOOR_PIXELS)
         weight = spacing / (1.0 + (residual / (3.0 * scale)) ** 2)
     return amplitude
+
+
+def displaced_pixels(
+    points: Int[np.ndarray, "point 2"], rest: Float[np.ndarray, " coefficient"]
+) -> tuple[Float[np.ndarray, " pixel"], Float[np.ndarray, " pixel"]]:
+    """Place and displacement from the rest curve of the distinct pixels of a frame [px]."""
+    pixels = np.unique(points, axis=0).astype(float)
+    return pixels[:, 0], pixels[:, 1] - np.polyval(rest, pixels[:, 0] / PICTURE_WIDTH)
+
+
+def shown_images(points: Points, frame: Int[np.ndarray, " image"]) -> Points:
+    """Pixels of each image, of the last frame that shows it; `frame` is the first that does."""
+    return [points[i] for i in np.append(frame[1:] - 1, frame[-1])]
 
 
 def find_release(amplitude: Float[np.ndarray, "frame mode"]) -> int:
@@ -247,7 +258,7 @@ def load_spring(
     release = find_release(np.stack([project_frame(frame, rest, span, FITTED_MODES) for frame in points[:early]]))
     last = release + frames_after_release
     frame = new_images(points, release + SETTLING_FRAMES, last)
-    shown = [points[i] for i in np.append(frame[1:] - 1, frame[-1])]
+    shown = shown_images(points, frame)
     amplitude = np.stack([project_frame(image, rest, span, FITTED_MODES) for image in shown]) / (span[1] - span[0])
     times, grid = _clock_times(clock, frame, amplitude), np.linspace(0.0, 1.0, grid_points)
     half_width, noise = choose_half_width(times, amplitude)

@@ -153,6 +153,9 @@ class Run(Protocol):
     def record(self, method: str, split: str, rows: Mapping[str, Measurement], count: int) -> None:
         """Write rows of this seed."""
 
+    def __hash__(self) -> int:
+        """Runs are told apart by identity, so that what is computed of one can be kept."""
+
 
 @dataclass(frozen=True, eq=False)
 class Answer:

@@ -83,7 +83,7 @@ def test_a_generator_around_the_mean_rollout_forecasts_as_it_does(values):
 @pytest.mark.slow
 def test_report_shows_every_picture_and_what_is_not_promised(folder):
     page = (folder / "report.html").read_text()
-    names = ("space_time", "forecast_lines", "energy", "stress", "coverage", "starts")
+    names = ("space_time", "forecast_lines", "energy", "stress", "coverage", "starts", "hidden")
     assert all((folder / "figures" / f"{name}.png").stat().st_size > 5000 for name in names)
     assert page.count("data:image/png") == len(names)
     for words in ("not exchangeable", "camera clock", "windows overlap", "nmse_start_median"):
