@@ -83,7 +83,7 @@ def smoke() -> dict[str, Any]:
         "sampling": {"num_steps": 3},
         "starts": (20, 56, 6),
         "calibration": (20, 200, 20),
-        "hidden": {**whole["hidden"], "counts": (4,)},
+        "hidden": {**whole["hidden"], "counts": ()},
     }
 
 
@@ -130,6 +130,7 @@ STUDY = Study(
         "start_scale": INTERVAL,
         "rest_scale": Range(0, fixed=True, rising=True),
         "starts": Range(fixed=True),
+        "hidden.counts": Range(empty=True),
         "calibration": Range(fixed=True),
     },
     files=lambda config: [f"spring/{name}.txt" for name in (config.data.train, config.data.test)],

@@ -17,8 +17,10 @@ NUM_PLACES = 3  # hidden ones that are shown
 
 
 def hidden_section(shown: Shown) -> Sequence[Section]:
-    """What was hidden, and the stated window, or the first one, of the most readings."""
+    """What was hidden, and the stated window, or the first one, of the most readings; none where nothing was asked."""
     options, config = shown.context.config.hidden, shown.context.config
+    if not options.counts:
+        return []
     visible = max(options.counts)
     questions, answers = hidden_answers(shown.run, visible)
     starts = questions.windows.starts.tolist()
@@ -40,8 +42,8 @@ def hidden_section(shown: Shown) -> Sequence[Section]:
         "first modes given its readings, then the momentum by a polynomial in time, then the same energies. "
         f"{LEARNED}: the state as the study measures it, from all points. nmse_of_persistence: the last image, "
         "interpolated in space, held still. The band is calibrated on windows of the training recording with as many "
-        "stretches read, and promises as little for another recording as that of the whole forecast. Window, noise, "
-        f"modes and polynomial were chosen on windows of {config.data.train}."
+        "stretches read, and promises as little for another recording as that of the whole forecast. Noise, modes "
+        f"and polynomial were chosen on windows of {config.data.train}."
     )
     caption = (
         f"{SEARCHED}, sensors_{visible}, the window that starts {starts[window]} frames after the release: what was "

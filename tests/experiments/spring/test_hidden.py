@@ -124,6 +124,7 @@ def posterior(tracked: Tracked, visible: tuple[int, ...]) -> tuple[np.ndarray, n
     return gain @ told, before - gain @ design @ before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("visible", [(1, 4, 6, 10), (2,)], ids=["four", "one"])
 def test_what_is_hidden_has_the_posterior_of_linear_regression(params, recording, tracked, visible):
     """Mean and spread of the forecast at the hidden places; the grid's fourth-order differences leave 1e-3."""
@@ -156,6 +157,7 @@ def test_hidden_pixels_do_not_enter(recording, tracked):
     assert np.abs((predicted - one.values[0])[seen]).max() < 5 * NOISE
 
 
+@pytest.mark.slow
 def test_from_one_place_only_motion_tells_the_modes_apart(params, recording, tracked):
     """Interpolation of every image cannot; from four places it can."""
     scored = recording.displacement[WINDOW:]

@@ -40,7 +40,8 @@ def recording() -> SpringRecording:
 def folder(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("spring") / "run"
     options = ["--size", "smoke", "--seeds", "1", "--workdir", str(workdir), "--data_dir", str(DATA)]
-    options += ["--config.forecast.draws=6", "--config.starts=[20,56,6]", "--methods", ",".join(METHODS)]
+    options += ["--config.forecast.draws=6", "--config.starts=[20,56,6]", "--config.hidden.counts=[4]"]
+    options += ["--methods", ",".join(METHODS)]
     assert main(spring.STUDY, options) == 0
     return workdir
 
