@@ -2,9 +2,9 @@
 
     x1_hat <- x1_hat - V J^T (S + J V J^T)^-1 h(x1_hat),   V = Cov[x1 | x],   J = dh / dx1
 
-ECI and PCFM take the identity for V: what is imposed moves the places where it is imposed, and no others. With V from
-the Jacobian of the velocity a value that is seen moves all that depends on it. At last Gauss-Newton steps take what is
-left of h off. Nothing is trained.
+with S the variances of the observations' noise. ECI and PCFM take the identity for V: what is imposed moves the places
+where it is imposed, and no others. With V from the Jacobian of the velocity a value that is seen moves all that depends
+on it. At last Gauss-Newton steps take off what is left of h, but where observations have noise. Nothing is trained.
 Source: the guidance of Rozet et al. (2024), arXiv 2405.13712, on the constraints of Utkarsh et al. (2025), arXiv
 2506.04171.
 """
@@ -35,7 +35,7 @@ def fit_matched_flow(task: Task, options: Options, host: Host, teacher: Fitted |
       teacher: a flow.
       key: unused.
     Returns:
-      what answers; constraints hold to rounding, the noise of observations is not read.
+      what answers; observations without noise, and what is conserved, hold to rounding.
     """
     del host, key
     assert teacher is not None
@@ -43,17 +43,21 @@ def fit_matched_flow(task: Task, options: Options, host: Host, teacher: Fitted |
     velocity_of, num_calls = make_velocity(net), Sampling(**options["sampling"]).flow_steps
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
-        balance = imposed(net, chosen, params, asked)
-        constraint, effort = together(asked.observed, balance), effort_for(net, balance)
+        balance, seen = imposed(net, chosen, params, asked), asked.observed
+        constraint, effort = together(seen, balance), effort_for(net, balance)
+        missed = constraint(latent)
+        noise = jnp.broadcast_to(seen.noise, seen.mask.shape).ravel()
+        noises = jnp.full_like(missed, LEAST_NOISE).at[: noise.size].set(noise)
         guided = moment_matched(
             as_denoiser(velocity_of(params.network, asked.prepared), LEVELS),
             LEVELS,
             constraint,
-            jnp.zeros_like(constraint(latent)),
-            LEAST_NOISE**2,
+            jnp.zeros_like(missed),
+            noises**2,
             chosen.iterations,
         )
         fields = sample(guided, LEVELS, latent, key, sampler="dpm", num_steps=num_calls, spacing="log_snr")
-        return project(constraint, fields, effort.final_steps, effort.iterations)
+        exact = together(seen._replace(mask=seen.mask * (seen.noise <= LEAST_NOISE)), balance)
+        return project(exact, fields, effort.final_steps, effort.iterations)
 
     return answering(net, teacher, draw, num_calls, num_calls * (chosen.iterations + 2))
