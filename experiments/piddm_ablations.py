@@ -29,6 +29,7 @@ SHIFTED: dict[str, dict[str, dict[str, float]]] = {
     "smoke": {"poisson_2d": {"inverse_length": 6.0}, "darcy_nodal": {"length": 0.15}},
     "laptop": {"poisson_2d": {"inverse_length": 6.0}, "darcy_nodal": {"length": 0.05}},
 }
+OWN = ("residual_weight", "solves_pairs")  # of the group `distilled`, chosen for each problem
 NUM_SHIFTED = {"smoke": 4, "laptop": 32}
 
 
@@ -39,7 +40,8 @@ def groups(size: str) -> dict[str, Any]:
     for case, study in CASES.items():
         found = study.sizes[size]()
         kinds, equations = found["data"]["kinds"], found["equations"]
-        base[case] = {"kinds": kinds, "equations": equations, "shifted": SHIFTED[size][case]}
+        own = {name: found["distilled"][name] for name in OWN}
+        base[case] = {"kinds": kinds, "equations": equations, "distilled": own, "shifted": SHIFTED[size][case]}
     del base["equations"], base["data"]["kinds"]
     return base
 
@@ -49,6 +51,7 @@ def config_of(config: ConfigDict, case: str) -> ConfigDict:
     own, config = config[case], config.copy_and_resolve_references()
     with config.unlocked():
         config.equations, config.data.kinds = own.equations, own.kinds
+        config.distilled.update(own.distilled)
     return config
 
 

@@ -63,7 +63,7 @@ def laptop() -> dict[str, Any]:
             "stretches": 12,
             "counts": (1, 4),
             "window": 8,
-            "noise": 0.005,
+            "deviation": 0.005,
             "modes": 3,
             "steps": 8,
             "sample_steps": 2,

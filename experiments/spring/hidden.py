@@ -57,7 +57,7 @@ class HiddenOptions:
       stretches: that the picture is cut into.
       counts: of stretches that are read.
       window: images that are read, the start the last one.
-      noise: standard deviation of a reading [length].
+      deviation: standard deviation of a reading [length].
       modes: that states may differ in before any reading.
       steps: of Gauss-Newton through the mean energy.
       sample_steps: of Gauss-Newton through the energy of a sample, from there.
@@ -67,7 +67,7 @@ class HiddenOptions:
     stretches: int
     counts: tuple[int, ...]
     window: int
-    noise: float
+    deviation: float
     modes: int
     steps: int
     sample_steps: int
@@ -158,7 +158,7 @@ def make_params(run: Run) -> Params:
     recording, key = replace(run.bench.world.train, modes=options.modes), stage_key(run.bench.key, "starts")
     states = draw_states(recording, DRAWS, config.generator.start_scale, config.generator.rest_scale, key, last)
     background = fit_background(np.concatenate([states, -states])[..., :REST], 2 * options.modes)
-    return Params(run.fitted(LEARNED).params, background, jnp.full(1, options.noise))
+    return Params(run.fitted(LEARNED).params, background, jnp.full(1, options.deviation))
 
 
 @lru_cache(maxsize=8)
