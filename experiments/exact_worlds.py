@@ -1,4 +1,4 @@
-"""How far samplers are from the posterior where it is known: `python -m experiments.exact_worlds`, a minute a seed.
+"""How far samplers are from the posterior where it is known: `python -m experiments.exact_worlds`, minutes a seed.
 
 Nothing is trained: networks are the exact denoiser and velocity of their world, so that what is missed is the sampler's
 own. Two worlds are asked about a linear observation, a Gaussian and a mixture of three; in a third, a Gaussian of the

@@ -26,7 +26,7 @@ class Answering:
     Attributes:
       push: of `dps`: length of its steps, in normalised units.
       gamma: of `sda` and `residual_guidance`: variance of an example given a noisy one, in units of r^2 / (1 + r^2).
-      iterations: of `moment_matched` and `prior_and_solver`, of conjugate gradients.
+      iterations: of `moment_matched`, `matched_flow` and `prior_and_solver`, of conjugate gradients.
       observation_push: of `diffusionpde`.
       residual_push: of `diffusionpde`, in the last fifth of its levels.
       published_residual: whether `diffusionpde` goes down `Equations.published`, where there is one.
@@ -37,8 +37,8 @@ class Answering:
       resample_every: of `eci`, corrections between fresh draws of its noise; zero keeps the first, as published for
         initial values.
       anchored: whether `eci` and `pcfm` go through the noise at each time, as published, see `constrained.sample_eci`.
-      imposes_conserved: whether `eci` and `pcfm` impose what is conserved beside the observations, where the problem
-        has it; `eci` what is affine in the fields alone.
+      imposes_conserved: whether `eci`, `pcfm` and `matched_flow` impose what is conserved beside the observations,
+        where the problem has it; `eci` what is affine in the fields alone.
       searches: of `d_flow`, steps of L-BFGS.
       flow_steps: of `d_flow`, calls to follow the flow once.
       residual_weight: of `d_flow` and `optimised_data`, beside the mean square of the observations' misfit.

@@ -5,6 +5,8 @@
 with S the variances of the observations' noise. ECI and PCFM take the identity for V: what is imposed moves the places
 where it is imposed, and no others. With V from the Jacobian of the velocity a value that is seen moves all that depends
 on it. At last Gauss-Newton steps take off what is left of h, but where observations have noise. Nothing is trained.
+The Jacobian of a learned velocity is not symmetric, as a covariance is: conjugate gradients may diverge with it, and do
+on `burgers_ic` after a short training. Look at `constraint_error` before the answers.
 Source: the guidance of Rozet et al. (2024), arXiv 2405.13712, on the constraints of Utkarsh et al. (2025), arXiv
 2506.04171.
 """
