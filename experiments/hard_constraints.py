@@ -16,6 +16,7 @@ from experiments.study.command import main
 from experiments.study.study import Study
 from phdme_jax.methods.presets import (
     ANSWERING,
+    FEW_CALLS,
     INFORMED,
     LARGE_UNET,
     SMALL_UNET,
@@ -25,8 +26,6 @@ from phdme_jax.methods.presets import (
 )
 
 METHODS = ("flow_matching", "eci", "pcfm", "sda", "moment_matched", "dps", "matched_flow", "d_flow")
-# accurate from the largest waves to the finest details, see `phdme_jax.diffusion.flow.as_denoiser`
-FEW_CALLS = {"num_steps": 24, "sampler": "dpm", "spacing": "log_snr", "flow_steps": 24, "flow_method": "dpm"}
 CASES: dict[str, dict[str, Any]] = {
     "burgers_ic": {"fixed": {"shock": 0.5}, "seen": "initial", "padding": ("edge", "edge")},
     "heat": {"fixed": {"phase": 1.0}, "seen": "initial", "padding": ("circular", "edge")},
@@ -78,7 +77,7 @@ STUDY = Study(
     metrics=("mmse", "smse", "constraint_error", "conserved_error", "residual_rms", "nfe"),
     baseline="flow_matching",
     about=about_equations,
-    check=partial(check_equations, options=options_of_case, problem=equations_of_case),
+    check=partial(check_equations, options=options_of_case),
     ranges=RANGES,
     extras=(shared_reference_rows,),
     trial_methods=("flow_matching", "eci", "pcfm"),

@@ -17,6 +17,7 @@ from experiments.study.command import main
 from experiments.study.study import Study, Variant
 from phdme_jax.methods.presets import (
     ANSWERING,
+    FEW_CALLS,
     INFORMED,
     LARGE_UNET,
     SMALL_UNET,
@@ -43,8 +44,6 @@ ANSWERS = (
     "optimised_data",
     "kriging",
 )
-# accurate from the largest waves to the finest details, see `phdme_jax.diffusion.flow.as_denoiser`
-FEW_CALLS = {"num_steps": 24, "sampler": "dpm", "spacing": "log_snr", "flow_steps": 24, "flow_method": "dpm"}
 # more and longer steps make residuals smaller still, and samples more alike (validation, 5 and 20 steps, 3e-4 to 1e-2)
 REFINED = {"refinements": 5, "refinement_rate": 1e-3}
 SOLVED = (("solved", True),)

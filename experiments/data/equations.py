@@ -109,17 +109,12 @@ def options_of(config: ConfigDict, case: str) -> dict[str, Any]:
     return config.to_dict()
 
 
-def check_equations(
-    context: Context,
-    options: Callable[[ConfigDict, str], dict[str, Any]] = options_of,
-    problem: Callable[[ConfigDict, str], Equations] = equations_of,
-) -> None:
+def check_equations(context: Context, options: Callable[[ConfigDict, str], dict[str, Any]] = options_of) -> None:
     """Traces an example, a training step and a sample of each method: what does not fit is told, nothing computed.
 
     Args:
       context: of the run.
       options: (configuration, case) -> groups of options for the methods.
-      problem: (configuration, case) -> the equations.
     Raises:
       ValueError: what a part of them does not know.
     """
@@ -127,7 +122,8 @@ def check_equations(
     _check_level(Asking(**groups.get("questions", {})), groups.get("level"))
     count = sum(number for name, number in context.config.data.items() if name.startswith("num_"))
     for case in context.study.systems:
-        equations = problem(context.config, case)
+        equations = context.study.problem(context.config, case)
+        assert isinstance(equations, Equations)
         numbers = math.prod(equations.grid.points) * (len(equations.fields) + len(equations.conditions))
         require_memory(f"{count} examples", 8.0 * count * numbers, "lower data.num_train or data.num_test")
         for name in context.methods:

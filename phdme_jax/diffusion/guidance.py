@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, PyTree
 
 from phdme_jax.diffusion.preconditioning import Denoise
 from phdme_jax.diffusion.schedule import Schedule
@@ -102,6 +102,43 @@ def gaussian_scale(
     return scale
 
 
+def minimal_residual(
+    product: Callable[[Array], tuple[Array, PyTree]], right: Float[Array, "*shape"], iterations: int
+) -> tuple[Float[Array, "*shape"], PyTree]:
+    """What few products find of the solution of a linear system: GMRES, to which symmetry does not matter.
+
+        x = argmin |A x - b|  over  span(b, A b, ..., A^(n-1) b)
+
+    Args:
+      product: x -> A x, and something linear in x that is made on the way.
+      right: b.
+      iterations: n, products.
+    Returns:
+      x, and what is made on the way to A x. No residual is larger than b.
+    Source: Saad and Schultz (1986), SIAM J. Sci. Stat. Comput. 7, 856-869.
+    """
+    size, tiny = jnp.sqrt(jnp.sum(right**2)), jnp.finfo(right.dtype).tiny
+    first = jnp.ravel(right) / jnp.maximum(size, tiny)
+    basis = jnp.zeros((iterations + 1, first.size), right.dtype).at[0].set(first)
+
+    def grow(basis: Array, index: Array) -> tuple[Array, tuple[Array, PyTree]]:
+        image, made = product(basis[index].reshape(right.shape))
+        rest, column = jnp.ravel(image), jnp.zeros(len(basis), right.dtype)
+        for _ in range(2):  # once is not enough where little is left
+            along = basis @ rest
+            rest, column = rest - along @ basis, column + along
+        left = jnp.sqrt(jnp.sum(rest**2))
+        enough = left > jnp.finfo(right.dtype).eps * jnp.sqrt(jnp.sum(image**2))
+        left = jnp.where(enough, left, 0.0)
+        following = jnp.where(enough, rest / jnp.where(enough, left, 1.0), 0.0)
+        return basis.at[index + 1].set(following), (column.at[index + 1].add(left), made)
+
+    basis, (columns, made) = jax.lax.scan(grow, basis, jnp.arange(iterations))
+    weights, *_ = jnp.linalg.lstsq(columns.T, jnp.zeros(len(basis), right.dtype).at[0].set(size))
+    combined = jax.tree.map(lambda leaf: jnp.tensordot(weights, leaf, axes=1), made)
+    return (weights @ basis[:-1]).reshape(right.shape), combined
+
+
 def moment_matched(
     denoise: Denoise,
     schedule: Schedule,
@@ -115,7 +152,8 @@ def moment_matched(
         x0_hat -> x0_hat + V H^T (S + H V H^T)^-1 (values - H x0_hat),   V = Cov[x0 | noisy] = sigma^2/alpha J
 
     by Tweedie's second formula, J the Jacobian of the denoiser, S the noise's variances. Exact in a linear-Gaussian
-    world once the iterations have converged; elsewhere x0 given `noisy` is taken for a Gaussian.
+    world once the iterations have converged; elsewhere x0 given `noisy` is taken for a Gaussian. The Jacobian of a
+    learned denoiser is not symmetric: conjugate gradients may diverge with it, `minimal_residual` does not.
 
     Args:
       denoise: maps (noisy, t) to x0_hat; differentiable.
@@ -123,10 +161,10 @@ def moment_matched(
       observe: H, maps a clean example to what is observed of it; linearised at x0_hat where it is not linear.
       values: what was observed.
       noise_variance: of each observation, or of all; positive.
-      iterations: of conjugate gradients, one product with the Jacobian each.
+      iterations: of `minimal_residual`, one product with the Jacobian each.
 
     Returns:
-      the guided denoiser; iterations + 2 backward passes a call.
+      the guided denoiser; as many backward passes a call as iterations.
 
     Source: Rozet, Andry, Lanusse, Louppe (2024), arXiv 2405.13712, section 4.2.
     """
@@ -141,10 +179,11 @@ def moment_matched(
             """V H^T of weights of the observations."""
             return (sigma**2 / alpha) * pull_back(across(weights)[0])[0]
 
-        def innovation(weights: Array) -> Array:
-            return noise_variance * weights + along(spread(weights))
+        def innovation(weights: Array) -> tuple[Array, Array]:
+            moved = spread(weights)
+            return noise_variance * weights + along(moved), moved
 
-        weights, _ = jax.scipy.sparse.linalg.cg(innovation, values - seen, maxiter=iterations, tol=0.0)
-        return x0_hat + spread(weights)
+        _, moved = minimal_residual(innovation, values - seen, iterations)
+        return x0_hat + moved
 
     return guided

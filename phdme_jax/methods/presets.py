@@ -197,6 +197,14 @@ INFORMED: dict[str, Any] = {
     "variance": "step",
     "detached": False,
 }
+# accurate from the largest waves to the finest details, see `phdme_jax.diffusion.flow.as_denoiser`
+FEW_CALLS: dict[str, Any] = {
+    "num_steps": 24,
+    "sampler": "dpm",
+    "spacing": "log_snr",
+    "flow_steps": 24,
+    "flow_method": "dpm",
+}
 # how teachers answer questions, see `phdme_jax.methods.sampling.answering`
 ANSWERING: dict[str, Any] = {
     "push": 1.0,

@@ -3,7 +3,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.diffusion.guidance import clamp_known, gaussian_scale, moment_matched, residual_guidance
+from phdme_jax.diffusion.guidance import (
+    clamp_known,
+    gaussian_scale,
+    minimal_residual,
+    moment_matched,
+    residual_guidance,
+)
 from phdme_jax.diffusion.preconditioning import score_from_x0
 from phdme_jax.diffusion.samplers import sample
 from phdme_jax.diffusion.schedule import CosineSchedule, EdmSchedule
@@ -109,3 +115,42 @@ def test_matched_moments_give_the_exact_posterior_of_several_observations(schedu
             expected = oracles.exact_denoiser(posterior, schedule)(noisy, t)
             missed.append(float(jnp.abs(jax.jit(guided)(noisy, t) - expected).max()))
         assert max(missed) < tolerance if tolerance else max(missed) > 0.1  # as many iterations as observations
+
+
+def test_least_residuals_do_not_ask_for_symmetry():
+    """A quarter turn, of which every product is across: conjugate gradients divide by zero."""
+    turn, right = jnp.array([[0.0, 1.0], [-1.0, 0.0]]), jnp.array([3.0, -2.0])
+    solve = lambda matrix, right, count: minimal_residual(lambda x: (matrix @ x, 3.0 * x), right, count)  # noqa: E731
+    np.testing.assert_allclose(solve(turn, right, 2)[0], jnp.linalg.solve(turn, right), rtol=1e-9)
+    matrix = jax.random.normal(jax.random.key(3), (9, 9))
+    for count in (1, 3, 9):
+        found, made = solve(matrix, jnp.arange(1.0, 10.0), count)
+        np.testing.assert_allclose(made, 3.0 * found, rtol=1e-9)
+        span = [jnp.arange(1.0, 10.0)]
+        for _ in range(count - 1):
+            span.append(matrix @ span[-1] / jnp.linalg.norm(span[-1]))
+        images = matrix @ jnp.stack(span, axis=-1)
+        best, *_ = jnp.linalg.lstsq(images, span[0])
+        np.testing.assert_allclose(matrix @ found, images @ best, atol=1e-9)
+    assert not solve(matrix, jnp.zeros(9), 3)[0].any()
+
+
+def test_a_denoiser_without_symmetry_is_held_to_what_was_seen():
+    """Its Jacobian turns two entries: what was seen of both is met all the same, and backward passes are as said."""
+    calls = []
+
+    @jax.custom_vjp
+    def turned(point):
+        return jnp.stack([-point[1], point[0]])
+
+    def pulled(_, cotangent):
+        jax.debug.callback(lambda: calls.append(1))
+        return (jnp.stack([cotangent[1], -cotangent[0]]),)
+
+    turned.defvjp(lambda point: (turned(point), None), pulled)
+    schedule = CosineSchedule()
+    guided = moment_matched(lambda noisy, t: turned(noisy), schedule, lambda x0: x0, jnp.array([1.0, 2.0]), 1e-8, 2)
+    found = jax.block_until_ready(guided(jnp.array([0.4, -0.3]), jnp.asarray(0.5)))
+    jax.effects_barrier()
+    np.testing.assert_allclose(found, [1.0, 2.0], atol=1e-5)
+    assert len(calls) == 2

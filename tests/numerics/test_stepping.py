@@ -179,3 +179,19 @@ def test_times_of_a_rollout_may_be_a_list():
 
     expected = stepping.rollout(step, jnp.ones(2), jnp.array([0.0, 0.5, 2.0]), 1)
     np.testing.assert_array_equal(stepping.rollout(step, jnp.ones(2), [0.0, 0.5, 2.0], 1), expected)
+
+
+def test_an_integrating_factor_follows_decay_exactly_and_the_rest_to_fourth_order():
+    """x' = -5 x + x^2 from 2, whose reciprocal is (1 / 2 - 1 / 5) exp(5 t) + 1 / 5."""
+    start, duration = jnp.array([2.0, -1.0 + 0.5j]), 0.5
+    exact = 1 / ((1 / start - 0.2) * np.exp(5 * duration) + 0.2)
+
+    def error(count):
+        dt, state = duration / count, start
+        for _ in range(count):
+            state = stepping.integrating_factor_step(jnp.square, jnp.full(2, np.exp(-2.5 * dt)), state, dt)
+        return np.abs(state - exact).max()
+
+    assert abs(np.log2(error(16) / error(32)) - 4) < 0.2
+    alone = stepping.integrating_factor_step(jnp.zeros_like, jnp.full(2, np.exp(-2.5)), start, 1.0)
+    np.testing.assert_allclose(alone, start * np.exp(-5.0), rtol=1e-12)

@@ -6,6 +6,7 @@ they read the groups data, network, stages, informed, training and sampling.
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jaxtyping import Array, Key, PyTree
@@ -162,6 +163,14 @@ def make_asked(net: EquationNetwork, informed: Informed) -> Callable[[Given], Co
     )
 
 
+def sample_as(
+    sampling: shared.Sampling, denoise: Denoise, schedule: Schedule, latent: Array, key: Array, **more: Any
+) -> Array:
+    """What `samplers.sample` makes of noise, in the steps that the options ask for; `more` are further arguments."""
+    name, steps, spacing = sampling.sampler, sampling.num_steps, sampling.spacing
+    return sample(denoise, schedule, latent, key, sampler=name, num_steps=steps, spacing=spacing, **more)
+
+
 def make_model(
     net: EquationNetwork,
     schedule: Schedule,
@@ -185,15 +194,7 @@ def make_model(
     sampling = shared.Sampling(**options["sampling"])
 
     def draw_normalised(denoise: Denoise, latent: Array, key: Array) -> Array:
-        return sample(
-            denoise,
-            schedule,
-            latent,
-            key,
-            sampler=sampling.sampler,
-            num_steps=sampling.num_steps,
-            spacing=sampling.spacing,
-        )
+        return sample_as(sampling, denoise, schedule, latent, key)
 
     calls = calls_a_step * num_function_evaluations(sampling.sampler, sampling.num_steps)
     return shared.make_model(net, prepare or shared.make_prepare(net), denoise_of, draw_normalised, calls)

@@ -17,9 +17,9 @@ from jaxtyping import Array, Key
 
 from phdme_jax.diffusion.guidance import moment_matched, residual_guidance
 from phdme_jax.diffusion.preconditioning import Denoise
-from phdme_jax.diffusion.samplers import num_function_evaluations, sample
+from phdme_jax.diffusion.samplers import num_function_evaluations
 from phdme_jax.methods.base import Fitted, Host, Options, Task
-from phdme_jax.methods.equations.diffusion import teacher_schedule
+from phdme_jax.methods.equations.diffusion import sample_as, teacher_schedule
 from phdme_jax.methods.equations.network import Params, Sampling, network_of
 from phdme_jax.methods.equations.questions import Observed
 from phdme_jax.methods.sampling.answering import TINY, Asked, answering, answering_options, missed
@@ -68,19 +68,10 @@ def fit_guided(
             guided = moment_matched(
                 denoise, schedule, lambda fields: seen.mask * fields, seen.values, variance, chosen.iterations
             )
-        return sample(
-            guided,
-            schedule,
-            latent,
-            key,
-            sampler=sampling.sampler,
-            num_steps=sampling.num_steps,
-            spacing=sampling.spacing,
-            push=push,
-        )
+        return sample_as(sampling, guided, schedule, latent, key, push=push)
 
     calls = num_function_evaluations(sampling.sampler, sampling.num_steps)
-    backward = calls * (chosen.iterations + 2 if rule == "moment_matched" else 1)
+    backward = calls * (chosen.iterations if rule == "moment_matched" else 1)
     return answering(network_of(task, options), teacher, draw, calls, backward)
 
 

@@ -5,8 +5,6 @@
 with S the variances of the observations' noise. ECI and PCFM take the identity for V: what is imposed moves the places
 where it is imposed, and no others. With V from the Jacobian of the velocity a value that is seen moves all that depends
 on it. At last Gauss-Newton steps take off what is left of h, but where observations have noise. Nothing is trained.
-The Jacobian of a learned velocity is not symmetric, as a covariance is: conjugate gradients may diverge with it, and do
-on `burgers_ic` after a short training. Look at `constraint_error` before the answers.
 Source: the guidance of Rozet et al. (2024), arXiv 2405.13712, on the constraints of Utkarsh et al. (2025), arXiv
 2506.04171.
 """
@@ -62,4 +60,4 @@ def fit_matched_flow(task: Task, options: Options, host: Host, teacher: Fitted |
         exact = together(seen._replace(mask=seen.mask * (seen.noise <= LEAST_NOISE)), balance)
         return project(exact, fields, effort.final_steps, effort.iterations)
 
-    return answering(net, teacher, draw, num_calls, num_calls * (chosen.iterations + 2))
+    return answering(net, teacher, draw, num_calls, num_calls * chosen.iterations)

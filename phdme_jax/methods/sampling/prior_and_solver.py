@@ -17,9 +17,9 @@ import numpy as np
 from jaxtyping import Array, Float, Key
 
 from phdme_jax.diffusion.guidance import moment_matched
-from phdme_jax.diffusion.samplers import num_function_evaluations, sample
+from phdme_jax.diffusion.samplers import num_function_evaluations
 from phdme_jax.methods.base import Fitted, Host, Options, Task
-from phdme_jax.methods.equations.diffusion import fit_diffusion, teacher_schedule
+from phdme_jax.methods.equations.diffusion import fit_diffusion, sample_as, teacher_schedule
 from phdme_jax.methods.equations.encoding import Encoding, decode, encode, fit_encoding
 from phdme_jax.methods.equations.network import EquationNetwork, Params, Sampling, network_of
 from phdme_jax.methods.equations.questions import LEAST_NOISE
@@ -92,22 +92,14 @@ def solved_answers(prior: Fitted, task: Task, options: Options) -> Fitted:
             jnp.broadcast_to(seen.noise**2, seen.mask.shape),
             chosen.iterations,
         )
-        cause = sample(
-            guided,
-            schedule,
-            latent,
-            key,
-            sampler=sampling.sampler,
-            num_steps=sampling.num_steps,
-            spacing=sampling.spacing,
-            clamp=lambda x0_hat: jnp.where(exact, seen.values[..., count:], x0_hat),
-        )
+        known = lambda x0_hat: jnp.where(exact, seen.values[..., count:], x0_hat)  # noqa: E731
+        cause = sample_as(sampling, guided, schedule, latent, key, clamp=known)
         return completed(cause)
 
     whole = prior.params._replace(fields=whole_encoding(net, task, prior.params.fields))
     model = dataclasses.replace(prior.model, finish=equations.resolve)
     calls = num_function_evaluations(sampling.sampler, sampling.num_steps)
-    return answering(net, prior._replace(model=model, params=whole), draw, calls, calls * (chosen.iterations + 2))
+    return answering(net, prior._replace(model=model, params=whole), draw, calls, calls * chosen.iterations)
 
 
 def whole_encoding(net: EquationNetwork, task: Task, cause: Encoding) -> Encoding:

@@ -21,6 +21,7 @@ from phdme_jax.numerics.arrays import cached_arrays
 from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.numerics.quadrature import integrate, interval_rule
+from phdme_jax.numerics.stepping import integrating_factor_step
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
 from phdme_jax.systems.equations.published import burgers_residual
 
@@ -76,12 +77,7 @@ def solve_burgers(initial: Float[Array, "x"], num_frames: int, viscosity: float)
         return 1j * slope * jnp.fft.rfft(jnp.fft.irfft(spectrum, finest) ** 2)
 
     def step(spectrum: Array, _: None) -> tuple[Array, None]:
-        first = dt * advection(spectrum)
-        second = dt * advection(decay * (spectrum + 0.5 * first))
-        third = dt * advection(decay * spectrum + 0.5 * second)
-        fourth = dt * advection(decay * (decay * spectrum + third))
-        ends = decay**2 * (spectrum + first / 6) + decay * (second + third) / 3 + fourth / 6
-        return ends, None
+        return integrating_factor_step(advection, decay, spectrum, dt), None
 
     def frame(spectrum: Array, _: None) -> tuple[Array, Array]:
         ends, _ = jax.lax.scan(step, spectrum, None, length=substeps)

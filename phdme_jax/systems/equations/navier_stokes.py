@@ -31,6 +31,7 @@ from jaxtyping import Array, Complex, Float
 from phdme_jax.numerics.arrays import cached_arrays
 from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
+from phdme_jax.numerics.stepping import integrating_factor_step
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
 
 SMOOTHNESS, INVERSE_LENGTH = 2.5, 7.0
@@ -98,12 +99,7 @@ def advance(
         return _advection(count, spectrum) + pushed
 
     def step(spectrum: Array, _: None) -> tuple[Array, None]:
-        first = dt * rate(spectrum)
-        second = dt * rate(decay * (spectrum + 0.5 * first))
-        third = dt * rate(decay * spectrum + 0.5 * second)
-        fourth = dt * rate(decay * (decay * spectrum + third))
-        ends = decay**2 * (spectrum + first / 6) + decay * (second + third) / 3 + fourth / 6
-        return ends, None
+        return integrating_factor_step(rate, decay, spectrum, dt), None
 
     ends, _ = jax.lax.scan(step, jnp.fft.rfft2(vorticity), None, length=steps)
     return jnp.fft.irfft2(ends, (count, count))
