@@ -8,21 +8,24 @@ energy distance between the samples of both.
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 from experiments.evaluation.forecasts import accuracy
 from experiments.study.study import Run
 from phdme_jax.app.rows import Measurement
 from phdme_jax.forecasting.bands import Forecasts, all_finite
-from phdme_jax.methods.base import stage_key
+from phdme_jax.methods.base import Fitted, stage_key
 from phdme_jax.methods.draws import Draws, draw_forecasts, means, prepare, samples
 from phdme_jax.training import metrics
 
 COSTED = ("phdme", "phdme_rollout")
+REPEATS = 3
 Settings = tuple[tuple[str, Any], ...]
 SCORES = ("nmse", "crps", "energy_score", "spread_skill")
 
@@ -71,6 +74,15 @@ def with_seconds(compute: Callable[[], Any]) -> tuple[Any, float]:
     """What is computed, and the seconds that it took."""
     began = time.perf_counter()
     return compute(), time.perf_counter() - began
+
+
+def draw_seconds(fitted: Fitted, condition: PyTree, num_samples: int, key: Any) -> float:
+    """Seconds in which all samples of some conditions are drawn, compilation apart; the least of a few."""
+    draw_forecasts(fitted, jax.tree.map(lambda leaf: leaf[:1], condition), num_samples, key)  # compiles
+    draws = (
+        partial(draw_forecasts, fitted, condition, num_samples, jax.random.fold_in(key, n)) for n in range(REPEATS)
+    )
+    return min(with_seconds(draw)[1] for draw in draws)
 
 
 def predictive_distance(samples: Any, others: np.ndarray, truth: np.ndarray) -> Measurement:

@@ -1,18 +1,14 @@
 """Scores of forecasts from sensors, and the seconds of one answer."""
 
-import time
-
 import jax
 import numpy as np
 
+from experiments.evaluation.costs import draw_seconds
 from experiments.evaluation.forecasts import coverage
 from experiments.study.study import Answer
 from phdme_jax.app.rows import Measurement
 from phdme_jax.app.scores import accuracy, mean_and_error
 from phdme_jax.methods.base import stage_key
-from phdme_jax.methods.draws import draw_forecasts
-
-REPEATS = 3
 
 
 def sensor_scores(answer: Answer) -> dict[str, Measurement]:
@@ -32,13 +28,6 @@ def sensor_scores(answer: Answer) -> dict[str, Measurement]:
 
 
 def answer_seconds(answer: Answer) -> float:
-    """Seconds of one answer, all of its samples, compilation apart; the least of a few."""
-    split, key = answer.bench.splits[answer.split], stage_key(answer.bench.key, "costs")
-    first, count = jax.tree.map(lambda leaf: leaf[:1], split.condition), answer.bench.num_samples
-    draw_forecasts(answer.fitted, first, count, key)  # compiles
-    seconds = []
-    for index in range(REPEATS):
-        began = time.perf_counter()
-        draw_forecasts(answer.fitted, first, count, jax.random.fold_in(key, index))
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
+    """Seconds of one answer, all of its samples."""
+    first = jax.tree.map(lambda leaf: leaf[:1], answer.bench.splits[answer.split].condition)
+    return draw_seconds(answer.fitted, first, answer.bench.num_samples, stage_key(answer.bench.key, "costs"))

@@ -1,15 +1,10 @@
 """How many trajectories a method samples in a second."""
 
-import jax
-
-from experiments.evaluation.costs import with_seconds
+from experiments.evaluation.costs import draw_seconds
 from experiments.evaluation.forecasts import field_scores
 from experiments.study.study import Answer
 from phdme_jax.app.rows import Measurement
 from phdme_jax.methods.base import stage_key
-from phdme_jax.methods.draws import draw_forecasts
-
-REPEATS = 3
 
 
 def throughput_scores(answer: Answer) -> dict[str, Measurement]:
@@ -22,17 +17,7 @@ def throughput_scores(answer: Answer) -> dict[str, Measurement]:
 
 
 def sampling_rate(answer: Answer) -> float:
-    """Trajectories a second, of all starts of a split at once, compilation apart; the best of a few."""
-    split, key, count = (
-        answer.bench.splits[answer.split],
-        stage_key(answer.bench.key, "costs"),
-        answer.bench.num_samples,
-    )
-    first = jax.tree.map(lambda leaf: leaf[:1], split.condition)
-    draw_forecasts(answer.fitted, first, count, key)  # compiles: slices are padded to one shape
-    seconds = []
-    for index in range(REPEATS):
-        again = jax.random.fold_in(key, index)
-        _, found = with_seconds(lambda again=again: draw_forecasts(answer.fitted, split.condition, count, again))
-        seconds.append(found)
-    return len(answer.truth) * count / min(seconds)
+    """Trajectories a second, of all starts of a split at once."""
+    bench, condition = answer.bench, answer.bench.splits[answer.split].condition
+    seconds = draw_seconds(answer.fitted, condition, bench.num_samples, stage_key(bench.key, "costs"))
+    return len(answer.truth) * bench.num_samples / seconds

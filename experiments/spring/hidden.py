@@ -5,17 +5,17 @@ forecast and scored in the middles of the hidden stretches alone, against the tr
 first modes. Energy, background and noise are those of the training recording, and so is the calibrated band.
 """
 
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from experiments.evaluation.costs import draw_seconds
 from experiments.spring.bench import SPLITS, SpringWorld, asked_config, draw_states
 from experiments.spring.hidden_models import (
     Instrument,
@@ -45,7 +45,6 @@ from phdme_jax.training import metrics
 
 DRAWS = 4096  # states that the background is made of
 SEARCHED, INTERPOLATED = "fourdvar", "interpolate_then_roll"
-REPEATS = 3
 SAMPLES = 100  # the number that keys of samples are made from, beside those of SPLITS
 
 
@@ -187,19 +186,9 @@ def _answer(run: Run, fitted: Fitted, told: str, asked: Mapping[str, Questions])
     calibration = bands.calibrate(asked["calibration"].truth, forecasts["calibration"], floor, run.bench.level)
     questions = asked[run.context.asked]
     scores = bands.band_scores(questions.truth, forecasts[run.context.asked], floor)
-    seconds = _seconds(fitted, getattr(questions, told), run.bench.num_samples, stage_key(run.bench.key, "costs"))
+    first = jax.tree.map(lambda leaf: leaf[:1], getattr(questions, told))
+    seconds = draw_seconds(fitted, first, run.bench.num_samples, stage_key(run.bench.key, "costs"))
     return HiddenAnswer(forecasts[run.context.asked], calibration, scores, seconds)
-
-
-def _seconds(fitted: Fitted, told: Any, num_samples: int, key: Any) -> float:
-    """Seconds of one answer, all of its samples, compilation apart; the least of a few."""
-    first, seconds = jax.tree.map(lambda leaf: leaf[:1], told), []
-    draw_forecasts(fitted, first, num_samples, key)  # compiles
-    for index in range(REPEATS):
-        began = time.perf_counter()
-        draw_forecasts(fitted, first, num_samples, jax.random.fold_in(key, index))
-        seconds.append(time.perf_counter() - began)
-    return min(seconds)
 
 
 def hidden_scores(truth: Float[np.ndarray, "window scored place 1"], answer: HiddenAnswer) -> dict[str, Measurement]:

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from phdme_jax.diffusion.exact import ExactParams
-from phdme_jax.diffusion.schedule import SteppedCosineSchedule
 from phdme_jax.methods.base import Examples, Fitted, Task
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.encoding import Encoding
@@ -22,6 +21,7 @@ from phdme_jax.numerics.grid import Grid
 from phdme_jax.systems.equations.base import Equations, Sample
 from phdme_jax.training.stages import Trainer
 from tests import oracles
+from tests.methods.sampling.teachers import exact_diffusion
 
 SHAPE, KEY = (4, 2), jax.random.key(0)
 # of the normalised fields
@@ -63,15 +63,7 @@ def teacher():
     net = shared.EquationNetwork(EQUATIONS, shared.make_network(SHAPE, **MLP), ("linear",) * 2, SHAPE, "float64")
     given = Encoding(jnp.zeros(0), jnp.ones(0))
     params = shared.Params(None, ENCODING, given)
-    exact = oracles.exact_denoiser(WORLD, SteppedCosineSchedule(num_levels=100))
-    model = shared.make_model(
-        net,
-        lambda network, given: shared.Prepared(given, None),
-        lambda network, prepared: exact,
-        lambda denoise, latent, key: latent,
-        0,
-    )
-    return Fitted(model, params, {})
+    return exact_diffusion(net, WORLD, params)
 
 
 def question(noise=NOISE):

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from phdme_jax.diffusion.schedule import SteppedCosineSchedule
-from phdme_jax.methods.base import Examples, Fitted, Task
+from phdme_jax.methods.base import Examples, Task
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.encoding import Encoding
 from phdme_jax.methods.equations.questions import Question
@@ -18,6 +17,7 @@ from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.elliptic import draw_smooth_field, solve_helmholtz
 from tests import oracles
 from tests.methods.equations.world import Disturbing
+from tests.methods.sampling.teachers import exact_diffusion
 
 POINTS, KEY = 9, jax.random.key(0)
 POISSON = make_equations("poisson_2d", num_points=POINTS)
@@ -70,15 +70,7 @@ WORLD = source_law()
 def prior():
     """A diffusion model of sources whose denoiser is the exact one."""
     net = shared.EquationNetwork(POISSON, shared.make_network(SHAPE, **MLP), ("linear",), SHAPE, "float64")
-    exact = oracles.exact_denoiser(WORLD, SteppedCosineSchedule(num_levels=100))
-    model = shared.make_model(
-        net,
-        lambda network, given: shared.Prepared(given, None),
-        lambda network, prepared: exact,
-        lambda denoise, latent, key: latent,
-        0,
-    )
-    return Fitted(model, shared.Params(None, SOURCE, Encoding(jnp.zeros(0), jnp.ones(0))), {})
+    return exact_diffusion(net, WORLD, shared.Params(None, SOURCE, Encoding(jnp.zeros(0), jnp.ones(0))))
 
 
 def question(mask, fields, noise):
