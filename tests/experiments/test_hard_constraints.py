@@ -39,6 +39,7 @@ def test_what_is_fixed_determines_what_is_asked_and_nothing_else(case):
     question = shared_question(*data, settings["seen"])
     assert 14 <= question.mask[0].sum() <= 16
     np.testing.assert_array_equal(question.values, question.mask * data.fields)
+    assert np.std(question.values, axis=0).max() < 1e-12, "what is imposed is the same for all"
     rest = (1 - question.mask[0]) * data.fields.std(axis=0)
     assert rest.max() > 0.02 * data.fields.std()
 

@@ -130,11 +130,15 @@ def make_network(shape: tuple[int, ...], name: str, **sizes: Any) -> Network:
     """A network of `phdme_jax.diffusion.NETWORKS`: `make_network(shape, **options["network"])`.
 
     Raises:
-      ValueError: unknown name.
+      ValueError: unknown name, or sizes of another network.
     """
     if name not in NETWORKS:
         raise ValueError(f"expected a network among {tuple(NETWORKS)}, got {name!r}")
-    return NETWORKS[name](**sizes, **({"shape": shape} if name == "mlp" else {}))
+    told = {"shape": shape} if name == "mlp" else {}
+    try:
+        return NETWORKS[name](**sizes, **told)
+    except TypeError as error:
+        raise ValueError(f"expected sizes of the network {name}, got {', '.join(sizes)}: {error}") from error
 
 
 def condition_of(channels: Float[Array, "*grid channel"], gradient: Array | None = None) -> Condition:

@@ -107,6 +107,7 @@ WRONG = [
     ("sampler among", {"sampling": {"sampler": "fast"}}),
     ("rule among", {"sampling": {"correction_rule": "guess"}}),
     ("network among", {"network": {"name": "transformer"}}),
+    ("sizes of the network unet, got .*width", {"network": {"name": "unet"}}),
     ("variance among", {"informed": {"variance": "guess"}}),
     ("batch_size >= 1", {"stages": {"diffusion": ((1.0, 2, 0, 1e-3),)}}),
 ]

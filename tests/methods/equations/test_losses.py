@@ -89,6 +89,14 @@ def test_edm_asks_as_much_of_an_untrained_network_at_every_level():
     np.testing.assert_allclose([values.mean(), values.std()], [1.0, np.sqrt(2 / 40)], rtol=0.05)
 
 
+def test_edm_draws_the_published_levels_for_data_of_unit_deviation():
+    """log r is normal with mean -1.2 + log 2 and deviation 1.2; of a silent network the loss is 1 / r^2 + 1."""
+    denoising, ones = diffusion.make_denoising(NOISES["edm"]), jnp.ones(3)
+    drawn = jax.jit(jax.vmap(lambda key: denoising(lambda noisy, t: jnp.zeros_like(noisy), ones, key)[0]))
+    levels = -0.5 * np.log(np.asarray(drawn(jax.random.split(jax.random.key(6), 4000))) - 1.0)
+    np.testing.assert_allclose([levels.mean(), levels.std()], [-1.2 + np.log(2), 1.2], atol=0.06)
+
+
 def test_schedules_of_teachers_are_known_by_name():
     assert diffusion.teacher_schedule({"training": {}, "informed": {}}) == CHAIN
     with pytest.raises(ValueError, match="noise among"):

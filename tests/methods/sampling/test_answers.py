@@ -1,6 +1,7 @@
 """Answers of exact teachers in a Gaussian world, where the posterior is known in closed form."""
 
 import dataclasses
+import sys
 from functools import lru_cache
 
 import jax
@@ -211,6 +212,23 @@ def test_a_flow_in_its_own_metric_answers_with_the_posterior(flow):
             law = oracles.GaussianWorld(jnp.mean(flat, axis=0).reshape(SHAPE), jnp.cov(flat.T))
             errors[method] = missed(law, posterior)
         assert max(errors["matched_flow"]) < 0.06 and errors["pcfm"][0] > 5 * errors["matched_flow"][0], errors
+
+
+def test_what_is_conserved_is_told_to_all_that_depends_on_it(flow, monkeypatch):
+    """Values seen and a mean that is conserved: the posterior given both."""
+
+    def balance(fields, condition):
+        return (jnp.mean(fields[..., 0]) - ENCODING.shift[0] - 0.3 * ENCODING.scale[0])[None]
+
+    told = dataclasses.replace(EQUATIONS, conserved=balance, affine_conserved=True)
+    monkeypatch.setattr(sys.modules[__name__], "EQUATIONS", told)
+    rows = jnp.concatenate([OPERATOR, jnp.tile(jnp.array([0.25, 0.0]), 4)[None]])
+    posterior = oracles.condition_on(WORLD, rows, jnp.concatenate([SEEN, jnp.array([0.3])]), 0.0)
+    _, samples = answers_of(flow, "matched_flow", 4000, 0.0, iterations=4)
+    flat = samples.reshape(len(samples), -1)
+    np.testing.assert_allclose(flat @ rows[3], 0.3, atol=1e-6)
+    law = oracles.GaussianWorld(jnp.mean(flat, axis=0).reshape(SHAPE), jnp.cov(flat.T))
+    assert max(missed(law, posterior)) < 0.06, missed(law, posterior)
 
 
 def test_a_search_for_noise_meets_observations_and_equations(flow):

@@ -34,6 +34,18 @@ def test_integral_is_that_of_the_exact_solution():
     np.testing.assert_allclose(found, (2.0 * times) ** 1.5 / 3.0, atol=1e-3)
 
 
+def test_a_parabola_of_pressure_grows_as_its_exponent_says():
+    """v = A x^2 has A' = (2 m + 4) A^2: A = 1 / (20 - 16 t) for the m of six that a dry left end counts as."""
+    count = 129
+    equations = make_equations("porous_medium", num_points=count, num_frames=count)
+    place, time = np.linspace(0.0, 1.0, count)[:, None], np.linspace(0.0, 1.0, count)
+    fields = jnp.asarray((6.0 * place**2 / (20.0 - 16.0 * time)) ** (1 / 6))[..., None]
+    assert float(fitted_exponent(fields[..., 0])) == 6.0
+    found = equations.residual(fields, NOTHING)["balance"]
+    # differences to one side, of terms up to one
+    assert float(jnp.abs(found).max()) < 0.1
+
+
 def test_another_exponent_at_the_wall_and_another_front_are_seen():
     equations, fields = drawn(33, 3.0)
     wrong = jnp.concatenate([drawn(33, 2.0)[1][:1], fields[1:]])
