@@ -39,6 +39,7 @@ class UNetConfig:
       padding: "zero", "circular", "reflect" or "edge", one for all axes or one for each.
       embed_initial: whether the initial state also enters as an embedding.
       flat_time: whether frames are channels, so that the axes are those of the grid alone, see `frames_as_channels`.
+      patch: places along each axis that enter and leave as channels of one; the finest level is as much coarser.
       matmul_dtype: type of the convolutions but the last ("bfloat16"), or None for that of the inputs. On a CPU
         bfloat16 makes convolutions slower, unlike plain matrix products.
     """
@@ -52,6 +53,7 @@ class UNetConfig:
     padding: str | tuple[str, ...] = "zero"
     embed_initial: bool = True
     flat_time: bool = False
+    patch: int = 1
     matmul_dtype: str | None = None
 
     def __post_init__(self) -> None:
@@ -64,6 +66,8 @@ class UNetConfig:
             raise ValueError(
                 f"expected channels in multiples of groups, an even embedding_size and a level, got {self}"
             )
+        if self.patch < 1:
+            raise ValueError(f"expected a patch of one place or more, got {self.patch}")
         if self.heads and self.channels * self.multipliers[-1] % self.heads:
             raise ValueError(f"expected channels of the coarsest level in multiples of heads, got {self}")
 
@@ -141,7 +145,7 @@ class _Trunk(nn.Module):
         embedding = NoiseEmbedding(config.embedding_size, self.param_dtype)(noise_level)
         if features.embedding is not None:
             embedding = embedding + features.embedding
-        hidden = _input_channels(noisy, features.condition, config)
+        hidden = _to_channels(_input_channels(noisy, features.condition, config), config.patch)
         hidden = _Convolution(config.channels, *kind)(hidden)
         skips = []
         for level, multiplier in enumerate(config.multipliers):
@@ -160,7 +164,8 @@ class _Trunk(nn.Module):
             if level:
                 hidden = _double(hidden)
         hidden = nn.silu(_Norm(*kind)(hidden))
-        hidden = _Convolution(noisy.shape[-1], *kind, zero=True, exact=True)(hidden)
+        count = noisy.shape[-1] * config.patch ** (noisy.ndim - 1)
+        hidden = _from_channels(_Convolution(count, *kind, zero=True, exact=True)(hidden), config.patch)
         return hidden[tuple(slice(size) for size in noisy.shape[:-1])]
 
 
@@ -180,13 +185,30 @@ def _input_channels(noisy: Array, condition: Condition, config: UNetConfig) -> A
             line = jnp.linspace(-1.0, 1.0, size, dtype=noisy.dtype)
             column = line.reshape([size if other == axis else 1 for other in range(len(axes))] + [1])
             channels.append(jnp.broadcast_to(column, (*axes, 1)))
-    multiple = 2 ** (len(config.multipliers) - 1)
+    multiple = config.patch * 2 ** (len(config.multipliers) - 1)
     missing = [-size % multiple for size in axes]
     if any(gap and mode == "circular" for gap, mode in zip(missing, modes, strict=True)):
         raise ValueError(
             f"expected circular axes in multiples of {multiple}, got sizes {axes}; try fewer levels or another grid"
         )
     return jnp.pad(jnp.concatenate(channels, axis=-1), [*((0, gap) for gap in missing), (0, 0)], mode="edge")
+
+
+def _to_channels(inputs: Array, patch: int) -> Array:
+    """Blocks of `patch` places along every axis but the last as channels."""
+    num_axes = inputs.ndim - 1
+    split = inputs.reshape(*(part for size in inputs.shape[:-1] for part in (size // patch, patch)), -1)
+    order = (*range(0, 2 * num_axes, 2), *range(1, 2 * num_axes, 2), 2 * num_axes)
+    return split.transpose(order).reshape(*split.shape[0 : 2 * num_axes : 2], -1)
+
+
+def _from_channels(inputs: Array, patch: int) -> Array:
+    """The inverse of `_to_channels`."""
+    *axes, width = inputs.shape
+    num_axes = len(axes)
+    split = inputs.reshape(*axes, *(patch,) * num_axes, width // patch**num_axes)
+    order = (*(part for axis in range(num_axes) for part in (axis, num_axes + axis)), 2 * num_axes)
+    return split.transpose(order).reshape(*(patch * size for size in axes), -1)
 
 
 class _Convolution(nn.Module):

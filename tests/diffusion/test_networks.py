@@ -231,7 +231,7 @@ def test_mistakes_are_refused():
         BUILD["unet"](padding=("zero",)).init(key, noisy, condition)
     with pytest.raises(ValueError, match="expected a trajectory of shape"):
         BUILD["mlp"](shape=(6, 4, 2)).init(key, noisy, condition)
-    for sizes in ({"padding": "mirror"}, {"channels": 9}, {"multipliers": ()}, {"heads": 3}):
+    for sizes in ({"padding": "mirror"}, {"channels": 9}, {"multipliers": ()}, {"heads": 3}, {"patch": 0}):
         with pytest.raises(ValueError, match="expected"):
             BUILD["unet"](**sizes)
     with pytest.raises(TypeError):
@@ -265,6 +265,29 @@ def test_a_unet_over_the_grid_alone_couples_frames_and_starts_at_zero():
     params = stir(params)
     change = one(params, noisy.at[0, 2, 2, 0].add(1.0)) - one(params, noisy)
     assert np.all(np.abs(np.asarray(change)).max(axis=(1, 2, 3)) > 0)
+
+
+def test_a_patch_enters_and_leaves_as_channels_place_by_place():
+    """Shifted by whole blocks, what comes out is shifted; a bias of the last layer lands at its own place of a block."""
+    sizes = {"channels": 8, "groups": 4, "multipliers": (1, 2), "embedding_size": 16, "heads": 0}
+    network = make_unet(**sizes, padding="circular", patch=2)
+    noisy, condition = normal(0, 8, 12, 3), Condition()
+    params = stir(network.init(jax.random.key(0), noisy, condition))
+    apply = quick_jit(lambda p, x: network.apply(p, x, jnp.zeros(()), network.encode(p, condition)))
+    shifted = apply(params, jnp.roll(noisy, (4, 8), (0, 1)))
+    np.testing.assert_allclose(shifted, jnp.roll(apply(params, noisy), (4, 8), (0, 1)), atol=1e-5)
+
+    last = [path for path, leaf in jax.tree_util.tree_leaves_with_path(params) if leaf.shape == (12,)]
+    assert len(last) == 1
+    bias = jnp.arange(12.0)
+    told = jax.tree_util.tree_map_with_path(lambda path, leaf: leaf + bias if path == last[0] else leaf, params)
+    block = bias.reshape(2, 2, 3)
+    np.testing.assert_allclose(apply(told, noisy) - apply(params, noisy), jnp.tile(block, (4, 6, 1)), atol=1e-5)
+
+    plain = make_unet(**sizes, patch=2)
+    odd = normal(1, 7, 9, 3)
+    params = plain.init(jax.random.key(0), odd, condition)
+    assert plain.apply(params, odd, jnp.zeros(()), plain.encode(params, condition)).shape == odd.shape
 
 
 def convolutions(jaxpr):
