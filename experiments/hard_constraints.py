@@ -4,16 +4,18 @@ A family of solutions is learned, and asked for with its initial or boundary val
 imposed too where the method can. Scores compare the answers with draws of the right one.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
+
+from ml_collections import ConfigDict
 
 from experiments.data.equations import RANGES, about_equations, check_equations
 from experiments.data.given import equations_of_case, given_bench, options_of_case
 from experiments.evaluation.equations import shared_question_scores, shared_reference_rows
 from experiments.report.given import given_sections
 from experiments.study.command import main
-from experiments.study.study import Study
+from experiments.study.study import Study, Variant
 from phdme_jax.methods.presets import (
     ANSWERING,
     FEW_CALLS,
@@ -25,6 +27,7 @@ from phdme_jax.methods.presets import (
     equation_stages,
 )
 
+SOLVED = ("eci", "pcfm", "matched_flow")
 METHODS = ("flow_matching", "eci", "pcfm", "sda", "moment_matched", "dps", "matched_flow", "d_flow")
 CASES: dict[str, dict[str, Any]] = {
     "burgers_ic": {"fixed": {"shock": 0.5}, "seen": "initial", "padding": ("edge", "edge")},
@@ -42,6 +45,15 @@ CASES: dict[str, dict[str, Any]] = {
     "porous_medium": {"fixed": {}, "seen": "initial", "padding": ("edge", "edge")},
     "stefan": {"fixed": {}, "seen": "initial", "padding": ("edge", "edge")},
 }
+
+
+def make_variants(config: ConfigDict) -> Iterator[Variant]:
+    """Every method, and those that impose what is asked also with the whole computed anew from what is free in it."""
+    for method in METHODS:
+        yield Variant(method)
+    able = tuple(case for case in config.cases if equations_of_case(config, case).resolve is not None)
+    for method in SOLVED:
+        yield Variant(method, (("solved", True),), able)
 
 
 def _size(points: int, counts: tuple[int, int], network: Mapping[str, Any], training: Any, times: int) -> Any:
@@ -76,6 +88,7 @@ STUDY = Study(
     sections=given_sections(),
     metrics=("mmse", "smse", "constraint_error", "conserved_error", "residual_rms", "nfe"),
     baseline="flow_matching",
+    variants=make_variants,
     about=about_equations,
     check=partial(check_equations, options=options_of_case),
     ranges=RANGES,

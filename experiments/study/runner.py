@@ -199,10 +199,11 @@ def evaluate(run: SeedRun, name: str) -> dict[str, Answer]:
     return answers
 
 
-def _entries(context: Context) -> list[Variant]:
+def _entries(context: Context, case: str) -> list[Variant]:
     make = context.study.variants
     chosen = [Variant(name) for name in context.methods] if make is None else make(context.config)
-    return [variant for variant in chosen if variant.method in context.methods]
+    here = [variant for variant in chosen if not variant.cases or case in variant.cases]
+    return [variant for variant in here if variant.method in context.methods]
 
 
 def _is_recorded(context: Context, case: str, seed: int, variant: Variant, splits: Sequence[str]) -> bool:
@@ -221,7 +222,7 @@ def run_study(study: Study, context: Context) -> list[Section]:
         for seed in context.seeds:
             plain = SeedRun(context, case, seed)
             answers: dict[str, dict[str, Answer]] = {}
-            for variant in _entries(context):
+            for variant in _entries(context, case):
                 run = SeedRun(context, case, seed, variant.changes) if variant.changes else plain
                 splits = run.bench.scored(METHODS[variant.method])
                 if study.variants and _is_recorded(context, case, seed, variant, splits):

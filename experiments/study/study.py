@@ -192,10 +192,17 @@ class Answer:
 
 @dataclass(frozen=True)
 class Variant:
-    """A method and changes of the configuration, (dotted key, value), which stand in the rows as settings."""
+    """A method and changes of the configuration, (dotted key, value), which stand in the rows as settings.
+
+    Attributes:
+      method: its name.
+      changes: of the configuration.
+      cases: that it is run on; none for all.
+    """
 
     method: str
     changes: tuple[tuple[str, Any], ...] = ()
+    cases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -139,6 +139,15 @@ def test_variants_that_have_all_their_rows_are_not_repeated(context):
     assert FITS == [0.5, 0.7]
 
 
+def test_variants_of_some_cases_are_run_on_no_others(context):
+    variants = [Variant("diffusion"), Variant("diffusion", (("training.size", 0.7),), cases=("left",))]
+    study = replace(context.study, variants=lambda config: variants, cases=("left", "right"))
+    runner.run_study(study, replace(context, study=study))
+    rows = [json.loads(line) for line in context.results.path.read_text().splitlines()]
+    found = [(row["system"], row.get("settings", {})) for row in rows if row["metric"] == "nmse"]
+    assert found == [("left", {}), ("left", {"training.size": 0.7}), ("right", {})]
+
+
 def test_changes_that_no_training_reads_share_what_is_trained(context):
     plain = runner.SeedRun(context, "toy", 0)
     more, other = plain.changed([("sampling.num_samples", 8)]), plain.changed([("training.size", 0.7)])
