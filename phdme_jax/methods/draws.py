@@ -115,5 +115,6 @@ def draw_forecasts(fitted: Fitted, condition: PyTree, num_samples: int, key: Key
 def _checked(mean: np.ndarray | None, drawn: np.ndarray | None, seconds: float) -> Draws:
     found = [values for values in (mean, drawn) if values is not None]
     ok = np.all([np.isfinite(values).all(axis=tuple(range(1, values.ndim))) for values in found], axis=0)
-    mean, drawn = (None if values is None else np.nan_to_num(values) for values in (mean, drawn))
+    if not ok.all():
+        mean, drawn = (None if values is None else np.nan_to_num(values) for values in (mean, drawn))
     return Draws(mean, drawn, ok, seconds)
