@@ -268,7 +268,7 @@ def test_a_unet_over_the_grid_alone_couples_frames_and_starts_at_zero():
 
 
 def test_a_patch_enters_and_leaves_as_channels_place_by_place():
-    """Shifted by whole blocks, what comes out is shifted; a bias of the last layer lands at its own place of a block."""
+    """Shifted by whole blocks, what comes out is shifted; a bias of the last layer lands at its place of a block."""
     sizes = {"channels": 8, "groups": 4, "multipliers": (1, 2), "embedding_size": 16, "heads": 0}
     network = make_unet(**sizes, padding="circular", patch=2)
     noisy, condition = normal(0, 8, 12, 3), Condition()
