@@ -13,7 +13,7 @@ from ml_collections import ConfigDict
 from experiments import vibrating_string
 from experiments.data.fields import learner_system
 from experiments.data.sensors import check_sensors, sensor_bench
-from experiments.evaluation.sensors import sensor_scores
+from experiments.evaluation.sensors import reference_rows, sensor_scores
 from experiments.report.fields import FieldLabels
 from experiments.report.sensors import sensor_sections
 from experiments.study.command import main
@@ -88,6 +88,7 @@ STUDY = Study(
     problem=learner_system,
     bench=sensor_bench,
     scores=(sensor_scores,),
+    extras=(reference_rows,),
     sections=sensor_sections(FieldLabels(fields=("momentum [m/s]", "strain"), shown=1)),
     metrics=("crps", "nmse", "coverage", "seconds_per_forecast"),
     baseline="fourdvar",

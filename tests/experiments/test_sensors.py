@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments import shallow_water_sensors, string_sensors
+from experiments.evaluation.sensors import reference_rows
 from experiments.study.command import main, parse
 from experiments.study.runner import SeedRun
 from phdme_jax.forecasting import bands
@@ -86,6 +87,18 @@ def test_an_answer_is_calibrated_on_as_many_sensors(tmp_path):
         np.testing.assert_array_equal(asked.forecasts.mean, asked.forecasts.samples.mean(axis=1))
         quantiles.append(expected.quantile)
     assert quantiles[0] != quantiles[1]
+
+
+@pytest.mark.slow
+def test_the_true_energy_finds_the_state_from_many_places_and_knows_how_well(tmp_path):
+    more = ["--config.sensors.counts=(2,20)", "--config.asked.counts=(2,20)", "--config.asked.num_test=24"]
+    few = [*TINY, *more, "--config.sensors.window=12", "--config.asked.num_samples=16"]
+    reference_rows(SeedRun(parse(string_sensors.STUDY, [*few, "--workdir", str(tmp_path)]), "vibrating_string", 0))
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    found = {(row["split"], row["metric"]): row["value"] for row in rows}
+    assert found["sensors_20", "nmse"] < 0.02 < found["sensors_2", "nmse"]
+    assert found["sensors_20", "crps"] < 0.5 * found["sensors_2", "crps"]
+    assert 0.7 < found["sensors_20", "spread_skill"] < 1.4
 
 
 @pytest.mark.parametrize(
