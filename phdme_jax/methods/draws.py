@@ -90,7 +90,12 @@ def samples(fitted: Fitted, prepared: PyTree, num_samples: int, key: Key[Array, 
     count = jax.tree.leaves(prepared)[0].shape[0]
     keys = jax.random.split(key, (count, num_samples))
     size = max(1, chunk_size() // num_samples)
-    return np.asarray(in_chunks(partial(programs.draw, fitted.params), size, prepared, keys), np.float64)
+
+    def drawn(prepared: PyTree, keys: Array) -> np.ndarray:
+        assert programs.draw is not None
+        return np.asarray(programs.draw(fitted.params, prepared, keys), np.float64)  # a slice fits into the caches
+
+    return np.asarray(in_chunks(drawn, size, prepared, keys))
 
 
 def draw_forecasts(fitted: Fitted, condition: PyTree, num_samples: int, key: Key[Array, ""]) -> Draws:
