@@ -44,7 +44,7 @@ def answer_seconds(answer: Answer) -> float:
 def reference_rows(run: Run) -> None:
     """What the true energy answers: the same background, a search through its rollouts, Laplace's approximation there.
 
-    Where that is exact no method has a smaller expected CRPS, whatever it was trained on.
+    Where that is exact, and states are distributed as the background, no method has a smaller expected CRPS.
     """
     bench, task, times = run.bench, run.bench.task, run.bench.task.times
     structure, options = task.problem.structure, bench.options

@@ -3,7 +3,8 @@
 XLA's gradient of a convolution by its inputs is one with a kernel whose channels are swapped by name alone. On a CPU
 such a one is slow inside `lax.scan`, and samplers that follow a gradient through a network are such loops. Here the
 kernel is transposed beforehand, which makes such loops 9 to 23 times as fast (`python -m benchmarks.run --only
-gradient_loop`), and a convolution of blocks is the matrix product that it is.
+gradient_loop`), and a convolution of blocks is the matrix product that it is. Gradients by the kernel are XLA's own,
+slow inside a loop: train through calls that are written out.
 """
 
 import math

@@ -162,7 +162,7 @@ def sample(
     _, sigma = schedule.alpha_sigma(table.time[0])
     rows = (jnp.arange(table.time.size, dtype="uint32"), table)
     begin = (sigma * noise, jnp.zeros_like(noise))
-    if table.time.size == 1:  # gradients through a loop, even of one call, take seven times as long on a CPU
+    if table.time.size == 1:  # slopes by parameters are slow through a loop, see `convolution`, even of one call
         return call(begin, jax.tree.map(lambda leaf: leaf[0], rows))[0][1]
     (_, denoised), _ = jax.lax.scan(call, begin, rows)
     return denoised
