@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from phdme_jax.numerics.grid import Grid
+from phdme_jax.systems.priors import Priors
 
 Residuals = dict[str, Array]
 
@@ -53,6 +54,7 @@ class Equations:
         field: means over the places of a frame, less that of the first frame and what came in since, by the sums of the
         scheme that made the data; None without.
       affine_conserved: whether `conserved` is affine in the fields.
+      priors: what else is known of the examples: symmetries, feasibilities, invariants.
     """
 
     name: str
@@ -72,14 +74,15 @@ class Equations:
     published: Callable[[Array, Array], Residuals] | None = None
     conserved: Callable[[Array, Array], Array] | None = None
     affine_conserved: bool = False
+    priors: Priors = Priors()
 
     @property
     def offers(self) -> frozenset[str]:
         """Parts that are there: "residual", "map" (fields beside the solution, from which it can be predicted), and
         "resolve", "inequality", "objective", "solved_objective" and "conserved" where the functions of these names
-        are."""
+        are, and what its priors offer."""
         optional = ("resolve", "inequality", "objective", "solved_objective", "conserved")
-        found = {name for name in optional if getattr(self, name) is not None}
+        found = {name for name in optional if getattr(self, name) is not None} | self.priors.offers
         return frozenset(found | {"residual"} | ({"map"} if len(self.fields) > self.num_solution else set()))
 
 
