@@ -25,6 +25,9 @@ from phdme_jax.systems.equations.porous_medium import make_porous_medium
 from phdme_jax.systems.equations.reaction_diffusion import make_reaction_diffusion
 from phdme_jax.systems.equations.stefan import make_stefan
 from phdme_jax.systems.equations.topology import make_topology
+from phdme_jax.systems.particles.bodies import make_gravity, make_three_body
+from phdme_jax.systems.particles.charged import make_charged
+from phdme_jax.systems.particles.springs import make_springs
 
 SYSTEMS: dict[str, Callable[..., System]] = {
     "vibrating_string": make_string,
@@ -74,6 +77,10 @@ EQUATIONS: dict[str, Callable[..., Equations]] = {
     "reaction_diffusion": make_reaction_diffusion,
     "navier_stokes": make_navier_stokes,
     "topology": make_topology,
+    "five_springs": make_springs,
+    "three_body": make_three_body,
+    "charged_particles": make_charged,
+    "gravity": make_gravity,
 }
 
 

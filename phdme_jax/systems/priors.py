@@ -25,12 +25,17 @@ class Symmetry:
       act: (element, fields, condition) -> fields and condition of the moved example.
       centre: fields -> fields without the part that translations change, for which no even law exists; None where the
         group has none. A linear projection that commutes with `act`.
+      mixed: numbers of fields that `act` mixes, such as the components of a vector: their encodings have no shift and
+        share one scale.
+      mixes_conditions: whether `act` mixes the channels that are given, which then share one encoding.
     """
 
     name: str
     draw: Callable[[Array], Any]
     act: Callable[[Any, Array, Array], tuple[Array, Array]]
     centre: Callable[[Array], Array] | None = None
+    mixed: tuple[tuple[int, ...], ...] = ()
+    mixes_conditions: bool = False
 
 
 @dataclass(frozen=True)
@@ -83,3 +88,6 @@ class Priors:
         """Parts that are there: "symmetry", "invariants", "project", and the forms of the feasibilities."""
         found = {name for name in ("symmetry", "invariants", "project") if getattr(self, name)}
         return frozenset(found | {feasibility.form for feasibility in self.feasibilities})
+
+
+NO_PRIORS = Priors()

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from phdme_jax.numerics.grid import Grid
-from phdme_jax.systems.priors import Priors
+from phdme_jax.systems.priors import NO_PRIORS, Priors
 
 Residuals = dict[str, Array]
 
@@ -74,7 +74,7 @@ class Equations:
     published: Callable[[Array, Array], Residuals] | None = None
     conserved: Callable[[Array, Array], Array] | None = None
     affine_conserved: bool = False
-    priors: Priors = Priors()
+    priors: Priors = NO_PRIORS
 
     @property
     def offers(self) -> frozenset[str]:
