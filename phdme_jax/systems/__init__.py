@@ -12,9 +12,11 @@ from phdme_jax.systems.energy.base import System as System
 from phdme_jax.systems.energy.oscillators import make_driven_pendulum, make_mass_spring
 from phdme_jax.systems.energy.shallow_water import make_shallow_water
 from phdme_jax.systems.energy.vibrating_string import make_string
+from phdme_jax.systems.equations.advection import make_advection
 from phdme_jax.systems.equations.base import Equations as Equations
 from phdme_jax.systems.equations.burgers import make_burgers
 from phdme_jax.systems.equations.closed_form import make_circle, make_poisson
+from phdme_jax.systems.equations.dam_break import make_dam_break
 from phdme_jax.systems.equations.darcy import make_darcy_kle, make_darcy_nodal
 from phdme_jax.systems.equations.darcy_binary import make_darcy_binary
 from phdme_jax.systems.equations.elliptic import make_helmholtz_2d, make_poisson_2d
@@ -25,6 +27,7 @@ from phdme_jax.systems.equations.porous_medium import make_porous_medium
 from phdme_jax.systems.equations.reaction_diffusion import make_reaction_diffusion
 from phdme_jax.systems.equations.stefan import make_stefan
 from phdme_jax.systems.equations.topology import make_topology
+from phdme_jax.systems.equations.viscous_burgers import make_viscous_burgers
 from phdme_jax.systems.particles.bodies import make_gravity, make_three_body
 from phdme_jax.systems.particles.charged import make_charged
 from phdme_jax.systems.particles.springs import make_springs
@@ -77,6 +80,9 @@ EQUATIONS: dict[str, Callable[..., Equations]] = {
     "reaction_diffusion": make_reaction_diffusion,
     "navier_stokes": make_navier_stokes,
     "topology": make_topology,
+    "advection": make_advection,
+    "viscous_burgers": make_viscous_burgers,
+    "dam_break": make_dam_break,
     "five_springs": make_springs,
     "three_body": make_three_body,
     "charged_particles": make_charged,

@@ -10,6 +10,7 @@ Source: Li et al. (2021), arXiv 2010.08895, for the initial states; Cox and Matt
 integrating factors.
 """
 
+import math
 from functools import partial
 
 import jax
@@ -27,7 +28,7 @@ from phdme_jax.systems.equations.published import burgers_residual
 
 SMOOTHNESS, INVERSE_LENGTH, AMPLITUDE = 2.5, 7.0, 49.0
 FINEST = 512  # points of the solver, at least
-SUBSTEPS = 8  # of the solver between frames, where there are 128 of them
+SUBSTEPS = 8  # of the solver between frames, where there are 128 of them in a unit of time
 
 
 def periodic_derivative(values: Float[Array, "x ..."], order: int) -> Float[Array, "x ..."]:
@@ -53,22 +54,29 @@ def periodic_resample(values: Float[Array, "x"], num_points: int) -> Float[Array
     return jnp.fft.irfft(spectrum, num_points) * (num_points / count)
 
 
-def solve_burgers(initial: Float[Array, "x"], num_frames: int, viscosity: float) -> Float[Array, "x time"]:
-    """Solution at evenly spaced frames on [0, 1], of the trigonometric polynomial through the initial values.
+def solve_burgers(
+    initial: Float[Array, "x"], num_frames: int, viscosity: float, duration: float = 1.0, cells: bool = False
+) -> Float[Array, "x time"]:
+    """Solution at evenly spaced frames on [0, T], of the trigonometric polynomial through the initial values.
 
     Args:
       initial: values on [0, 1), period one.
       num_frames: frames, both ends included.
       viscosity: nu.
+      duration: T.
+      cells: whether values are means of the cells around the places; the mean of all is then kept also where fronts are
+        narrower than the cells.
     Returns:
       u at the places of the initial values.
     """
     count = len(initial)
     finest = max(FINEST, 4 * count)
     finest = count * -(-finest // count)  # places of the initial values are among its points
-    substeps = -(-SUBSTEPS * 127 // (num_frames - 1))
-    dt, wave = 1.0 / (num_frames - 1) / substeps, 2 * np.pi * np.arange(finest // 2 + 1)
-    start = jnp.fft.rfft(periodic_resample(initial, finest))
+    substeps = math.ceil(SUBSTEPS * 127 * duration / (num_frames - 1))
+    dt, wave = duration / (num_frames - 1) / substeps, 2 * np.pi * np.arange(finest // 2 + 1)
+    mean = np.sinc(np.arange(finest // 2 + 1) / count if cells else 0.0 * wave)  # of a wave over a cell
+    held = jnp.asarray(np.where(wave <= np.pi * count, mean, 1.0), initial.dtype)
+    start = jnp.fft.rfft(periodic_resample(initial, finest)) / held
     decay = jnp.asarray(np.exp(-0.5 * dt * viscosity * wave**2), initial.dtype)
     kept = jnp.asarray(wave <= 2 / 3 * wave[-1], initial.dtype)  # two thirds: products do not fold back
     slope = -0.5 * jnp.asarray(wave, initial.dtype) * kept
@@ -84,7 +92,7 @@ def solve_burgers(initial: Float[Array, "x"], num_frames: int, viscosity: float)
         return ends, ends
 
     _, later = jax.lax.scan(frame, start, None, length=num_frames - 1)
-    whole = jnp.concatenate([start[None], later])
+    whole = jnp.asarray(mean, initial.dtype) * jnp.concatenate([start[None], later])
     return jax.vmap(partial(jnp.fft.irfft, n=finest))(whole)[:, :: finest // count].T
 
 

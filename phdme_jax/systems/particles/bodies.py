@@ -67,7 +67,7 @@ _FRACTIONS = (*_STAGES, 1 - 2 * sum(_STAGES), *reversed(_STAGES))
 def composed_leapfrog(
     acceleration: Callable[[Array], Array], dt: float, steps: int, motion: Motion, fractions: tuple[float, ...] = (1.0,)
 ) -> Motion:
-    """Steps of leapfrogs over fractions of a step: half a kick, a drift, half a kick, of order two or what they compose.
+    """Steps made of leapfrogs over fractions of them: half a kick, a drift, half a kick.
 
     Args:
       acceleration: of positions.
