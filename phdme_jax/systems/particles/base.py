@@ -168,8 +168,8 @@ def projected(potential: Potential, fields: Array, condition: Array) -> Float[Ar
         v_i <- P / N + s_t (v_i - P_t / N),   s_t^2 = max(E - U_t - |P|^2 / 2N, 0) / K_t
         P, E means over the frames,   U_t the potential energy, K_t the kinetic energy of the motion around P_t / N
 
-    Where the potential energy alone is more than E the particles stand still around their mean and the energy is not
-    E.
+    Where the potential energy alone is more than E, or nothing moves around the mean, the particles are left at the
+    speed of their mean and the energy is not E.
     """
     motion, coupling = motion_of(fields), coupling_of(fields, condition)
     count = fields.shape[-2]
@@ -180,8 +180,8 @@ def projected(potential: Potential, fields: Array, condition: Array) -> Float[Ar
     stored = jax.vmap(potential, (0, None))(motion.position, coupling)
     moving = 0.5 * count * jnp.sum(mean_drift**2)
     target = jnp.mean(kinetic + 0.5 * count * jnp.sum(drift**2, axis=(1, 2)) + stored)
-    tiny = jnp.finfo(fields.dtype).tiny
-    scale = jnp.sqrt(jnp.maximum(target - stored - moving, 0.0) / jnp.maximum(kinetic, tiny))
+    moves = kinetic > 0
+    scale = moves * jnp.sqrt(jnp.maximum(target - stored - moving, 0.0) / jnp.where(moves, kinetic, 1.0))
     return fields_of(Motion(motion.position, mean_drift + scale[:, None, None] * around))
 
 
