@@ -17,6 +17,7 @@ from phdme_jax.methods.energy.generator import Recipe, make_fit
 from phdme_jax.methods.equations.diffusion import fit_informed
 from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
 from phdme_jax.methods.equations.gradient_input import fit_gradient_input
+from phdme_jax.methods.penalties.fit import fit_priors
 from phdme_jax.methods.sampling.constrained_flow import fit_constrained
 from phdme_jax.methods.sampling.corrected import fit_corrected
 from phdme_jax.methods.sampling.d_flow import fit_d_flow
@@ -24,6 +25,7 @@ from phdme_jax.methods.sampling.diffusion_pde import fit_diffusion_pde
 from phdme_jax.methods.sampling.guided import fit_guided
 from phdme_jax.methods.sampling.matched_flow import fit_matched_flow
 from phdme_jax.methods.sampling.prior_and_solver import fit_prior_and_solver
+from phdme_jax.methods.sampling.projected import fit_projected
 from phdme_jax.methods.sampling.resolved import fit_resolved
 from phdme_jax.methods.sampling.told_residual import fit_residual_guidance
 from phdme_jax.methods.sensors.assimilation import fit_assimilation
@@ -32,15 +34,17 @@ from phdme_jax.methods.sensors.generator import fit_sensed
 from phdme_jax.methods.sensors.interpolated import make_interpolated
 from phdme_jax.methods.sensors.variational import make_variational
 from phdme_jax.numerics.bound import Bound
+from phdme_jax.systems.priors import FORMS
 
 PHDME, PIDM, PBFM = "arXiv 2601.21234", "arXiv 2403.14404", "arXiv 2506.08604"
-PIDDM = "arXiv 2505.22391"
+PIDDM, PRIORS = "arXiv 2505.22391", "arXiv 2409.00730"
 GP_DPHS = "arXiv 2406.11809"
 PG, COCOGEN = "J. Comput. Phys. 478, 111972", "SIAM J. Sci. Comput. 47, C399"
 ENERGY, EQUATIONS = frozenset({"structure"}), frozenset({"residual"})
 STEP = ENERGY | {"even_times"}  # a learned time step is repeated
 TRUE_ENERGY = STEP | {"true_energy"}
 PAIRS, MAP_OPTIONS = ("distilled", "stages.distilled"), ("flow_map", "stages.flow_map")
+SYMMETRY = frozenset({"symmetry"})
 MAP, RESOLVE = EQUATIONS | {"map"}, EQUATIONS | {"resolve"}
 
 
@@ -55,6 +59,7 @@ def _later(module: str, name: str) -> Bound:
 
 _Student = partial(Method, needs=EQUATIONS, scope="named")
 _Answer = partial(Method, needs=EQUATIONS, scope="named", questions=True)
+_Prior = partial(Method, source=PRIORS, scope="named")
 _Sensed = partial(Method, needs=STEP, scope="named", questions=True, own=("sensors",))
 
 # fmt: off
@@ -121,6 +126,17 @@ _ALL = (
              fit_flow_map, "arXiv 2505.18825", "flow_matching", own=MAP_OPTIONS),
     _Student("shortcut", "the same from halves of each stretch", 10,
              Bound(fit_flow_map, objective="shortcut"), "arXiv 2410.12557", "flow_matching", own=MAP_OPTIONS),
+    # priors of the examples: their symmetry, and what each obeys, as penalties by the form of Jensen's gap
+    _Prior("augmented", "diffusion, examples moved by their symmetry", 15, Bound(fit_priors, symmetry="augmented"),
+           needs=SYMMETRY),
+    _Prior("equivariant", "diffusion by a network that commutes with the symmetry", 16,
+           Bound(fit_priors, symmetry="equivariant"), needs=SYMMETRY, own=("symmetric_network",)),
+    *(_Prior(f"penalty_{form}", f"diffusion with a penalty, {form}", 0, Bound(fit_priors, forms=(form,)),
+             needs=frozenset({form}), own=("penalties",)) for form in FORMS),
+    _Prior("priors", "symmetry and penalties together", 16, Bound(fit_priors, symmetry="any", forms=FORMS),
+           needs=SYMMETRY, own=("penalties",)),
+    Method("projected", "diffusion, each sample brought to one momentum and one energy", 0, fit_projected, "",
+           "diffusion", frozenset({"project"}), scope="named"),
     # questions about fields of known equations
     _Answer("dps", "diffusion, pushed down what it misses of the observations", 0,
             fit_guided, "arXiv 2209.14687", "diffusion"),

@@ -11,7 +11,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Key, PyTree
 
-from phdme_jax.diffusion.loss import denoising_loss
+from phdme_jax.diffusion.loss import DenoisingTerms, denoising_loss
 from phdme_jax.diffusion.preconditioning import Denoise, precondition
 from phdme_jax.diffusion.samplers import num_function_evaluations, sample
 from phdme_jax.diffusion.schedule import EdmSchedule, Schedule, SteppedCosineSchedule, time_from_uniform
@@ -134,13 +134,18 @@ def make_denoising(options: Options) -> Denoising:
         return lambda denoise, fields, key: informed_loss(denoise, schedule, fields, Constraints(), informed, key)
 
     def denoising(denoise: Denoise, fields: Array, key: Array) -> tuple[Array, dict[str, Array]]:
-        level_key, noise_key = jax.random.split(key)
-        uniform = jax.random.uniform(level_key, (), fields.dtype)
-        time = time_from_uniform(schedule, uniform, "log_normal", EDM_MEAN, EDM_STD)
-        terms = denoising_loss(denoise, schedule, fields, noise_key, time=time, weighting="edm")
+        terms = edm_terms(denoise, schedule, fields, key)
         return terms.loss, {"denoising": terms.loss}
 
     return denoising
+
+
+def edm_terms(denoise: Denoise, schedule: Schedule, fields: Array, key: Array) -> DenoisingTerms:
+    """Loss of one example at levels and by weights "edm", see `make_denoising`, with the mean and the time it is of."""
+    level_key, noise_key = jax.random.split(key)
+    uniform = jax.random.uniform(level_key, (), fields.dtype)
+    time = time_from_uniform(schedule, uniform, "log_normal", EDM_MEAN, EDM_STD)
+    return denoising_loss(denoise, schedule, fields, noise_key, time=time, weighting="edm")
 
 
 def make_plain_loss(net: EquationNetwork, denoise_of: shared.FieldOf, denoising: Denoising) -> shared.Loss:

@@ -39,6 +39,30 @@ def fit_encoding(fields: Float[Array, "sample *grid field"], kinds: tuple[str, .
     return Encoding(jnp.mean(values, axis=others), jnp.std(values, axis=others))
 
 
+def isotropic(encoding: Encoding, mixed: tuple[tuple[int, ...], ...]) -> Encoding:
+    """The encoding with one scale and no shift for the channels of each group, such as the components of a vector.
+
+    Args:
+      encoding: of each channel by itself.
+      mixed: numbers of the channels of each group.
+    Returns:
+      the encoding; the scale of a group is its channels' root mean square.
+    """
+    shift, scale = encoding
+    for group in mixed:
+        index = jnp.asarray(group)
+        size = jnp.sqrt(jnp.mean(encoding.shift[index] ** 2 + encoding.scale[index] ** 2))
+        shift, scale = shift.at[index].set(0.0), scale.at[index].set(size)
+    return Encoding(shift, scale)
+
+
+def pooled(encoding: Encoding) -> Encoding:
+    """The encoding of all channels as if they were one."""
+    shift = jnp.mean(encoding.shift)
+    scale = jnp.sqrt(jnp.mean(encoding.scale**2 + encoding.shift**2) - shift**2)
+    return Encoding(jnp.full_like(encoding.shift, shift), jnp.full_like(encoding.scale, scale))
+
+
 def encode(
     encoding: Encoding, kinds: tuple[str, ...], fields: Float[Array, "*grid field"]
 ) -> Float[Array, "*grid field"]:

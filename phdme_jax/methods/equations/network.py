@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from phdme_jax.diffusion import NETWORKS
 from phdme_jax.diffusion.networks import Condition, Network
 from phdme_jax.methods.base import Examples, Fitted, Host, Model, Options, Task
-from phdme_jax.methods.equations.encoding import Encoding, decode, encode, fit_encoding
+from phdme_jax.methods.equations.encoding import Encoding, decode, encode, fit_encoding, isotropic, pooled
 from phdme_jax.systems.equations.base import Equations
 
 FLAT = 1e-9  # standard deviation below which a channel of the condition counts as constant
@@ -154,11 +154,19 @@ def _linear(condition: Array) -> tuple[str, ...]:
 
 
 def fit_params(net: EquationNetwork, examples: Examples, network: PyTree = None) -> Params:
-    """Encodings of a training set; conditions that never change are left at their scale."""
+    """Encodings of a training set; conditions that never change are left at their scale.
+
+    Channels that a symmetry of the problem mixes share their encoding.
+    """
     condition = jnp.asarray(examples.condition)
     given = fit_encoding(condition, _linear(condition))
+    fields, symmetry = fit_encoding(jnp.asarray(examples.fields), net.kinds), net.equations.priors.symmetry
+    if symmetry is not None:
+        fields = isotropic(fields, symmetry.mixed)
+        if symmetry.mixes_conditions and condition.shape[-1]:
+            given = pooled(given)
     given = given._replace(scale=jnp.where(given.scale > FLAT, given.scale, 1.0))
-    encodings = fit_encoding(jnp.asarray(examples.fields), net.kinds), given
+    encodings = fields, given
     return Params(network, *jax.tree.map(lambda leaf: leaf.astype(net.dtype), encodings))
 
 
@@ -175,6 +183,13 @@ def encode_examples(net: EquationNetwork, params: Params, examples: Examples) ->
     given = give(params, jnp.asarray(examples.condition))
     many = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (len(fields), *leaf.shape)), given.encoding)
     return EncodedExample(fields, given._replace(encoding=many))
+
+
+def few_examples(net: EquationNetwork, task: Task, count: int) -> EncodedExample:
+    """The first examples of a task as networks see them, encoded as all of them are."""
+    examples = task.train()
+    few = examples._replace(fields=examples.fields[:count], condition=examples.condition[:count])
+    return encode_examples(net, fit_params(net, examples), few)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +216,12 @@ def init_network(net: EquationNetwork, example: EncodedExample, sees_gradient: b
 
 
 def fit_recipe(
-    make_recipe: Callable[[EquationNetwork], Recipe], task: Task, options: Options, host: Host, key: Key[Array, ""]
+    make_recipe: Callable[[EquationNetwork], Recipe],
+    task: Task,
+    options: Options,
+    host: Host,
+    key: Key[Array, ""],
+    net: EquationNetwork | None = None,
 ) -> Fitted:
     """Train a network in the stages of its kind.
 
@@ -211,10 +231,11 @@ def fit_recipe(
       options: groups `network`, `data`, `stages` and `training`.
       host: where it trains.
       key: of the method and seed.
+      net: the network; that of the options where None.
     Returns:
       the fitted method, its parameters a `Params`.
     """
-    examples, net = task.train(), network_of(task, options)
+    examples, net = task.train(), net or network_of(task, options)
     recipe, params = make_recipe(net), fit_params(net, examples)
     data = encode_examples(net, params, examples)
     init_key, train_key = jax.random.split(key)

@@ -1,0 +1,1 @@
+"""Priors of the examples in training: symmetries, and what each example obeys as penalties on the denoiser's mean."""
