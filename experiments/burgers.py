@@ -6,6 +6,7 @@ from functools import partial
 from experiments import poisson_2d
 from experiments.report.equations import equation_sections, sample_section
 from experiments.study.command import main
+from phdme_jax.methods.presets import PATCHED_UNET
 
 STUDY = replace(
     poisson_2d.STUDY,
@@ -17,6 +18,7 @@ STUDY = replace(
         {"num_points": 128, "num_frames": 128},
         ("linear",),
         ("circular", "edge"),
+        PATCHED_UNET,
     ),
     sections=equation_sections(partial(sample_section, ("velocity",))),
 )

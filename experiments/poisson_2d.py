@@ -64,6 +64,7 @@ def sizes_of(
     published: Mapping[str, float],
     kinds: tuple[str, ...],
     padding: Any = "zero",
+    network: Mapping[str, Any] = UNET,
     **distilled: Any,
 ) -> dict[str, Any]:
     """Sizes of a study of one-step models: a grid to try it on, one for a CPU, and that of publications.
@@ -76,6 +77,7 @@ def sizes_of(
       published: those at `accelerator`.
       kinds: encoding of each field.
       padding: of the network, for each axis or all.
+      network: at `laptop`, but for its padding.
       **distilled: what differs of the group `distilled`.
     Returns:
       the groups by size.
@@ -112,7 +114,7 @@ def sizes_of(
     return {
         "smoke": size(small, (64, 16, 4, 2, 9), SMALL_UNET, (20, 8, 1e-3), (20, 20, 8, 5e-4), (64, 4)),
         # of validation: weights 1, 10 and 100 of the residual after 3,000 steps of seed 0, 3,000 and 10,000 steps at 1
-        "laptop": size(large, (10000, 2048, 32, 8, 32), UNET, (10000, 8, 1e-3), (6000, 10000, 8, 5e-4), (8192, 24)),
+        "laptop": size(large, (10000, 2048, 32, 8, 32), network, (10000, 8, 1e-3), (6000, 10000, 8, 5e-4), (8192, 24)),
         "accelerator": size(
             published, (20000, 4096, 64, 16, 64), LARGE_UNET, (20000, 64, 1e-3), (12000, 20000, 64, 5e-4), (32768, 24)
         ),
