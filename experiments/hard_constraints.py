@@ -71,8 +71,8 @@ def _size(points: int, counts: tuple[int, int], network: Mapping[str, Any], trai
 
 SIZES = {
     "smoke": _size(16, (64, 16), {**SMALL_UNET, "multipliers": (1,)}, (20, 8, 1e-3), 8),
-    # on the validation split of burgers_ic, seed 0, eci and pcfm so trained and then solved have mmse_absolute 1.2e-4 and
-    # 8.2e-4, other draws of the answer 6.1e-4
+    # on the validation split of burgers_ic, seed 0, eci and pcfm so trained and then solved have mmse_absolute 1.2e-4
+    # and 8.2e-4, other draws of the answer 6.1e-4
     "laptop": _size(64, (4096, 512), PATCHED_UNET, (10000, 8, 1e-3), 100),
     # not run yet; levels of the network halve the grid three times
     "accelerator": _size(96, (16384, 2048), LARGE_UNET, (20000, 64, 1e-3), 100),
