@@ -18,6 +18,7 @@ from phdme_jax.methods import presets
 from phdme_jax.methods.base import Examples, Fitted, Method, Task, stage_key
 from phdme_jax.methods.equations.check import check
 from phdme_jax.methods.ranges import Range
+from phdme_jax.methods.sampling.projected import with_projection
 from phdme_jax.methods.sampling.resolved import resolved
 from phdme_jax.methods.table import METHODS, lineage
 from phdme_jax.numerics.batching import for_many, in_chunks, num_workers, thread_slice
@@ -239,8 +240,10 @@ def bench_of(
         number = next((SPLITS[word] for word in split.split("_") if word in SPLITS), SPLITS[context.asked])
         return jax.random.fold_in(stage_key(key, "generated", number), first.stream)
 
-    def solved(method: Method, fitted: Fitted) -> Fitted:
-        return resolved(fitted, equations, method.questions)
+    def finished(method: Method, fitted: Fitted) -> Fitted:
+        if options.get("solved"):
+            return resolved(fitted, equations, method.questions)
+        return with_projection(fitted, equations)
 
     return Bench(
         task=Task(equations, lambda: Examples(train.fields, train.condition), starts, key),
@@ -251,5 +254,5 @@ def bench_of(
         scale=train.fields.std(axis=tuple(range(train.fields.ndim - 1))),
         level=options.get("level"),
         world=sets,
-        adapted=solved if options.get("solved") else None,
+        adapted=finished if options.get("solved") or options.get("projected") else None,
     )

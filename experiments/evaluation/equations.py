@@ -139,10 +139,11 @@ def equation_scores(answer: Answer) -> dict[str, Measurement]:
     equations, generated, reference = answer.bench.task.problem, generated_set(answer), reference_set(answer)
     rows = physics_scores(equations, generated)
     rows |= distance_scores(equations, generated, reference, bool(equations.conditions))
-    return rows | _costs(answer)
+    return rows | costs(answer)
 
 
-def _costs(answer: Answer) -> dict[str, Measurement]:
+def costs(answer: Answer) -> dict[str, Measurement]:
+    """Seconds and calls of the network a sample."""
     model = answer.fitted.model
     rows = {"seconds_per_sample": Measurement(answer.forecasts.seconds, "s"), "nfe": Measurement(model.num_calls)}
     return rows | ({"backward_calls": Measurement(model.num_backward)} if model.num_backward else {})
@@ -178,7 +179,7 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
     rows |= {
         name: physics[name] for name in ("residual_rms", "residual_rms_unseen", "resolve_error") if name in physics
     }
-    return rows | _costs(answer)
+    return rows | costs(answer)
 
 
 def obedience_scores(answer: Answer) -> dict[str, Measurement]:
@@ -219,7 +220,7 @@ def shared_question_scores(answer: Answer) -> dict[str, Measurement]:
     physics = physics_scores(equations, generated)
     names = ("residual_mae", "residual_rms", "residual_rms_unseen", "resolve_error")
     rows |= {name: physics[name] for name in names if name in physics}
-    return rows | obedience_scores(answer) | _costs(answer)
+    return rows | obedience_scores(answer) | costs(answer)
 
 
 def shared_moments(generated: np.ndarray, truth: np.ndarray) -> dict[str, Measurement]:

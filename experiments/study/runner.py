@@ -26,7 +26,7 @@ from phdme_jax.methods.table import METHODS, lineage
 from phdme_jax.training.stages import Trainer
 
 # groups that no training reads: another number of sampling steps does not train anew
-UNTRAINED = ("sampling", "costs", "level", "solved", "questions", "answers", "asked", "hidden")
+UNTRAINED = ("sampling", "costs", "level", "solved", "projected", "questions", "answers", "asked", "hidden")
 # keys that some methods alone read
 OWN = frozenset(key for method in METHODS.values() for key in method.own)
 

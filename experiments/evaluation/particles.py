@@ -1,0 +1,144 @@
+"""Scores of generated trajectories of particles: obedience to their law of motion, and closeness to the data."""
+
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data.equations import FieldSet, resolver
+from experiments.evaluation.equations import CHUNK, costs, generated_set, mean_measurement, reference_set
+from experiments.study.study import Answer, Run
+from phdme_jax.app.rows import Measurement
+from phdme_jax.numerics.batching import in_chunks, num_workers
+from phdme_jax.systems.equations.base import Equations, stacked_residual
+from phdme_jax.systems.particles.base import motion_of, separations
+from phdme_jax.training import distances
+
+BINS = 50
+
+
+@lru_cache
+def _sizes(equations: Equations) -> Callable[[Any, Any], Any]:
+    """Root mean square of the one-step residual, and of what each invariant deviates from its mean over frames."""
+
+    def root(values: Any) -> Any:
+        return jnp.sqrt(jnp.mean(values**2))
+
+    @jax.jit
+    @jax.vmap
+    def sizes(fields: Any, condition: Any) -> Any:
+        missed = stacked_residual(equations, fields, condition)[1:] * equations.grid.spacing[0]
+        found = [invariant(fields, condition) for _, invariant in equations.priors.invariants]
+        return root(missed), *(root(values - jnp.mean(values, axis=0)) for values in found)
+
+    return sizes
+
+
+def motion_scores(equations: Equations, generated: FieldSet) -> dict[str, Measurement]:
+    """How far trajectories are from motions, whatever the data: root mean squares of each, means over them.
+
+        trajectory_error, velocity_error: from the motion computed anew from the trajectory's own first frame
+        dynamic_error: of all fields, from one frame to the next
+        NAME_error: of what an invariant deviates from its mean over the frames
+
+    Args:
+      equations: of particles.
+      generated: trajectories and their conditions.
+    Returns:
+      measurements by name.
+    """
+    dynamic, *deviations = in_chunks(_sizes(equations), CHUNK, *generated)
+    again = in_chunks(resolver(equations), CHUNK, *generated, workers=num_workers())
+    rows = {"dynamic_error": mean_measurement(dynamic)}
+    for name, missed in zip(("trajectory", "velocity"), motion_of(again - generated.fields), strict=True):
+        rows[f"{name}_error"] = mean_measurement(np.sqrt(np.mean(np.asarray(missed) ** 2, axis=(1, 2, 3))))
+    names = (name for name, _ in equations.priors.invariants)
+    return rows | {f"{name}_error": mean_measurement(found) for name, found in zip(names, deviations, strict=True)}
+
+
+@lru_cache
+def _observables(equations: Equations) -> Callable[[Any, Any], dict[str, Any]]:
+    """What no rotation and no order of the particles changes: invariants, distances and speeds, of many."""
+
+    @jax.jit
+    @jax.vmap
+    def observables(fields: Any, condition: Any) -> dict[str, Any]:
+        motion = motion_of(fields)
+        upper = np.triu_indices(fields.shape[1], 1)
+        apart = jnp.linalg.norm(jax.vmap(separations)(motion.position)[:, *upper], axis=-1)
+        found = {name: jnp.mean(of(fields, condition), axis=0) for name, of in equations.priors.invariants}
+        sizes = {name: jnp.linalg.norm(jnp.atleast_1d(value)) if value.ndim else value for name, value in found.items()}
+        return {**sizes, "distance": apart, "speed": jnp.linalg.norm(motion.velocity, axis=-1)}
+
+    return observables
+
+
+def law_scores(equations: Equations, generated: FieldSet, reference: FieldSet) -> dict[str, Measurement]:
+    """Distances between the laws of generated and unseen trajectories, as many of each.
+
+        wasserstein_NAME: between the values of the mean energy, the size of the mean momentum, the distance of each
+            pair and each speed, in units of their deviation over the data
+        mmd: see `training.distances.mean_discrepancy`, of whole trajectories
+        marginal_score: mean difference of the densities of all positions in 50 bins, see `marginal_error`
+
+    Args:
+      equations: of particles.
+      generated: of a method.
+      reference: of the data.
+    Returns:
+      measurements by name.
+    """
+    count = min(len(generated.fields), len(reference.fields))
+    sets = [FieldSet(part.fields[:count], part.condition[:count]) for part in (generated, reference)]
+    left, right = (in_chunks(_observables(equations), CHUNK, *part) for part in sets)
+    rows = {}
+    for name in left:
+        deviation = float(np.std(right[name]))
+        value = float(distances.wasserstein_of_values(jnp.asarray(left[name]), jnp.asarray(right[name])))
+        finite = np.isfinite(value) and deviation > 1e-9
+        rows[f"wasserstein_{name}"] = Measurement(value / deviation if finite else None)
+    fields = [jnp.asarray(part.fields) for part in sets]
+    if not bool(jnp.all(jnp.isfinite(fields[0]))):
+        return rows | {name: Measurement(None) for name in ("mmd", "marginal_score")}
+    rows["mmd"] = Measurement(float(distances.mean_discrepancy(*fields)))
+    places = [np.asarray(motion_of(part).position) for part in fields]
+    return rows | {"marginal_score": Measurement(marginal_error(*places))}
+
+
+def marginal_error(generated: np.ndarray, reference: np.ndarray) -> float:
+    """Mean absolute difference of the densities of each coordinate and frame, in bins over the reference's range.
+
+    Args:
+      generated: positions (sample, time, particle, axis).
+      reference: of the data.
+    Returns:
+      the mean over bins, coordinates and frames.
+    Source: Zhou et al. (2023), arXiv 2212.12749, section 5; Han et al. (2024), arXiv 2410.13027, section 5.2.
+    """
+    errors = []
+    for frame in range(reference.shape[1]):
+        for axis in range(reference.shape[-1]):
+            there = reference[:, frame, :, axis].ravel()
+            edges = np.linspace(there.min(), there.max(), BINS + 1)
+            width, here = edges[1] - edges[0], generated[:, frame, :, axis].ravel()
+            densities = [np.histogram(values, edges)[0] / (len(values) * width) for values in (here, there)]
+            errors.append(np.mean(np.abs(densities[0] - densities[1])))
+    return float(np.mean(errors))
+
+
+def particle_scores(answer: Answer) -> dict[str, Measurement]:
+    """All scores of generated trajectories of particles."""
+    equations, generated, reference = answer.bench.task.problem, generated_set(answer), reference_set(answer)
+    return motion_scores(equations, generated) | law_scores(equations, generated, reference) | costs(answer)
+
+
+def particle_reference_rows(run: Run) -> None:
+    """Scores of other trajectories of the data: what the scheme leaves, and the floor that sampling leaves."""
+    equations, sets = run.bench.task.problem, run.bench.world
+    asked = sets[run.context.asked]
+    other = FieldSet(*(part[: len(asked.fields)] for part in sets["train"]))
+    rows = motion_scores(equations, asked) | law_scores(equations, other, asked)
+    run.record("reference", run.context.asked, rows, len(asked.fields))

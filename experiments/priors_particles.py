@@ -1,0 +1,103 @@
+"""Symmetry and conservation as priors of particles: `python -m experiments.priors_particles --size laptop --seeds 3`.
+
+Springs and three bodies, charges and a softened cloud. Trajectories are generated; nothing of the law of motion is
+known to a method but its symmetry and what it conserves.
+"""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.data.equations import RANGES, about_equations, check_equations
+from experiments.data.particles import options_of_case, particle_bench, particles_of
+from experiments.evaluation.particles import particle_reference_rows, particle_scores
+from experiments.report.particles import particle_sections
+from experiments.study.command import main
+from experiments.study.study import Study, Variant
+from phdme_jax.methods.presets import FEW_CALLS, INFORMED, equation_groups
+from phdme_jax.methods.ranges import FROM_ZERO
+
+METHODS = (
+    "diffusion",
+    "projected",
+    "augmented",
+    "penalty_linear",
+    "penalty_convex",
+    "penalty_reducible",
+    "penalty_general",
+    "equivariant",
+    "priors",
+)
+CASES: dict[str, dict[str, Any]] = {
+    "five_springs": {"num_frames": 20},
+    "three_body": {"num_frames": 20},
+    "charged_particles": {"num_frames": 20},
+    "gravity": {"num_frames": 20},
+}
+CONVEX = ("five_springs",)  # of the others the energy is not
+PROJECTED = (("projected", True),)
+
+
+def make_variants(config: ConfigDict) -> Iterator[Variant]:
+    """Every method; the equivariant ones also with each sample projected."""
+    cases = tuple(config.cases)
+    for method in METHODS:
+        yield Variant(method, cases=tuple(case for case in cases if case in CONVEX or method != "penalty_convex"))
+    for method in ("equivariant", "priors"):
+        yield Variant(method, PROJECTED)
+
+
+def _size(frames: int, counts: tuple[int, int], network: Mapping[str, int], training: tuple[int, int, float]) -> Any:
+    net = {"name": "space_time", "vectors": 2, "reach": 2, **network}
+    return lambda: {
+        "cases": {name: {**case, "num_frames": frames} for name, case in CASES.items()},
+        "data": {"num_train": counts[0], "num_test": counts[1]},
+        "network": {**net, "equivariant": False},
+        "symmetric_network": {**net, "equivariant": True},
+        "stages": {"diffusion": ((1, *training),)},
+        "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
+        **equation_groups("edm", FEW_CALLS, noise="edm"),
+        "penalties": {
+            "weights": {"linear": 0.1, "convex": 0.1, "reducible": 0.1, "general": 0.1},
+            "largest": 5.0,
+            "most_noise": 0.5,
+            "probes": min(256, counts[0]),
+        },
+        "projected": False,
+    }
+
+
+SMALL = {"width": 16, "vector_channels": 8, "layers": 1, "heads": 2, "embedding_size": 16}
+LAPTOP = {"width": 32, "vector_channels": 16, "layers": 3, "heads": 4, "embedding_size": 32}
+LARGE = {"width": 128, "vector_channels": 32, "layers": 6, "heads": 8, "embedding_size": 128}
+
+STUDY = Study(
+    name="priors_particles",
+    title="Priors of particles: symmetry and conservation",
+    cases=tuple(CASES),
+    methods=METHODS,
+    sizes={
+        "smoke": _size(6, (32, 16), SMALL, (20, 8, 1e-3)),
+        "laptop": _size(20, (10000, 1000), LAPTOP, (10000, 32, 2e-3)),
+        # not run yet
+        "accelerator": _size(20, (50000, 2000), LARGE, (50000, 128, 1e-3)),
+    },
+    problem=particles_of,
+    bench=particle_bench,
+    scores=(particle_scores,),
+    sections=particle_sections(),
+    metrics=("energy_error", "momentum_error", "trajectory_error", "dynamic_error", "mmd"),
+    baseline="diffusion",
+    variants=make_variants,
+    about=about_equations,
+    check=partial(check_equations, options=options_of_case),
+    ranges=RANGES | {"penalties.weights": FROM_ZERO, "reach": FROM_ZERO},
+    extras=(particle_reference_rows,),
+    trial_methods=("diffusion", "equivariant", "priors"),
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))
