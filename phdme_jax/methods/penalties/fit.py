@@ -30,6 +30,7 @@ from phdme_jax.methods.penalties.penalty import (
 )
 from phdme_jax.systems.priors import Feasibility, Symmetry
 
+DRAWS = 16  # of levels and noise, for each example that the start is measured on
 SYMMETRIES = ("", "augmented", "equivariant", "any")
 
 
@@ -148,8 +149,14 @@ def untrained_penalties(
 ) -> list[Array]:
     """J of each feasibility of a network as it is, the mean over examples and levels; one where it vanishes."""
     count = len(examples.fields)
-    _, metrics = jax.jit(jax.vmap(loss, (None, 0, 0)))(network, examples, jax.random.split(key, count))
-    found = (jnp.mean(metrics[_name(one)]) for one in parts.feasibilities)
+
+    @jax.jit
+    def mean_penalties(key: Array) -> dict[str, Array]:
+        _, metrics = jax.vmap(loss, (None, 0, 0))(network, examples, jax.random.split(key, count))
+        return jax.tree.map(jnp.mean, metrics)
+
+    many = jax.lax.map(mean_penalties, jax.random.split(key, DRAWS))
+    found = (jnp.mean(many[_name(one)]) for one in parts.feasibilities)
     return [jnp.where(value > 0, value, 1.0) for value in found]
 
 

@@ -1,0 +1,264 @@
+"""Priors in training: what penalties ask for, their bias where it is known, and symmetry through the whole method."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from phdme_jax.diffusion import make_space_time
+from phdme_jax.diffusion.networks import Condition
+from phdme_jax.diffusion.preconditioning import noise_from_x0
+from phdme_jax.diffusion.schedule import EdmSchedule
+from phdme_jax.methods.base import Examples, Task, stage_key
+from phdme_jax.methods.equations.diffusion import make_denoise, teacher_schedule
+from phdme_jax.methods.equations.encoding import decode, encode
+from phdme_jax.methods.equations.network import encode_examples, fit_params, make_prepare, network_of
+from phdme_jax.methods.penalties.fit import _moved
+from phdme_jax.methods.penalties.penalty import PenaltyOptions, features_of, fit_features, level_weight, with_channels
+from phdme_jax.methods.presets import FEW_CALLS, INFORMED, equation_groups, equation_stages
+from phdme_jax.methods.table import METHODS
+from phdme_jax.systems import make_equations
+from phdme_jax.systems.particles.base import act
+from phdme_jax.training.stages import Trainer
+
+WEIGHTS = {"linear": 0.1, "convex": 0.2, "reducible": 0.3, "general": 0.4}
+NET = {"name": "space_time", "width": 8, "vector_channels": 4, "layers": 1, "heads": 2, "embedding_size": 8}
+
+
+@pytest.fixture(scope="module")
+def springs():
+    equations = make_equations("five_springs", num_frames=5)
+    samples = jax.jit(jax.vmap(equations.draw))(jax.random.split(jax.random.key(0), 12))
+    train = Examples(np.asarray(samples.fields), np.asarray(samples.condition))
+    options = {
+        "data": {"kinds": ("linear",) * 4},
+        "network": {**NET, "equivariant": False},
+        "symmetric_network": NET,
+        "stages": equation_stages(3, 2, 1e-2),
+        "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
+        **equation_groups("edm", {**FEW_CALLS, "num_steps": 4}, noise="edm"),
+        "penalties": {"weights": WEIGHTS},
+    }
+    return Task(equations, lambda: train, lambda key, count: train.condition[:count], jax.random.key(1)), options
+
+
+class Watched(Trainer):
+    """A trainer that keeps the first loss, of all examples, with the parameters that it begins from."""
+
+    def train(self, stage, loss, params, data, key, **numbers):
+        keys = jax.random.split(key, len(data.fields) * 200)
+        many = jax.tree.map(lambda leaf: jnp.repeat(leaf, 200, axis=0), data)
+        self.first = jax.jit(jax.vmap(loss, (None, 0, 0)))(params, many, keys)
+        return super().train(stage, loss, params, data, key, **numbers)
+
+
+def fit(springs, name, host=None):
+    task, options = springs
+    method = METHODS[name]
+    return method.fit(task, options, host or Trainer(), None, stage_key(task.key, "method", method.stream))
+
+
+def test_without_priors_it_is_the_plain_diffusion_model(springs):
+    from phdme_jax.methods.penalties.fit import fit_priors
+
+    task, options = springs
+    key = stage_key(task.key, "method", 0)
+    plain = METHODS["diffusion"].fit(task, options, Trainer(), None, key)
+    bare = fit_priors(task, options, Trainer(), None, key)
+    jax.tree.map(np.testing.assert_array_equal, plain.params, bare.params)
+
+
+@pytest.mark.parametrize("form", ["linear", "convex", "reducible", "general"])
+def test_a_penalty_begins_as_large_as_its_weight(springs, form):
+    host = Watched()
+    fit(springs, f"penalty_{form}", host)
+    loss, metrics = host.first
+    (asked,) = (value for name, value in metrics.items() if name != "denoising")
+    added = float(jnp.mean(loss - metrics["denoising"]))
+    # both are means over draws of levels and noise of the same examples, 192 and 2,400 of them
+    assert added == pytest.approx(WEIGHTS[form], rel=0.4)
+    assert float(jnp.mean(asked)) > 0
+
+
+def test_the_weight_of_a_level_is_one_over_the_square_of_the_noise_and_gated():
+    schedule, options = EdmSchedule(sigma_min=0.004, sigma_max=160.0), PenaltyOptions({})
+    times = np.linspace(0.0, 1.0, 400)
+    ratio = np.exp(-0.5 * np.asarray(jax.vmap(schedule.log_snr)(times)))
+    linear = np.asarray(jax.vmap(lambda t: level_weight(schedule, "linear", options, t))(times))
+    other = np.asarray(jax.vmap(lambda t: level_weight(schedule, "convex", options, t))(times))
+    np.testing.assert_allclose(linear, np.minimum(ratio**-2.0, 5.0), rtol=1e-6)
+    np.testing.assert_allclose(other, np.where(ratio <= 0.5, linear, 0.0), rtol=1e-6)
+    assert (other == 0).any() and (other > 0).any()
+
+
+def test_a_linear_penalty_is_the_error_of_the_noise_along_its_directions(springs):
+    # R(x0_hat) = W (x0_hat - x0) = sigma / alpha W (noise - noise_hat): no gap, directions alone weigh more
+    equations = springs[0].problem
+    (linear,) = (one for one in equations.priors.feasibilities if one.form == "linear")
+    sample = equations.draw(jax.random.key(4))
+    noise, wrong = jax.random.normal(jax.random.key(5), (2, *sample.fields.shape))
+    alpha, sigma = jnp.asarray(0.8), jnp.asarray(0.6)
+    noisy, predicted = alpha * sample.fields + sigma * noise, sample.fields + 0.1 * wrong
+    found = linear.terms(predicted, sample.fields, sample.condition)
+    said = noise_from_x0(noisy, predicted, alpha, sigma)
+    other = sigma / alpha * linear.terms(noise - said, sample.fields, sample.condition)
+    np.testing.assert_allclose(found, other, atol=1e-12)
+
+
+def posterior(points, noisy, sigma):
+    """Weights of the points, as likely as each other, given one of them with noise."""
+    square = ((points - noisy) ** 2).sum(axis=-1)
+    weight = np.exp(-0.5 * (square - square.min()) / sigma**2)
+    return weight / weight.sum()
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.2, 0.44, 0.71])
+def test_the_gap_of_a_convex_feasibility_is_the_variance(sigma):
+    # x^2 + v^2 = 1 for every example; of the mean 1 - |E x|^2 = Var x exactly, which a penalty takes for an error
+    angle = 2 * np.pi * np.arange(400) / 400
+    points = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    for noisy in points[0] + sigma * np.random.default_rng(0).normal(size=(20, 2)):
+        weight = posterior(points, noisy, sigma)
+        mean = weight @ points
+        variance = weight @ ((points - mean) ** 2).sum(axis=-1)
+        assert 1 - mean @ mean == pytest.approx(variance, abs=1e-12)
+        assert variance > 0.5 * sigma**2 / (1 + sigma**2)
+
+
+def test_a_multilinear_penalty_moves_the_minimum_where_the_frozen_part_depends_on_the_rest():
+    # R = x y - 1, x frozen: the minimiser of E (x0 y - 1)^2 is E[x0] / E[x0^2], not E[y]
+    x = np.linspace(0.5, 2.0, 401)
+    points = np.stack([x, 1 / x], axis=-1)
+    biases = []
+    for sigma in (0.05, 0.1, 0.2, 0.4):
+        weight = posterior(points, np.array([1.0, 1.0]), sigma)
+        frozen, mean = weight @ x / (weight @ x**2), weight @ points[:, 1]
+        biases.append(abs(frozen - mean) / mean)
+    assert all(small < large for small, large in itertools.pairwise(biases))
+    # Var x / E[x]^2 and Var y / E[y]^2 to the second order: the bias is quadratic in the noise
+    assert biases[1] / biases[0] == pytest.approx(4.0, rel=0.15)
+    # where x says nothing of y, the frozen part is a constant and there is no bias
+    weight = posterior(points, np.array([1.0, 1.0]), 0.4)
+    assert weight @ (np.full_like(x, 1.3) * points[:, 1]) / 1.3 == pytest.approx(weight @ points[:, 1])
+
+
+def test_features_are_normalised_and_their_head_leaves_the_fields_alone(springs):
+    task, options = springs
+    net = network_of(task, options)
+    (general,) = (one for one in task.problem.priors.feasibilities if one.form == "general")
+    data = encode_examples(net, fit_params(net, task.train()), task.train())
+    features = fit_features(net, general, data)
+    found = (jax.vmap(lambda one: features_of(net, general, one))(data) - features.shift) / features.scale
+    np.testing.assert_allclose(found.mean(axis=(0, 1, 2)), 0.0, atol=1e-4)
+    np.testing.assert_allclose(found.std(axis=(0, 1, 2)), 1.0, atol=1e-4)
+    # squared speed and potential terms of particles, as they are
+    fields = np.asarray(task.train().fields[0])
+    speed = (fields[..., 2:] ** 2).sum(axis=-1)
+    direct = features_of(net, general, jax.tree.map(lambda leaf: leaf[0], data))
+    np.testing.assert_allclose(direct[..., 0], speed, rtol=1e-4)
+    wide = with_channels(net.network, 3)
+    params = wide.init(jax.random.key(0), data.fields[0], Condition(rollout=data.given.channels[0]))
+    answer = wide.apply(params, data.fields[0], jnp.float32(0.1), Condition(rollout=data.given.channels[0]))
+    assert answer.shape == (*data.fields[0].shape[:-1], 7)
+
+
+def test_encodings_commute_with_the_group(springs):
+    task, options = springs
+    net = network_of(task, options)
+    params = fit_params(net, task.train())
+    data = encode_examples(net, params, task.train())
+    one = jax.tree.map(lambda leaf: leaf[0], data)
+    moved = _moved(task.problem.priors.symmetry, one, jax.random.key(2))
+    fields = decode(moved.given.encoding, net.kinds, moved.fields)
+    condition = moved.given.condition
+    # a moved example obeys the law of motion as the example does, and is encoded as an example is
+    missed = jnp.stack(list(task.problem.residual(fields, condition).values()))
+    np.testing.assert_allclose(missed, 0.0, atol=2e-4)
+    np.testing.assert_allclose(encode(params.given, ("linear",) * 5, condition), moved.given.channels, atol=1e-6)
+    assert jnp.abs(moved.fields - one.fields).max() > 0.1
+
+
+@pytest.mark.parametrize(("name", "commutes"), [("equivariant", True), ("priors", True), ("diffusion", False)])
+def test_samples_move_with_their_noise(springs, name, commutes):
+    task, _ = springs
+    fitted = fit(springs, name)
+    params = jax.tree.map(lambda leaf: leaf + 0.05 * jnp.sin(jnp.arange(leaf.size)).reshape(leaf.shape), fitted.params)
+    params = fitted.params._replace(network=params.network)
+    model, condition = fitted.model, jnp.asarray(task.train().condition[0])
+    key, latent = jax.random.key(7), fitted.model.latent(jax.random.key(8))
+    element = task.problem.priors.symmetry.draw(jax.random.key(9))
+    moved_latent, moved_condition = act(element, latent, condition)
+    plain = model.draw(params, model.prepare(params, condition), latent, key)
+    moved = model.draw(params, model.prepare(params, moved_condition), moved_latent, key)
+    expected = act(element, plain, condition)[0]
+    error = float(jnp.abs(moved - expected).max() / jnp.abs(expected).max())
+    assert (error < 1e-4) == commutes
+    if commutes:
+        np.testing.assert_allclose(plain[..., :2].mean(axis=(0, 1)), 0.0, atol=1e-5)
+
+
+def test_noise_along_translations_is_neither_seen_nor_left(springs):
+    task, options = springs
+    fitted = fit(springs, "equivariant")
+    prepared = fitted.model.prepare(fitted.params, jnp.asarray(task.train().condition[0]))
+    denoise = fitted.model.denoise(fitted.params, prepared)
+    noisy, half = jax.random.normal(jax.random.key(3), task.train().fields.shape[1:]), jnp.asarray(0.5)
+    shifted = noisy + jnp.array([3.0, -2.0, 0.0, 0.0])
+    np.testing.assert_allclose(denoise(noisy, half), denoise(shifted, half), atol=1e-5)
+    plain = make_denoise(network_of(task, options), teacher_schedule(options), "edm")
+    bare = fit(springs, "diffusion")
+    seen = make_prepare(network_of(task, options))(bare.params.network, prepared.given)
+    difference = plain(bare.params.network, seen)(noisy, half) - plain(bare.params.network, seen)(shifted, half)
+    assert jnp.abs(difference).max() > 0.1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"training": {"predicts": "edm", "ema_decay": 0.9, "noise": "chain"}}, 'expected training.noise "edm"'),
+        ({"symmetric_network": None}, "expected the group symmetric_network"),
+        ({"penalties": {"weights": {"cubic": 1.0}}}, "expected penalties.weights from zero of forms"),
+        ({"penalties": {"weights": {"linear": -1.0}}}, "expected penalties.weights from zero of forms"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(springs, change, message):
+    task, options = springs
+    options = {name: value for name, value in {**options, **change}.items() if value is not None}
+    method = METHODS["equivariant"]
+    with pytest.raises(ValueError, match=message):
+        method.fit(task, options, Trainer(), None, task.key)
+
+
+def test_a_penalty_without_a_weight_is_refused(springs):
+    task, options = springs
+    options = {**options, "penalties": {"weights": {"linear": 0.0}}}
+    with pytest.raises(ValueError, match=r"expected penalties\.weights of a form among"):
+        METHODS["penalty_linear"].fit(task, options, Trainer(), None, task.key)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.float64, 1e-12)])
+def test_the_space_time_network_commutes_to_rounding(dtype, tolerance):
+    network = make_space_time(**{name: size for name, size in NET.items() if name != "name"}, dimension=3)
+    element = make_equations("gravity").priors.symmetry.draw(jax.random.key(1))
+    noisy = jax.random.normal(jax.random.key(2), (4, 10, 7)).astype(dtype)
+    drawn = jax.random.bernoulli(jax.random.key(3), 0.5, (10, 10)).astype(dtype)
+    coupling = jnp.broadcast_to(drawn + drawn.T, (4, 10, 10))
+    params = network.init(jax.random.key(4), noisy, Condition(rollout=coupling))
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jnp.sin(jnp.arange(leaf.size, dtype=dtype)).reshape(leaf.shape), params
+    )
+
+    def apply(fields, coupling):
+        return network.apply(params, fields, jnp.asarray(0.2, dtype), Condition(rollout=coupling))
+
+    def move(fields):
+        turned, moved = act(element, fields[..., :6], coupling)
+        return jnp.concatenate([turned, fields[:, element.order, 6:]], axis=-1), moved
+
+    moved, moved_coupling = move(noisy)
+    found, expected = apply(moved, moved_coupling), move(apply(noisy, coupling))[0]
+    assert float(jnp.abs(found - expected).max() / jnp.abs(expected).max()) < tolerance
+    # the coupling of a node alone, not of the pair, would go unnoticed without this
+    assert jnp.abs(apply(moved, coupling) - expected).max() > 1e-3
