@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.evaluation.equations import drawn_fields
@@ -66,8 +66,9 @@ def invariant_panels(path: Path, times: np.ndarray, values: dict[str, dict[str, 
 
 def _changes(equations: Equations, fields: np.ndarray, condition: np.ndarray) -> dict[str, np.ndarray]:
     """First component of each invariant over time, less that of the first frame."""
-    found: dict[str, Any] = {
-        name: np.asarray(jax.vmap(of)(fields, condition)) for name, of in equations.priors.invariants
+    found = {
+        name: np.asarray(jax.vmap(of)(jnp.asarray(fields), jnp.asarray(condition)))
+        for name, of in equations.priors.invariants
     }
     flat = {name: values.reshape(*values.shape[:2], -1)[..., 0] for name, values in found.items()}
     return {name: values - values[:, :1] for name, values in flat.items()}
@@ -99,8 +100,8 @@ def motion_section(shown: Shown) -> Sequence[Section]:
         "The reference row is the data's. A projection makes energy and momentum right by hand: what else it changes "
         "must be read beside them."
     )
-    positions = motion_of(shown.run.bench.splits[shown.context.asked].truth).position
-    text += f" Positions have a standard deviation of {np.std(positions):.2g}."
+    positions = motion_of(jnp.asarray(shown.run.bench.splits[shown.context.asked].truth)).position
+    text += f" Positions have a standard deviation of {float(jnp.std(positions)):.2g}."
     return [Section(f"Motion, {shown.run.case}", text, (), MOTION)]
 
 
