@@ -1,7 +1,7 @@
 """Symmetry and conservation as priors of particles: `python -m experiments.priors_particles --size laptop --seeds 3`.
 
-Springs and three bodies, charges and a softened cloud. Trajectories are generated; nothing of the law of motion is
-known to a method but its symmetry and what it conserves.
+Springs and three bodies. Trajectories are generated; nothing of the law of motion is known to a method but its symmetry
+and what it conserves.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,7 +17,6 @@ from experiments.report.particles import particle_sections
 from experiments.study.command import main
 from experiments.study.study import Study, Variant
 from phdme_jax.methods.presets import FEW_CALLS, INFORMED, equation_groups
-from phdme_jax.methods.ranges import FROM_ZERO
 
 METHODS = (
     "diffusion",
@@ -33,18 +32,16 @@ METHODS = (
 CASES: dict[str, dict[str, Any]] = {
     "five_springs": {"num_frames": 20},
     "three_body": {"num_frames": 20},
-    "charged_particles": {"num_frames": 20},
-    "gravity": {"num_frames": 20},
 }
-CONVEX = ("five_springs",)  # of the others the energy is not
+CONVEX = ("five_springs",)  # the energy of bodies is not
 PROJECTED = (("projected", True),)
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
     """Every method; the equivariant ones also with each sample projected."""
-    cases = tuple(config.cases)
+    del config
     for method in METHODS:
-        yield Variant(method, cases=tuple(case for case in cases if case in CONVEX or method != "penalty_convex"))
+        yield Variant(method, cases=CONVEX if method == "penalty_convex" else ())
     for method in ("equivariant", "priors"):
         yield Variant(method, PROJECTED)
 
@@ -93,9 +90,9 @@ STUDY = Study(
     variants=make_variants,
     about=about_equations,
     check=partial(check_equations, options=options_of_case),
-    ranges=RANGES | {"penalties.weights": FROM_ZERO, "reach": FROM_ZERO},
+    ranges=RANGES,
     extras=(particle_reference_rows,),
-    trial_methods=("diffusion", "equivariant", "priors"),
+    trial_methods=("diffusion", "priors"),
 )
 
 

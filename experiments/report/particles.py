@@ -54,7 +54,8 @@ def invariant_panels(path: Path, times: np.ndarray, values: dict[str, dict[str, 
     axes = figure.subplots(len(names), len(methods), squeeze=False, sharex=True, sharey="row")
     for row, name in zip(axes, names, strict=True):
         for axis, method in zip(row, methods, strict=True):
-            axis.plot(times, values[name][method].T, linewidth=1.0)
+            for curve, colour in zip(values[name][method], drawing.COLOURS, strict=False):
+                axis.plot(times, curve, color=colour, linewidth=1.0)
             axis.label_outer()
             if name == names[0]:
                 axis.set_title(method, fontsize=7)

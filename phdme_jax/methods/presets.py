@@ -5,6 +5,7 @@ from types import MappingProxyType
 from typing import Any
 
 from phdme_jax.methods.ranges import ANY, BELOW_ONE, FROM_ZERO, SHARE, Range
+from phdme_jax.systems.priors import FORMS
 
 # of the groups of this file, and of `prior`, `rollouts`, `structure` and `level`, which fits and studies have
 RANGES: dict[str, Range] = {
@@ -52,6 +53,9 @@ RANGES: dict[str, Range] = {
     "residual_push": FROM_ZERO,
     "guidance": FROM_ZERO,
     "matching_share": SHARE,
+    # priors
+    "reach": FROM_ZERO,
+    **{f"weights.{form}": FROM_ZERO for form in FORMS},
 }
 
 

@@ -14,6 +14,7 @@ from phdme_jax.app.overrides import apply_overrides
 from phdme_jax.files import InputError, flatten, unflatten
 from phdme_jax.forecasting import options
 from phdme_jax.methods.ranges import INTERVAL, Range, fault
+from phdme_jax.systems.priors import FORMS
 
 
 def studies() -> Iterator[Study]:
@@ -34,7 +35,7 @@ TAKE_ZERO = TAKE_ANY | {
     "num_between", "corrections", "noise", "derivative_noise", "data.num_sites", "force", "input_size", "first_frame",
     "start_frame", "rest_scale", "refresh", "share", "matching_share", "stages.distilled", "push", "observation_push",
     "residual_push", "guidance", "resample_every", "sensors.num_calls", "sensors.steps", "questions.num_calibration",
-    "questions.num_shifted",
+    "questions.num_shifted", "reach", *(f"weights.{form}" for form in FORMS),
 }  # fmt: skip
 
 
