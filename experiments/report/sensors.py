@@ -1,6 +1,6 @@
 """Pictures and sections of the report of forecasts from sensors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from experiments.study.study import Answer, MakeSection, Shown
 from phdme_jax.app import drawing, figures
 from phdme_jax.app.drawing import Labels
 from phdme_jax.app.page import Picture, Section
+from phdme_jax.app.rows import ResultRow
 from phdme_jax.forecasting.bands import spread
 
 
@@ -26,19 +27,37 @@ def _middle(shown: Shown) -> str:
     return f"sensors_{counts[len(counts) // 2]}{suffix}"
 
 
+def cost_points(rows: Iterable[ResultRow], split: str, calls: int) -> dict[str, dict[int, tuple[float, float]]]:
+    """Seconds of an answer and its CRPS, means over seeds, of each method by its calls; only of what has both.
+
+    Args:
+      rows: of a run.
+      split: whose rows.
+      calls: of the network where a row's settings say nothing of them.
+    Returns:
+      method -> calls -> (seconds, CRPS).
+    """
+    found: dict[tuple[str, int], dict[str, list[float]]] = {}
+    for row in rows:
+        if row.split == split and row.value is not None:
+            key = (row.method, row.settings.get("sensors.num_calls", calls))
+            found.setdefault(key, {}).setdefault(row.metric, []).append(row.value)
+    points: dict[str, dict[int, tuple[float, float]]] = {}
+    for (method, number), values in found.items():
+        if {"seconds_per_forecast", "crps"} <= set(values):
+            pair = float(np.mean(values["seconds_per_forecast"])), float(np.mean(values["crps"]))
+            points.setdefault(method, {})[number] = pair
+    return points
+
+
 def accuracy_section(shown: Shown) -> Sequence[Section]:
     """What the rows mean, and accuracy against seconds."""
     config, split = shown.context.config, _middle(shown)
-    found: dict[str, dict[int, dict[str, list[float]]]] = {}  # method -> calls -> metric -> a value a seed
-    for row in shown.context.results.rows():
-        if row.split == split and row.metric in ("seconds_per_forecast", "crps") and row.value is not None:
-            calls = row.settings.get("sensors.num_calls", config.sensors.num_calls)
-            found.setdefault(row.method, {}).setdefault(calls, {}).setdefault(row.metric, []).append(row.value)
-
-    def means(method: str, metric: str) -> list[float]:
-        return [float(np.mean(values[metric])) for values in found[method].values()]
-
-    points = {method: (means(method, "seconds_per_forecast"), means(method, "crps")) for method in found}
+    found = cost_points(shown.context.results.rows(), split, config.sensors.num_calls)
+    points = {
+        method: ([cost for cost, _ in pairs.values()], [error for _, error in pairs.values()])
+        for method, pairs in found.items()
+    }
     pictures: tuple[Picture, ...] = ()
     if points:
         most = max(found.values(), key=len)
