@@ -113,8 +113,8 @@ class _Trunk(nn.Module):
     def __call__(
         self, noisy: Float[Array, "*axes field"], noise_level: Array, condition: Condition
     ) -> Float[Array, "*axes field"]:
-        config, axes = self.config, noisy.shape[:-1]
-        kind, patches, modes = (config, self.param_dtype), config.patches(len(axes)), modes_of(config.padding, len(axes))
+        config, axes, kind = self.config, noisy.shape[:-1], (self.config, self.param_dtype)
+        patches, modes = config.patches(len(axes)), modes_of(config.padding, len(axes))
         embedding = NoiseEmbedding(config.embedding_size, self.param_dtype)(noise_level)
         missing = [(0, -size % patch) for size, patch in zip(axes, patches, strict=True)]
         whole = jnp.pad(input_channels(noisy, condition, modes), [*missing, (0, 0)], mode="edge")
