@@ -50,7 +50,7 @@ def motion_scores(equations: Equations, generated: FieldSet) -> dict[str, Measur
     dynamic = in_chunks(_steps(equations), CHUNK, *generated)
     again = in_chunks(resolver(equations), CHUNK, *generated, workers=num_workers())
     rows = {"dynamic_error": mean_measurement(dynamic)}
-    for name, missed in zip(("trajectory", "velocity"), motion_of(again - generated.fields), strict=True):
+    for name, missed in zip(("trajectory", "velocity"), motion_of(jnp.asarray(again - generated.fields)), strict=True):
         rows[f"{name}_error"] = mean_measurement(np.sqrt(np.mean(np.asarray(missed) ** 2, axis=(1, 2, 3))))
     return rows | invariant_errors(equations, generated)
 

@@ -13,7 +13,7 @@ MANY = 4  # channels up to which each has distances of its own
 
 
 def closeness_scores(equations: Equations, generated: FieldSet, reference: FieldSet) -> dict[str, Measurement]:
-    """`distance_scores` of each channel, and mean moment errors; of one, or of many such as frames, their mean alone."""
+    """`distance_scores` of each channel, and mean moment errors; of one or many, such as frames, their mean alone."""
     rows = distance_scores(equations, generated, reference, bool(equations.conditions))
     found: dict[str, list[float | None]] = {}
     for name, row in rows.items():
