@@ -10,8 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from experiments.data.cases import case_bench, equations_of_case
 from experiments.data.equations import RANGES, about_equations, check_equations
-from experiments.data.particles import options_of_case, particle_bench, particles_of
+from experiments.data.particles import options_of_case
 from experiments.evaluation.particles import particle_reference_rows, particle_scores
 from experiments.report.particles import particle_sections
 from experiments.study.command import main
@@ -81,8 +82,8 @@ STUDY = Study(
         # not run yet
         "accelerator": _size(20, (50000, 2000), LARGE, (50000, 128, 1e-3)),
     },
-    problem=particles_of,
-    bench=particle_bench,
+    problem=equations_of_case,
+    bench=partial(case_bench, options_of_case),
     scores=(particle_scores,),
     sections=particle_sections(),
     metrics=("energy_error", "momentum_error", "trajectory_error", "dynamic_error", "mmd"),

@@ -127,7 +127,7 @@ def check_equations(context: Context, options: Callable[[ConfigDict, str], dict[
         assert isinstance(equations, Equations)
         numbers = math.prod(equations.grid.points) * (len(equations.fields) + len(equations.conditions))
         require_memory(f"{count} examples", 8.0 * count * numbers, "lower data.num_train or data.num_test")
-        for name in context.methods:
+        for name in dict.fromkeys(variant.method for variant in context.entries(case)):
             check(
                 equations,
                 options(context.config, case),

@@ -10,6 +10,7 @@ import numpy as np
 
 from experiments.data.equations import FieldSet, resolver
 from experiments.evaluation.equations import CHUNK, costs, generated_set, mean_measurement, reference_set
+from experiments.evaluation.invariants import invariant_errors
 from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
 from phdme_jax.numerics.batching import in_chunks, num_workers
@@ -21,20 +22,16 @@ BINS = 50
 
 
 @lru_cache
-def _sizes(equations: Equations) -> Callable[[Any, Any], Any]:
-    """Root mean square of the one-step residual, and of what each invariant deviates from its mean over frames."""
-
-    def root(values: Any) -> Any:
-        return jnp.sqrt(jnp.mean(values**2))
+def _steps(equations: Equations) -> Callable[[Any, Any], Any]:
+    """Root mean square of what each frame misses of what follows from the one before, of many trajectories."""
 
     @jax.jit
     @jax.vmap
-    def sizes(fields: Any, condition: Any) -> Any:
+    def steps(fields: Any, condition: Any) -> Any:
         missed = stacked_residual(equations, fields, condition)[1:] * equations.grid.spacing[0]
-        found = [invariant(fields, condition) for _, invariant in equations.priors.invariants]
-        return root(missed), *(root(values - jnp.mean(values, axis=0)) for values in found)
+        return jnp.sqrt(jnp.mean(missed**2))
 
-    return sizes
+    return steps
 
 
 def motion_scores(equations: Equations, generated: FieldSet) -> dict[str, Measurement]:
@@ -42,7 +39,7 @@ def motion_scores(equations: Equations, generated: FieldSet) -> dict[str, Measur
 
         trajectory_error, velocity_error: from the motion computed anew from the trajectory's own first frame
         dynamic_error: of all fields, from one frame to the next
-        NAME_error: of what an invariant deviates from its mean over the frames
+        NAME_error: of what an invariant deviates from its mean over the frames, see `invariant_errors`
 
     Args:
       equations: of particles.
@@ -50,13 +47,12 @@ def motion_scores(equations: Equations, generated: FieldSet) -> dict[str, Measur
     Returns:
       measurements by name.
     """
-    dynamic, *deviations = in_chunks(_sizes(equations), CHUNK, *generated)
+    dynamic = in_chunks(_steps(equations), CHUNK, *generated)
     again = in_chunks(resolver(equations), CHUNK, *generated, workers=num_workers())
     rows = {"dynamic_error": mean_measurement(dynamic)}
-    for name, missed in zip(("trajectory", "velocity"), motion_of(again - generated.fields), strict=True):
+    for name, missed in zip(("trajectory", "velocity"), motion_of(jnp.asarray(again - generated.fields)), strict=True):
         rows[f"{name}_error"] = mean_measurement(np.sqrt(np.mean(np.asarray(missed) ** 2, axis=(1, 2, 3))))
-    names = (name for name, _ in equations.priors.invariants)
-    return rows | {f"{name}_error": mean_measurement(found) for name, found in zip(names, deviations, strict=True)}
+    return rows | invariant_errors(equations, generated)
 
 
 @lru_cache

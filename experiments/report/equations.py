@@ -67,22 +67,50 @@ def square_samples(path: Path, rows: dict[str, np.ndarray], title: str, symmetri
 
 
 def sample_section(labels: tuple[str, ...], shown: Shown) -> Sequence[Section]:
-    """A few generated fields of each method beside the data, on a line or a square."""
+    """A few generated fields of each method beside the data, on a line or a square.
+
+    Args:
+      labels: of the first channels, those that are shown.
+      shown: of a case.
+    """
     problem, context = shown.run.bench.task.problem, shown.context
     drawn = generated_fields(shown)
     if len(problem.grid.points) == 1:
         path = line_samples(
-            context.figure_path("samples"), problem.grid.coordinates(), drawn, Labels(x="position", panels=labels)
+            context.figure_path(_file(shown, "samples")),
+            problem.grid.coordinates(),
+            drawn,
+            Labels(x="position", panels=labels),
         )
-        return [Section("Examples", "", (Picture(path, f"{SHOWN} examples of each method, one colour an example"),))]
-    pictures = []
-    for channel, label in enumerate(labels):
-        name = problem.fields[channel]
-        fields = {method: without_padding(problem, values[:SHOWN], name) for method, values in drawn.items()}
-        symmetric = bool(fields["data"].min() < 0)
-        path = square_samples(context.figure_path(f"samples_{name}"), fields, label, symmetric)
-        pictures.append(Picture(path, f"{label}: {SHOWN} examples of each method"))
-    return [Section("Examples", "", tuple(pictures))]
+        picture = Picture(path, f"{SHOWN} examples of each method, one colour an example")
+        return [Section(_title(shown, "Examples"), "", (picture,))]
+    pictures = [_of_channel(shown, drawn, name, label) for name, label in zip(problem.fields, labels, strict=False)]
+    return [Section(_title(shown, "Examples"), "", tuple(pictures))]
+
+
+def _of_channel(shown: Shown, drawn: dict[str, np.ndarray], name: str, label: str) -> Picture:
+    problem = shown.run.bench.task.problem
+    fields = {method: without_padding(problem, values[:SHOWN], name) for method, values in drawn.items()}
+    path = shown.context.figure_path(_file(shown, f"samples_{name}".replace(" ", "_")))
+    square_samples(path, fields, label, bool(fields["data"].min() < 0))
+    return Picture(path, f"{label}: {SHOWN} examples of each method")
+
+
+def last_sample_section(shown: Shown) -> Sequence[Section]:
+    """A few generated fields on a square beside the data: the last three channels of the solution, and all others."""
+    problem, drawn = shown.run.bench.task.problem, generated_fields(shown)
+    solution, others = problem.fields[: problem.num_solution], problem.fields[problem.num_solution :]
+    pictures = tuple(_of_channel(shown, drawn, name, name) for name in (*solution[-3:], *others))
+    return [Section(_title(shown, "Examples"), "", pictures)]
+
+
+def _title(shown: Shown, words: str) -> str:
+    """Heading of a section, with the case where the study has several."""
+    return f"{words}, {shown.run.case}" if len(shown.context.study.systems) > 1 else words
+
+
+def _file(shown: Shown, name: str) -> str:
+    return f"{shown.run.case}_{name}" if len(shown.context.study.systems) > 1 else name
 
 
 def generated_fields(shown: Shown) -> dict[str, np.ndarray]:
@@ -104,19 +132,18 @@ def closeness_section(shown: Shown) -> Sequence[Section]:
     )
     if shown.run.bench.task.problem.conditions:
         text += " Generated fields answer the tasks of the unseen examples and may be nearer to them than that."
-    return [Section("Closeness to the data", text, (), DISTANCES)]
+    return [Section(_title(shown, "Closeness to the data"), text, (), DISTANCES)]
 
 
 def cost_section(shown: Shown) -> Sequence[Section]:
     """Seconds and calls of the network."""
-    del shown
     text = (
         "nfe: calls of the network a sample; backward_calls: gradients through it, apart from these. train_seconds: "
         "with the teacher and its pairs; seconds_per_update: of the last stage; memory: the most bytes of a compiled "
         "update, its data included, left out where the backend does not tell."
     )
     metrics = ("train_seconds", "seconds_per_update", "memory", "seconds_per_sample", "nfe", "backward_calls")
-    return [Section("Cost", text, (), metrics)]
+    return [Section(_title(shown, "Cost"), text, (), metrics)]
 
 
 def residual_section(shown: Shown) -> Sequence[Section]:
@@ -129,7 +156,7 @@ def residual_section(shown: Shown) -> Sequence[Section]:
     floor = float(np.mean([row.value for row in rows if row.method == "reference"]))
     pictures: tuple[Picture, ...] = ()
     if values:
-        path = context.figure_path("residual")
+        path = context.figure_path(_file(shown, "residual"))
         path = figures.metric_by_method(path, values, Labels(x="mean absolute residual"), floor)
         pictures = (Picture(path, "Methods as they are, one dot a seed; the line is the data's own"),)
     words = (
@@ -139,7 +166,7 @@ def residual_section(shown: Shown) -> Sequence[Section]:
         "data: see the distances."
     )
     metrics = ("residual_mae", "relative_residual", "resolve_error")
-    return [Section("The equations", words, pictures, metrics)]
+    return [Section(_title(shown, "The equations"), words, pictures, metrics)]
 
 
 def equation_sections(*examples: MakeSection) -> tuple[MakeSection, ...]:

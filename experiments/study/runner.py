@@ -199,13 +199,6 @@ def evaluate(run: SeedRun, name: str) -> dict[str, Answer]:
     return answers
 
 
-def _entries(context: Context, case: str) -> list[Variant]:
-    make = context.study.variants
-    chosen = [Variant(name) for name in context.methods] if make is None else make(context.config)
-    here = [variant for variant in chosen if not variant.cases or case in variant.cases]
-    return [variant for variant in here if variant.method in context.methods]
-
-
 def _is_recorded(context: Context, case: str, seed: int, variant: Variant, splits: Sequence[str]) -> bool:
     settings = dict(variant.changes)
     return all(context.results.has(case, variant.method, seed, split, settings) for split in splits)
@@ -222,7 +215,7 @@ def run_study(study: Study, context: Context) -> list[Section]:
         for seed in context.seeds:
             plain = SeedRun(context, case, seed)
             answers: dict[str, dict[str, Answer]] = {}
-            for variant in _entries(context, case):
+            for variant in context.entries(case):
                 run = SeedRun(context, case, seed, variant.changes) if variant.changes else plain
                 splits = run.bench.scored(METHODS[variant.method])
                 if study.variants and _is_recorded(context, case, seed, variant, splits):

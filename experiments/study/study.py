@@ -243,6 +243,13 @@ class Context:
             return {}
         return {name: file_digest(self.data_dir / name) for name in self.study.files(self.config)}
 
+    def entries(self, case: str) -> list[Variant]:
+        """What is run on a case: the methods of the run, or those of the study's variants that are among them."""
+        make = self.study.variants
+        chosen = [Variant(name) for name in self.methods] if make is None else make(self.config)
+        here = (variant for variant in chosen if not variant.cases or case in variant.cases)
+        return [variant for variant in here if variant.method in self.methods]
+
     def figure_path(self, name: str) -> Path:
         """Path of the picture `name`.png in the run folder."""
         return self.workdir / "figures" / f"{name}.png"

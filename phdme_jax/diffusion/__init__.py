@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from phdme_jax.diffusion.dilated import make_dilated
 from phdme_jax.diffusion.exact import make_exact_network
 from phdme_jax.diffusion.mlp import make_mlp
 from phdme_jax.diffusion.networks import Network
@@ -10,6 +11,7 @@ from phdme_jax.diffusion.unet import make_unet
 
 NETWORKS: dict[str, Callable[..., Network]] = {
     "unet": make_unet,
+    "dilated": make_dilated,
     "mlp": make_mlp,
     "space_time": make_space_time,
     "exact": make_exact_network,

@@ -23,7 +23,13 @@ def convolve(
     """`lax.conv_general_dilated` of channels-last convolutions, for the attribute of that name of `flax.linen.Conv`.
 
     On a CPU with gradients as above, of reverse mode alone: forward mode raises TypeError there.
+
+    Raises:
+      NotImplementedError: a dilation; on a CPU also steps that are neither one nor the window.
     """
+    dilations = [others.get(name) or () for name in ("lhs_dilation", "rhs_dilation")]
+    if any(step != 1 for dilation in dilations for step in dilation):
+        raise NotImplementedError(f"expected dilations of one, got {dilations}; try jax.lax.conv_general_dilated")
     if jax.default_backend() != "cpu":
         return jax.lax.conv_general_dilated(
             inputs, kernel, strides, padding, dimension_numbers=dimension_numbers, **others

@@ -73,10 +73,7 @@ class UNetConfig:
 
     def modes(self, num_axes: int) -> tuple[str, ...]:
         """Padding of each axis."""
-        modes = (self.padding,) * num_axes if isinstance(self.padding, str) else self.padding
-        if len(modes) != num_axes:
-            raise ValueError(f"expected one padding for each of {num_axes} axes, got {modes}")
-        return modes
+        return modes_of(self.padding, num_axes)
 
 
 class UNetFeatures(NamedTuple):
@@ -145,7 +142,8 @@ class _Trunk(nn.Module):
         embedding = NoiseEmbedding(config.embedding_size, self.param_dtype)(noise_level)
         if features.embedding is not None:
             embedding = embedding + features.embedding
-        hidden = _to_channels(_input_channels(noisy, features.condition, config), config.patch)
+        patches = (config.patch,) * (noisy.ndim - 1)
+        hidden = to_channels(_whole_blocks(noisy, features.condition, config), patches)
         hidden = _Convolution(config.channels, *kind)(hidden)
         skips = []
         for level, multiplier in enumerate(config.multipliers):
@@ -164,15 +162,22 @@ class _Trunk(nn.Module):
             if level:
                 hidden = _double(hidden)
         hidden = nn.silu(_Norm(*kind)(hidden))
-        count = noisy.shape[-1] * config.patch ** (noisy.ndim - 1)
-        hidden = _from_channels(_Convolution(count, *kind, zero=True, exact=True)(hidden), config.patch)
+        count = noisy.shape[-1] * math.prod(patches)
+        hidden = from_channels(_Convolution(count, *kind, zero=True, exact=True)(hidden), patches)
         return hidden[tuple(slice(size) for size in noisy.shape[:-1])]
 
 
-def _input_channels(noisy: Array, condition: Condition, config: UNetConfig) -> Array:
-    """Noisy trajectory, condition and coordinates side by side, continued to sizes that the levels divide."""
+def input_channels(noisy: Array, condition: Condition, modes: tuple[str, ...]) -> Array:
+    """Noisy trajectory, condition and coordinates side by side.
+
+    Args:
+      noisy: normalised fields, (*axes, field).
+      condition: what is given.
+      modes: padding of each axis; those that are not circular add their coordinate.
+    Returns:
+      the channels, (*axes, channel).
+    """
     axes = noisy.shape[:-1]
-    modes = config.modes(len(axes))
     channels = [noisy]
     if condition.initial is not None:
         channels.append(jnp.broadcast_to(condition.initial, (*axes, condition.initial.shape[-1])))
@@ -185,30 +190,50 @@ def _input_channels(noisy: Array, condition: Condition, config: UNetConfig) -> A
             line = jnp.linspace(-1.0, 1.0, size, dtype=noisy.dtype)
             column = line.reshape([size if other == axis else 1 for other in range(len(axes))] + [1])
             channels.append(jnp.broadcast_to(column, (*axes, 1)))
+    return jnp.concatenate(channels, axis=-1)
+
+
+def _whole_blocks(noisy: Array, condition: Condition, config: UNetConfig) -> Array:
+    """Input channels, continued to sizes that the levels divide."""
+    axes = noisy.shape[:-1]
+    modes = config.modes(len(axes))
     multiple = config.patch * 2 ** (len(config.multipliers) - 1)
     missing = [-size % multiple for size in axes]
     if any(gap and mode == "circular" for gap, mode in zip(missing, modes, strict=True)):
         raise ValueError(
             f"expected circular axes in multiples of {multiple}, got sizes {axes}; try fewer levels or another grid"
         )
-    return jnp.pad(jnp.concatenate(channels, axis=-1), [*((0, gap) for gap in missing), (0, 0)], mode="edge")
+    return jnp.pad(input_channels(noisy, condition, modes), [*((0, gap) for gap in missing), (0, 0)], mode="edge")
 
 
-def _to_channels(inputs: Array, patch: int) -> Array:
-    """Blocks of `patch` places along every axis but the last as channels."""
-    num_axes = inputs.ndim - 1
-    split = inputs.reshape(*(part for size in inputs.shape[:-1] for part in (size // patch, patch)), -1)
+def to_channels(inputs: Array, patches: tuple[int, ...]) -> Array:
+    """Blocks of as many places along each axis as channels."""
+    num_axes = len(patches)
+    sizes = zip(inputs.shape[:-1], patches, strict=True)
+    split = inputs.reshape(*(part for size, patch in sizes for part in (size // patch, patch)), -1)
     order = (*range(0, 2 * num_axes, 2), *range(1, 2 * num_axes, 2), 2 * num_axes)
     return split.transpose(order).reshape(*split.shape[0 : 2 * num_axes : 2], -1)
 
 
-def _from_channels(inputs: Array, patch: int) -> Array:
-    """The inverse of `_to_channels`."""
+def from_channels(inputs: Array, patches: tuple[int, ...]) -> Array:
+    """The inverse of `to_channels`."""
     *axes, width = inputs.shape
     num_axes = len(axes)
-    split = inputs.reshape(*axes, *(patch,) * num_axes, width // patch**num_axes)
+    split = inputs.reshape(*axes, *patches, width // math.prod(patches))
     order = (*(part for axis in range(num_axes) for part in (axis, num_axes + axis)), 2 * num_axes)
-    return split.transpose(order).reshape(*(patch * size for size in axes), -1)
+    return split.transpose(order).reshape(*(patch * size for patch, size in zip(patches, axes, strict=True)), -1)
+
+
+def modes_of(padding: str | tuple[str, ...], num_axes: int) -> tuple[str, ...]:
+    """Padding of each axis.
+
+    Raises:
+      ValueError: another number of them than of axes.
+    """
+    modes = (padding,) * num_axes if isinstance(padding, str) else padding
+    if len(modes) != num_axes:
+        raise ValueError(f"expected one padding for each of {num_axes} axes, got {modes}")
+    return modes
 
 
 class _Convolution(nn.Module):

@@ -64,3 +64,12 @@ def test_many_at_once_are_those_of_a_loop():
 def test_steps_that_overlap_otherwise_are_refused():
     with pytest.raises(NotImplementedError, match="steps of one and odd windows"):
         ours(jnp.ones((1, 6, 3)), jnp.ones((3, 3, 4)), (2,), "SAME")
+
+
+@pytest.mark.parametrize("name", ["lhs_dilation", "rhs_dilation"])
+def test_dilations_are_refused(name):
+    arrays, options = (jnp.ones((1, 6, 5, 3)), jnp.ones((3, 3, 3, 4))), {"dimension_numbers": None, "precision": None}
+    with pytest.raises(NotImplementedError, match=r"expected dilations of one, got .*2, 1"):
+        convolve(*arrays, (1, 1), "SAME", **options, **{name: (2, 1)})
+    plain = convolve(*arrays, (1, 1), "SAME", **options)
+    np.testing.assert_array_equal(convolve(*arrays, (1, 1), "SAME", **options, **{name: (1, 1)}), plain)

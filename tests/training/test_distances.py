@@ -62,6 +62,30 @@ def test_answers_to_the_same_tasks_leave_their_own_pairs_out():
     assert np.mean(every) < -6 * np.std(every) / np.sqrt(40)
 
 
+def test_mean_discrepancy_of_gaussians_is_that_of_their_closed_form():
+    """With kernels of width s and X ~ N(m, I), Y ~ N(0, I): X - Y ~ N(m, 2 I), whose kernel has the mean
+
+    E exp(-|X - Y|^2 / 2 s^2) = (s^2 / (s^2 + 2))^(d / 2) exp(-|m|^2 / 2 (s^2 + 2)).
+    """
+    count, size, mean = 2000, 3, np.array([1.0, -0.5, 0.0])
+    right = normal(count, size, 1)
+    within = np.sum((np.asarray(right)[:, None] - np.asarray(right)) ** 2, axis=-1)
+    middle = np.median(within[~np.eye(count, dtype=bool)])
+
+    def closed(shift):
+        squares = middle * np.array([0.25, 1.0, 4.0])
+        whole = (squares / (squares + 2)) ** (size / 2)
+        return np.mean(2 * whole * (1 - np.exp(-(shift @ shift) / (2 * (squares + 2)))))
+
+    same = float(distances.mean_discrepancy(normal(count, size, 2), right))
+    assert abs(same) < 3e-3
+    for scale in (0.5, 1.0, 2.0):
+        found = float(distances.mean_discrepancy(normal(count, size, 2) + scale * mean, right))
+        np.testing.assert_allclose(found, closed(scale * mean), rtol=0.1, atol=3e-3)
+    few = [float(distances.mean_discrepancy(normal(20, 2, 2 * s), normal(20, 2, 2 * s + 1))) for s in range(60)]
+    assert abs(np.mean(few)) < 3 * np.std(few) / np.sqrt(60), "no bias"
+
+
 def test_a_collapsed_set_is_far_although_its_mean_is_right():
     other = normal(500, 6, 0)
     collapsed = jnp.zeros_like(other)

@@ -7,6 +7,15 @@
 ends, more equations than unknowns, solved by least squares, so that its data have a residual of their own.
 `darcy_nodal` balances the fluxes of the cells around the nodes: as many equations as unknowns, a residual of rounding.
 Each is the `unseen` residual of the other.
+
+The square has eight turns and mirror images. The covariance keeps all of them, source and sink but four: the exchange
+of x and y leaves both corners where they are; half a turn exchanges them, and so changes the sign of the pressure; and
+both together. Quarter turns and mirror images across x or y bring the source to a corner where there is none. Modes
+odd along one axis come in pairs, each the other's exchange; where only the first of a pair is kept, the exchange
+changes the law of the permeability, and half a turn alone is left.
+
+The outflow is linear in the pressure for a given permeability, and the other way round: with each of both taken from a
+clean example in turn, the mean is affine in what is predicted and is the residual where that is the clean example.
 Source: Bastek, Sun, Kochmann (2024), arXiv 2403.14404, section 4.1; Zhu and Zabaras (2018), J. Comput. Phys. 366.
 """
 
@@ -17,7 +26,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from phdme_jax.numerics import block_tridiagonal
 from phdme_jax.numerics.arrays import cached_arrays
@@ -25,6 +34,7 @@ from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.numerics.stencils import closed_matrix
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
+from phdme_jax.systems.priors import NO_PRIORS, Feasibility, Priors, Symmetry
 
 CORNER = 0.125  # side of the squares that water is pumped into and out of
 RATE = 10.0
@@ -278,6 +288,22 @@ def outflow(pressure: Float[Array, "x y"], permeability: Float[Array, "x y"]) ->
     return total
 
 
+def frozen_balance(
+    predicted: Float[Array, "x y 2"], clean: Float[Array, "x y 2"], source: np.ndarray
+) -> Float[Array, "x y"]:
+    """The balance around the nodes, pressure and permeability each taken from a clean example in turn, and the mean.
+
+    Args:
+      predicted: pressure and permeability.
+      clean: of an example.
+      source: f.
+    Returns:
+      what is missed, affine in what is predicted.
+    """
+    turns = outflow(predicted[..., 0], clean[..., 1]) + outflow(clean[..., 0], predicted[..., 1])
+    return 0.5 * turns - jnp.asarray(source, predicted.dtype)
+
+
 def solve_nodal(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) -> Float[Array, "x y"]:
     """Pressure at which the fluxes balance in every cell, with mean zero.
 
@@ -323,10 +349,40 @@ def _residual(residual: Callable[[Array, np.ndarray], Residuals], fields: Array,
     return residual(fields, corner_source(len(fields)))
 
 
+# ---- priors
+
+
+def _frozen_terms(predicted: Array, clean: Array, condition: Array) -> Array:
+    del condition
+    return frozen_balance(predicted, clean, corner_source(len(predicted)))
+
+
+def keeps_pairs(modes: Float[np.ndarray, "x y mode"]) -> bool:
+    """Whether modes have the same covariance when x and y are exchanged: no pair is cut, see above."""
+    variance = (modes**2).sum(axis=-1)
+    return bool(np.allclose(variance, variance.T, rtol=1e-9, atol=1e-9 * variance.max()))
+
+
+def _draw_move(key: Array, num_points: int, length: float, num_modes: int) -> Bool[Array, "2"]:
+    """Whether axes are exchanged, and whether the square is turned by a half."""
+    able = np.array([keeps_pairs(karhunen_loeve(num_points, length, num_modes)), True])
+    return jax.random.bernoulli(key, 0.5, (2,)) & able
+
+
+def _move(element: Bool[Array, "2"], fields: Array, condition: Array) -> tuple[Array, Array]:
+    exchanged, turned = element
+    fields = jnp.where(exchanged, fields.swapaxes(0, 1), fields)
+    # source and sink change places
+    fields = jnp.where(turned, jnp.asarray([-1.0, 1.0], fields.dtype) * fields[::-1, ::-1], fields)
+    return fields, condition  # which has no channels
+
+
 OfFields = Callable[[Array, np.ndarray], Residuals]
 
 
-def _make(name: str, residual: OfFields, unseen: OfFields, solver: Solver, options: dict) -> Equations:
+def _make(
+    name: str, residual: OfFields, unseen: OfFields, solver: Solver, options: dict, priors: Priors = NO_PRIORS
+) -> Equations:
     num_points = options["num_points"]
     corner_source(num_points)  # refuses too few points
     return Equations(
@@ -338,6 +394,7 @@ def _make(name: str, residual: OfFields, unseen: OfFields, solver: Solver, optio
         draw=Bound(_draw, solver, **options),
         resolve=Bound(_resolve, solver),
         unseen=Bound(_residual, unseen),
+        priors=priors,
     )
 
 
@@ -366,4 +423,9 @@ def make_darcy_nodal(num_points: int = 64, length: float = 0.1, num_modes: int =
       the equations; fields pressure and permeability.
     """
     options = {"num_points": num_points, "length": length, "num_modes": num_modes}
-    return _make("darcy_nodal", nodal_residual, kle_residual, solve_nodal, options)
+    priors = Priors(
+        # whose mean has no direction: half a turn changes the sign of the pressure
+        symmetry=Symmetry("exchange and half turn of the square", Bound(_draw_move, **options), _move, mixed=((0,),)),
+        feasibilities=(Feasibility("balance", "multilinear", _frozen_terms),),
+    )
+    return _make("darcy_nodal", nodal_residual, kle_residual, solve_nodal, options, priors)

@@ -155,3 +155,45 @@ def test_residuals_ask_for_products_of_all_digits():
             products, exact = shares(function, sample.fields, sample.condition)
             assert products == exact
         assert exact > 0
+
+
+@pytest.mark.parametrize("num_points", [16, 17])
+def test_four_moves_of_the_square_leave_the_law_as_it_is(num_points):
+    """The source, the covariance of the log permeability, and so the pressure that belongs to it; mirrors do not."""
+    equations = make_equations("darcy_nodal", num_points=num_points, num_modes=12)
+    act, source = equations.priors.symmetry.act, jnp.asarray(darcy.corner_source(num_points))
+    modes = darcy.karhunen_loeve(num_points, 0.1, 12)
+    sample = jax.jit(equations.draw)(jax.random.key(0))
+    for element in jnp.array([[0, 0], [1, 0], [0, 1], [1, 1]], bool):
+        moved, _ = act(element, sample.fields, sample.condition)
+        again = darcy.solve_nodal(moved[..., 1], source)
+        np.testing.assert_allclose(again, moved[..., 0], atol=1e-12)
+        np.testing.assert_allclose(act(element, moved, sample.condition)[0], sample.fields)
+        many = jax.vmap(lambda mode, element=element: act(element, jnp.stack([mode, mode], -1), mode)[0][..., 1])
+        turned = np.moveaxis(many(np.moveaxis(modes, -1, 0)), 0, -1)
+        found, expected = (np.einsum("ijm,klm->ijkl", each, each) for each in (turned, modes))
+        np.testing.assert_allclose(found, expected, atol=1e-12)
+    mirrored = darcy.solve_nodal(sample.fields[::-1, :, 1], source)
+    assert min(jnp.abs(mirrored - sign * sample.fields[::-1, :, 0]).max() for sign in (1, -1)) > 0.1
+
+
+def test_where_a_pair_of_modes_is_cut_axes_are_not_exchanged():
+    wholes = [darcy.keeps_pairs(darcy.karhunen_loeve(16, 0.1, count)) for count in (1, 2, 3)]
+    assert wholes == [True, False, True], "the second and the third are each other's exchange"
+    keys = jax.random.split(jax.random.key(0), 40)
+    for count, whole in zip((1, 2, 3), wholes, strict=True):
+        symmetry = make_equations("darcy_nodal", num_points=16, num_modes=count).priors.symmetry
+        drawn = np.asarray(jax.vmap(symmetry.draw)(keys))
+        assert bool(drawn[:, 0].any()) == whole and 0.2 < drawn[:, 1].mean() < 0.8
+
+
+def test_balance_with_one_factor_of_a_clean_example_is_the_residual_of_that_example():
+    fields, other = jnp.exp(jax.random.normal(jax.random.key(0), (2, 9, 9, 2)))
+    equations = make_equations("darcy_nodal", num_points=9, num_modes=4)
+    (feasibility,) = equations.priors.feasibilities
+    nothing = jnp.zeros((9, 9, 0))
+    expected = equations.residual(fields, nothing)["balance"]
+    np.testing.assert_allclose(feasibility.terms(fields, fields, nothing), expected, atol=1e-10)
+    mixed = [jnp.stack([one[..., 0], two[..., 1]], axis=-1) for one, two in ((other, fields), (fields, other))]
+    halves = sum(equations.residual(one, nothing)["balance"] for one in mixed) / 2
+    np.testing.assert_allclose(feasibility.terms(other, fields, nothing), halves, atol=1e-10)
