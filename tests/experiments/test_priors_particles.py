@@ -93,4 +93,4 @@ def test_every_method_fits_its_cases(tmp_path):
     study.check(context)
     cases = {case: {variant.method for variant in context.entries(case)} for case in study.cases}
     assert [case for case in study.cases if "penalty_convex" in cases[case]] == ["five_springs"]
-    assert options_of_case(context.config, "gravity")["network"]["dimension"] == 3
+    assert options_of_case(context.config, "three_body")["network"]["dimension"] == 2

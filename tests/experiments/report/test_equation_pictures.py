@@ -10,7 +10,9 @@ from phdme_jax.app.rows import ResultRow
 
 def shown_of(tmp_path, rows, methods):
     results = SimpleNamespace(rows=lambda: rows)
-    context = SimpleNamespace(results=results, methods=methods, asked="test", figure_path=lambda name: tmp_path / name)
+    study = SimpleNamespace(systems=("case",))
+    paths = lambda name: tmp_path / name  # noqa: E731
+    context = SimpleNamespace(results=results, methods=methods, asked="test", figure_path=paths, study=study)
     return SimpleNamespace(context=context, run=SimpleNamespace(case="case"))
 
 
