@@ -67,7 +67,7 @@ def make_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Be
 
 def check(context: Context) -> None:
     """Refuses what does not fit a problem; raises ValueError."""
-    for case in context.study.systems:
+    for case in context.systems:
         alone = replace(context.study, cases=(case,))
         check_equations(replace(context, study=alone, config=config_of(context.config, case)))
 

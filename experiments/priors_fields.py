@@ -24,8 +24,9 @@ from phdme_jax.methods.presets import (
     SMALL_UNET,
     UNET,
     equation_groups,
+    prior_groups,
 )
-from phdme_jax.methods.ranges import FROM_ZERO, Range
+from phdme_jax.methods.ranges import Range
 from phdme_jax.methods.table import METHODS as TABLE
 
 METHODS = ("diffusion", "projected", "augmented", "penalty_linear", "penalty_multilinear", "equivariant", "priors")
@@ -81,13 +82,7 @@ def _size(
         "stages": {"diffusion": ((1, *training),)},
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
         **equation_groups("edm", FEW_CALLS, noise="edm"),
-        "penalties": {
-            "weights": {"linear": 0.1, "multilinear": 0.1},
-            "largest": 5.0,
-            "most_noise": 0.5,
-            "probes": min(256, counts[0]),
-        },
-        "projected": False,
+        **prior_groups(min(256, counts[0]), linear=0.1, multilinear=0.1),
     }
 
 
@@ -121,7 +116,7 @@ STUDY = Study(
     variants=make_variants,
     about=about_equations,
     check=partial(check_equations, options=options_of_case),
-    ranges=RANGES | {"penalties.weights": FROM_ZERO, "logarithms": Range(empty=True)},
+    ranges=RANGES | {"logarithms": Range(empty=True)},
     extras=(field_reference_rows,),
     trial_methods=("diffusion", "augmented", "priors"),
 )

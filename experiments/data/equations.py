@@ -122,7 +122,7 @@ def check_equations(context: Context, options: Callable[[ConfigDict, str], dict[
     groups = context.config.to_dict()
     _check_level(Asking(**groups.get("questions", {})), groups.get("level"))
     count = sum(number for name, number in context.config.data.items() if name.startswith("num_"))
-    for case in context.study.systems:
+    for case in context.systems:
         equations = context.study.problem(context.config, case)
         assert isinstance(equations, Equations)
         numbers = math.prod(equations.grid.points) * (len(equations.fields) + len(equations.conditions))

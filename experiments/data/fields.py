@@ -205,8 +205,8 @@ def check_fields(context: Context) -> None:
     """
     config = context.config
     read_options(config.to_dict())
-    _check_size(config, context.study.systems)
-    for case in context.study.systems:
+    _check_size(config, context.systems)
+    for case in context.systems:
         for changes in ({}, {"order": 4}):
             system = learner_system(config, case, **changes)
             state = jnp.zeros((*system.structure.grid.points, len(system.structure.fields)))

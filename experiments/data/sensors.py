@@ -26,7 +26,7 @@ def check_sensors(context: Context) -> None:
     check_fields(context)
     config = context.config
     chosen = sensor_options(config.to_dict(), config.data.num_frames)
-    points = min(int(np.prod(learner_system(config, case).structure.grid.points)) for case in context.study.systems)
+    points = min(int(np.prod(learner_system(config, case).structure.grid.points)) for case in context.systems)
     if not set(config.asked.counts) <= set(chosen.counts) or not 0 < max(chosen.counts) <= points:
         raise ValueError(
             f"expected sensors.counts of at most {points} places with all of asked.counts among them, got "

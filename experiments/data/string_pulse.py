@@ -68,7 +68,7 @@ def check_pulse(context: Context) -> None:
     most = len(range(0, config.num_frames, 4)) * (config.published.num_points - 2)
     if max(config.published.num_sites) > most:
         raise ValueError(f"expected published.num_sites of at most {most}, got {max(config.published.num_sites)}")
-    for case in context.study.systems:
+    for case in context.systems:
         for order in config.independent.orders:
             system = make_system(case, num_points=config.independent.num_points, order=order)
             state = jnp.zeros((*system.structure.grid.points, len(system.structure.fields)))

@@ -73,7 +73,7 @@ def _run_study(study: Study, arguments: Sequence[str], command: str, run: Run) -
 def _check(context: Context) -> None:
     """Refuses what cannot be run before anything is written."""
     study = context.study
-    for case in study.systems:
+    for case in context.systems:
         problem = study.problem(context.config, case)
         for name in context.methods:
             refuse(METHODS[name], problem)
@@ -112,6 +112,7 @@ def parse(study: Study, arguments: Sequence[str]) -> Context:
         config=config,
         seeds=tuple(range(options.seeds or (1 if options.size in ONE_SEED else study.num_seeds))),
         methods=_methods(study, options.methods, options.size),
+        cases=_cases(study, options.cases),
         data_dir=options.data_dir,
         results=ResultsWriter(workdir / "results.jsonl", study.name),
     )
@@ -133,6 +134,10 @@ def _make_parser(study: Study) -> CommandParser:
     trial = _trial_methods(study, names)
     usual = f"all; {','.join(trial)} at the sizes {few}" if trial != names else "all"
     parser.add_argument("--methods", default="", help=f"some of {','.join(names)} ({usual})")
+    if len(study.systems) > 1:
+        parser.add_argument("--cases", default="", help=f"some of {','.join(study.systems)} (all)")
+    else:
+        parser.set_defaults(cases="")
     parser.add_argument(
         "--validate",
         action="store_true",
@@ -164,8 +169,19 @@ def _trial_methods(study: Study, names: tuple[str, ...]) -> tuple[str, ...]:
     return study.trial_methods or tuple(name for name in names if METHODS[name].scope == "always")
 
 
+def _listed(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+
+
+def _cases(study: Study, text: str) -> tuple[str, ...]:
+    for name in _listed(text):
+        if name not in study.systems:
+            raise InputError(f"unknown case {name!r}; {study.name} has {', '.join(study.systems)}")
+    return tuple(name for name in study.systems if name in _listed(text))
+
+
 def _methods(study: Study, text: str, size: str) -> tuple[str, ...]:
-    given = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    given = _listed(text)
     for name in given:
         if name not in METHODS or (study.methods and name not in study.methods):
             known = ", ".join(offered_methods(study, size))

@@ -36,11 +36,11 @@ def headline(context: Context) -> list[str]:
     seeds = len({row.seed for row in rows})
     lines = [f"{study.about(context.config)} {seeds} seed{'s' if seeds > 1 else ''}."] if study.about else []
     metric = study.metrics[0]
-    for case in study.systems:
+    for case in context.systems:
         values = _means(rows, case, metric)
         if values:
             lines.append((f"{case}: " if study.cases else "") + _ranking(values, metric, study.baseline))
-    lines += [sentence for case in study.systems if (sentence := _coverage(rows, case, metric, context))]
+    lines += [sentence for case in context.systems if (sentence := _coverage(rows, case, metric, context))]
     return lines
 
 

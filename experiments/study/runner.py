@@ -210,7 +210,7 @@ def run_study(study: Study, context: Context) -> list[Section]:
     Variants that have all their rows are not repeated.
     """
     sections: list[Section] = []
-    for case in study.systems:
+    for case in context.systems:
         shown = None
         for seed in context.seeds:
             plain = SeedRun(context, case, seed)

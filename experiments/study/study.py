@@ -219,6 +219,7 @@ class Context:
       data_dir: folder of measured data, or None.
       results: where the numbers go.
       validates: whether the run asks the validation split, on which choices are made, and leaves the test sets sealed.
+      cases: of the study that are run; all where there are none.
     """
 
     study: "Study"
@@ -230,6 +231,12 @@ class Context:
     data_dir: Path | None
     results: ResultsWriter
     validates: bool = False
+    cases: tuple[str, ...] = ()
+
+    @property
+    def systems(self) -> tuple[str, ...]:
+        """Names of the systems that are run."""
+        return self.cases or self.study.systems
 
     @property
     def asked(self) -> str:

@@ -99,19 +99,8 @@ class _SpaceTime(nn.Module):
     config: SpaceTimeConfig
     param_dtype: Any
 
-    def setup(self) -> None:
-        self.trunk = _Trunk(self.config, self.param_dtype)
-
     def encode(self, condition: Condition) -> Condition:
         return condition
-
-    def __call__(self, noisy: Array, noise_level: Array, features: Condition) -> Array:
-        return self.trunk(noisy, noise_level, features)
-
-
-class _Trunk(nn.Module):
-    config: SpaceTimeConfig
-    param_dtype: Any
 
     @nn.compact
     def __call__(

@@ -290,6 +290,19 @@ def equation_groups(
     }
 
 
+def prior_groups(probes: int, **weights: float) -> dict[str, Any]:
+    """The groups of methods with priors: `penalties`, see `methods.penalties.penalty`, and `projected`.
+
+    Args:
+      probes: examples on which penalties are measured before training.
+      **weights: of the penalties of each form.
+    Returns:
+      the groups; samples are as they are drawn.
+    """
+    penalties = {"weights": weights, "largest": 5.0, "most_noise": 0.5, "probes": probes}
+    return {"penalties": penalties, "projected": False}
+
+
 def student_stages(steps: int, map_steps: int, batch: int, rate: float) -> dict[str, Any]:
     """Stages of one-step students: a third without physics, the rest with it; and of flow maps, which need no pairs.
 

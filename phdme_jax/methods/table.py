@@ -134,7 +134,7 @@ _ALL = (
     *(_Prior(f"penalty_{form}", f"diffusion with a penalty, {form}", 0, Bound(fit_priors, forms=(form,)),
              needs=frozenset({form}), own=("penalties",)) for form in FORMS),
     _Prior("priors", "symmetry and penalties together", 16, Bound(fit_priors, symmetry="any", forms=FORMS),
-           needs=SYMMETRY, own=("penalties",)),
+           needs=SYMMETRY, own=("penalties", "symmetric_network")),
     Method("projected", "diffusion, each sample brought to one momentum and one energy", 0, fit_projected, "",
            "diffusion", frozenset({"project"}), scope="named"),
     # questions about fields of known equations

@@ -156,6 +156,20 @@ def test_terms_of_linear_and_multilinear_feasibilities_are_affine_in_what_is_pre
         np.testing.assert_allclose(parts[0] + parts[1], parts[2] + parts[3], rtol=1e-8, atol=1e-8)
 
 
+def test_terms_of_feasibilities_are_small_for_the_clean_example_and_not_for_another(drawn):
+    equations, samples = drawn
+    found = [one for one in equations.priors.feasibilities if one.form != "general"]
+    if not found:
+        pytest.skip("no such feasibility")
+    fields, condition = samples.fields[0], samples.condition[0]
+    rough = fields + 0.1 * jnp.std(samples.fields) * jax.random.normal(jax.random.key(1), fields.shape)
+    for feasibility in found:
+        clean, other = (jnp.abs(feasibility.terms(one, fields, condition)).max() for one in (fields, rough))
+        # what is linear or multilinear in the example is its residual, of the scheme's own size
+        floor = 0.9 if feasibility.form in ("linear", "multilinear") else 0.05
+        assert clean < floor * other, feasibility.name
+
+
 def test_invariants_are_kept_by_true_examples_and_by_projected_ones(drawn):
     equations, samples = drawn
     priors, fields, condition = equations.priors, samples.fields[0], samples.condition[0]

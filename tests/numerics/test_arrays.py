@@ -9,8 +9,8 @@ from phdme_jax.numerics.arrays import cached_arrays, one_type, ratio, root, stat
 from phdme_jax.numerics.quadrature import interval_weights
 from phdme_jax.numerics.stencils import closed_matrix, sbp_matrix
 from phdme_jax.systems.equations.closed_form import sine_matrix
-from phdme_jax.systems.equations.darcy import karhunen_loeve
 from phdme_jax.systems.equations.elasticity import constitutive_matrix, element_stiffness
+from phdme_jax.systems.equations.gaussian_modes import karhunen_loeve
 
 
 def test_root_is_clipped_at_zero_has_no_slope_there_and_keeps_what_is_not_a_number():

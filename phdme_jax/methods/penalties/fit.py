@@ -26,6 +26,7 @@ from phdme_jax.methods.penalties.penalty import (
     fit_features,
     level_weight,
     penalty_of,
+    penalty_options,
     with_channels,
 )
 from phdme_jax.systems.priors import Feasibility, Symmetry
@@ -52,16 +53,13 @@ Answer = Callable[[PyTree, Prepared, Array, Array], tuple[Array, Array]]
 """(parameters of the network, prepared, noisy, t) -> mean of the fields, and of features, normalised."""
 
 
-def make_answer(
-    network: Network, schedule: Schedule, predicts: str, count: int, centre: Callable[[Array], Array] | None
-) -> Answer:
+def make_answer(network: Network, schedule: Schedule, predicts: str, centre: Callable[[Array], Array] | None) -> Answer:
     """Denoiser of fields and what the network says of features, as it says it, in its last channels.
 
     Args:
-      network: answers with `count` channels more than it sees, see `with_channels`.
+      network: maybe answers with more channels than it sees, see `with_channels`.
       schedule: of the noise.
       predicts: see `precondition`.
-      count: of features.
       centre: linear projection of fields; None for none.
     Returns:
       the denoiser.
@@ -175,8 +173,8 @@ def parts_of(task: Task, options: Options, symmetry: str, forms: Sequence[str]) 
     """
     if symmetry not in SYMMETRIES:
         raise ValueError(f"expected a symmetry among {SYMMETRIES}, got {symmetry!r}")
-    priors, settings = task.problem.priors, PenaltyOptions(**options["penalties"])
-    found = chosen(priors.feasibilities, settings, forms)
+    priors = task.problem.priors
+    found = chosen(priors.feasibilities, penalty_options(options, forms), forms)
     if forms and symmetry == "" and not found:
         raise ValueError(
             f"expected penalties.weights of a form among {tuple(forms)} above zero for {task.problem.name}, got none"
@@ -221,7 +219,7 @@ def fit_priors(
         if "symmetric_network" not in options:
             raise ValueError("expected the group symmetric_network, a network that commutes with the symmetry; add it")
         options = {**options, "network": options["symmetric_network"]}
-    settings, predicts = PenaltyOptions(**options["penalties"]), options["training"]["predicts"]
+    settings, predicts = penalty_options(options, forms), options["training"]["predicts"]
     net = shared.network_of(task, options)
     general = [one for one in parts.feasibilities if one.form == "general"]
     if len(general) > 1:
@@ -230,7 +228,7 @@ def fit_priors(
     features = fit_features(net, general[0], few) if general else None
     count = features.shift.shape[0] if features is not None else 0
     net = dataclasses.replace(net, network=with_channels(net.network, count))
-    answer = make_answer(net.network, schedule, predicts, count, parts.centres)
+    answer = make_answer(net.network, schedule, predicts, parts.centres)
     starts: list[Any] = [1.0] * len(parts.feasibilities)
     if parts.feasibilities:
         probe = make_loss(net, answer, schedule, parts, settings, features, starts)

@@ -42,6 +42,11 @@ class PenaltyOptions(NamedTuple):
     probes: int = 256
 
 
+def penalty_options(options: Mapping[str, Any], forms: Sequence[str]) -> PenaltyOptions:
+    """The group `penalties`; no weights where there is none, or no form is asked for."""
+    return PenaltyOptions(**options.get("penalties", {"weights": {}})) if forms else PenaltyOptions({})
+
+
 def level_weight(schedule: Schedule, form: str, options: PenaltyOptions, t: Float[Array, ""]) -> Float[Array, ""]:
     """Weight w of a penalty at a diffusion time.
 

@@ -10,9 +10,9 @@ Each is the `unseen` residual of the other.
 
 The square has eight turns and mirror images. The covariance keeps all of them, source and sink but four: the exchange
 of x and y leaves both corners where they are; half a turn exchanges them, and so changes the sign of the pressure; and
-both together. Quarter turns and mirror images across x or y bring the source to a corner where there is none. Modes
-odd along one axis come in pairs, each the other's exchange; where only the first of a pair is kept, the exchange
-changes the law of the permeability, and half a turn alone is left.
+both together. Quarter turns and mirror images across x or y bring the source to a corner where there is none. Where
+the modes that are kept cut a pair, see `keeps_pairs`, the exchange changes the law of the permeability, and half a turn
+alone is left.
 
 The outflow is linear in the pressure for a given permeability, and the other way round: with each of both taken from a
 clean example in turn, the mean is affine in what is predicted and is the residual where that is the clean example.
@@ -29,61 +29,16 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from phdme_jax.numerics import block_tridiagonal
-from phdme_jax.numerics.arrays import cached_arrays
 from phdme_jax.numerics.bound import Bound
 from phdme_jax.numerics.grid import Grid
 from phdme_jax.numerics.stencils import closed_matrix
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional
+from phdme_jax.systems.equations.gaussian_modes import karhunen_loeve, keeps_pairs
 from phdme_jax.systems.priors import NO_PRIORS, Feasibility, Priors, Symmetry
 
 CORNER = 0.125  # side of the squares that water is pumped into and out of
 RATE = 10.0
 REACH = 3  # nodes that the one-sided second difference reaches to
-
-
-@cached_arrays
-def karhunen_loeve(num_points: int, length: float, num_modes: int) -> np.ndarray:
-    """Leading modes of the covariance exp(-|x - x'| / length) on a square grid, each times its standard deviation.
-
-    The covariance is even about both middles of the square, so that its eigenvectors are found among the functions of
-    each parity, problems of a quarter of the size; those odd along x alone are those odd along y alone, transposed. The
-    first of a mode's largest entries is positive, so that the modes are the same on every machine.
-
-    Args:
-      num_points: nodes along each side of the unit square, ends included.
-      length: correlation length.
-      num_modes: modes to keep.
-    Returns:
-      modes, shape (points, points, mode), of decreasing variance.
-    Raises:
-      ValueError: more modes than nodes.
-    """
-    if not 1 <= num_modes <= num_points**2:
-        raise ValueError(f"expected between 1 and {num_points**2} modes, got {num_modes}")
-    line = np.linspace(0.0, 1.0, num_points)
-    apart = (line[:, None] - line) ** 2
-    covariance = np.exp(-np.sqrt(apart[:, None, :, None] + apart[None, :, None, :]) / length)
-    half = np.eye(num_points)[: (num_points + 1) // 2]
-    bases = [half + half[:, ::-1], (half - half[:, ::-1])[: num_points // 2]]
-    bases = [basis / np.linalg.norm(basis, axis=1, keepdims=True) for basis in bases]
-    values: list[np.ndarray] = []
-    modes: list[np.ndarray] = []
-    for rows, columns in ((bases[0], bases[0]), (bases[0], bases[1]), (bases[1], bases[1])):
-        small = np.einsum("ai,ijkl->ajkl", rows, covariance, optimize=True)
-        small = np.einsum("bj,ajkl,ck,dl->abcd", columns, small, rows, columns, optimize=True)
-        size = rows.shape[0] * columns.shape[0]
-        value, vector = np.linalg.eigh(small.reshape(size, size))
-        value, vector = value[::-1][:num_modes], vector[:, ::-1][:, :num_modes]
-        large = np.abs(vector) > (1 - 1e-6) * np.abs(vector).max(axis=0)
-        vector = vector * np.sign(vector[np.argmax(large, axis=0), np.arange(len(value))])
-        vector = vector.reshape(rows.shape[0], columns.shape[0], -1)
-        mode = np.einsum("ai,bj,abm->ijm", rows, columns, vector, optimize=True)
-        values, modes = [*values, value], [*modes, mode]
-        if rows is not columns:
-            values, modes = [*values, value], [*modes, mode.transpose(1, 0, 2)]
-    value, mode = np.concatenate(values), np.concatenate(modes, axis=-1)
-    order = np.argsort(-value, kind="stable")[:num_modes]
-    return mode[..., order] * np.sqrt(value[order])
 
 
 def corner_source(num_points: int) -> np.ndarray:
@@ -355,12 +310,6 @@ def _residual(residual: Callable[[Array, np.ndarray], Residuals], fields: Array,
 def _frozen_terms(predicted: Array, clean: Array, condition: Array) -> Array:
     del condition
     return frozen_balance(predicted, clean, corner_source(len(predicted)))
-
-
-def keeps_pairs(modes: Float[np.ndarray, "x y mode"]) -> bool:
-    """Whether modes have the same covariance when x and y are exchanged: no pair is cut, see above."""
-    variance = (modes**2).sum(axis=-1)
-    return bool(np.allclose(variance, variance.T, rtol=1e-9, atol=1e-9 * variance.max()))
 
 
 def _draw_move(key: Array, num_points: int, length: float, num_modes: int) -> Bool[Array, "2"]:

@@ -133,6 +133,20 @@ def test_overrides_keep_the_type_of_the_default(tmp_path, argument, place, value
     assert code == 0 and changed == value and type(changed) is type(value)
 
 
+def test_some_cases_of_several_are_run_in_the_order_of_the_study(tmp_path, capsys):
+    three = ("first", "second", "third")
+    code, (context,) = contexts(["--workdir", str(tmp_path / "run"), "--cases", "third, first"], cases=three)
+    assert code == 0 and context.systems == ("first", "third")
+    code, (context,) = contexts(["--workdir", str(tmp_path / "all")], cases=three)
+    assert code == 0 and context.systems == three
+    capsys.readouterr()
+    assert "unknown case 'fourth'; toy has first, second, third" in refusal(
+        capsys, tmp_path / "none", "--cases", "fourth", cases=three
+    )
+    # a study of one problem has no such option
+    assert "unknown argument '--cases'" in refusal(capsys, tmp_path / "one", "--cases", "first", cases=("first",))
+
+
 @pytest.mark.parametrize(
     ("arguments", "parts"),
     [

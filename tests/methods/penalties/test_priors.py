@@ -12,6 +12,7 @@ from phdme_jax.diffusion.networks import Condition
 from phdme_jax.diffusion.preconditioning import noise_from_x0
 from phdme_jax.diffusion.schedule import EdmSchedule
 from phdme_jax.methods.base import Examples, Task, stage_key
+from phdme_jax.methods.equations.check import check
 from phdme_jax.methods.equations.diffusion import make_denoise, teacher_schedule
 from phdme_jax.methods.equations.encoding import decode, encode
 from phdme_jax.methods.equations.network import encode_examples, fit_params, make_prepare, network_of
@@ -236,14 +237,45 @@ def test_noise_along_translations_is_neither_seen_nor_left(springs):
 def test_options_that_do_not_fit_are_refused(springs, change, message):
     task, options = springs
     options = {name: value for name, value in {**options, **change}.items() if value is not None}
-    method = METHODS["equivariant"]
+    method = METHODS["priors" if "penalties" in change else "equivariant"]
     with pytest.raises(ValueError, match=message):
         method.fit(task, options, Trainer(), None, task.key)
 
 
-def test_a_penalty_without_a_weight_is_refused(springs):
+class Watching(dict):
+    """Options that know which groups were asked for."""
+
+    def __init__(self, groups, seen):
+        super().__init__(groups)
+        self.seen = seen
+
+    def __getitem__(self, name):
+        self.seen.add(name)
+        return super().__getitem__(name)
+
+    def get(self, name, default=None):
+        self.seen.add(name)
+        return super().get(name, default)
+
+    def __contains__(self, name):
+        self.seen.add(name)
+        return super().__contains__(name)
+
+
+@pytest.mark.parametrize("name", ["augmented", "equivariant", "penalty_linear", "priors"])
+def test_what_is_kept_depends_on_every_group_that_is_read(springs, name):
+    """Groups that some methods alone read, `Method.own`, do not count for what others keep."""
     task, options = springs
-    options = {**options, "penalties": {"weights": {"linear": 0.0}}}
+    seen = set()
+    check(task.problem, Watching(options, seen), [METHODS[name].fit])
+    owned = {key for method in METHODS.values() for key in method.own}
+    assert seen & owned <= set(METHODS[name].own)
+
+
+@pytest.mark.parametrize("penalties", [{"penalties": {"weights": {"linear": 0.0}}}, {}])
+def test_a_penalty_without_a_weight_is_refused(springs, penalties):
+    task, options = springs
+    options = {name: group for name, group in options.items() if name != "penalties"} | penalties
     with pytest.raises(ValueError, match=r"expected penalties\.weights of a form among"):
         METHODS["penalty_linear"].fit(task, options, Trainer(), None, task.key)
 

@@ -49,8 +49,8 @@ def test_two_particles_on_a_spring_swing_as_they_must():
     np.testing.assert_allclose(found, np.cos(np.sqrt(0.2) * times), atol=3e-4)
 
 
-def circle(acceleration, speed, softening=0.0):
-    """Two bodies half a unit from their middle, and how far they are off their circle after a turn."""
+def circle(speed):
+    """Two bodies half a unit from their middle on a circle, and how long a turn takes."""
     start = Motion(jnp.array([[0.5, 0.0], [-0.5, 0.0]]), jnp.array([[0.0, speed], [0.0, -speed]]))
     return start, 2 * np.pi * 0.5 / speed
 
@@ -58,7 +58,7 @@ def circle(acceleration, speed, softening=0.0):
 @pytest.mark.parametrize(("fractions", "order", "steps"), [((1.0,), 2, (100, 200)), (_FRACTIONS, 6, (10, 20))])
 def test_leapfrogs_have_their_order_on_a_circular_orbit(fractions, order, steps):
     # at a distance of one the pull on each is one, and v^2 / (1/2) = 1
-    start, period = circle(attraction, np.sqrt(0.5))
+    start, period = circle(np.sqrt(0.5))
     errors = []
     for count in steps:
         ended = composed_leapfrog(lambda x: attraction(0.0, x), period / count, count, start, fractions)
