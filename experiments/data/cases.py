@@ -9,11 +9,15 @@ from experiments.data.equations import bench_of, load_or_make
 from experiments.study.study import Bench, Context, Split
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Equations
+from phdme_jax.systems.given_frames import with_given_frames
 
 
 def equations_of_case(config: ConfigDict, case: str) -> Equations:
-    """The equations that a case names, with its arguments of the group `cases`."""
-    return make_equations(case, **config.cases[case])
+    """The equations that a case names, with its arguments of the group `cases`; `given_frames` of them are given."""
+    options = config.cases[case].to_dict()
+    count = options.pop("given_frames", 0)
+    equations = make_equations(case, **options)
+    return with_given_frames(equations, count) if count else equations
 
 
 def case_bench(

@@ -12,5 +12,6 @@ def options_of_case(config: ConfigDict, case: str) -> dict[str, Any]:
     options, world = config.to_dict(), equations_of_case(config, case)
     dimension = len(world.fields) // 2
     kinds = ("linear",) * len(world.fields)
-    networks = {name: {**options[name], "dimension": dimension} for name in ("network", "symmetric_network")}
+    sizes = {"dimension": dimension, "given_vectors": 2 if world.given_frames else 0}
+    networks = {name: {**options[name], **sizes} for name in ("network", "symmetric_network")}
     return {**options, **networks, "data": {**options["data"], "kinds": kinds}}

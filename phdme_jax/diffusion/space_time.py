@@ -35,6 +35,7 @@ class SpaceTimeConfig:
       reach: frames to each side that the convolution over time sees.
       embedding_size: of noise level and frame.
       equivariant: whether it commutes with rotations, reflections and orders of the particles.
+      given_vectors: vectors among the condition's channels, after the coupling, and one scalar after them.
     """
 
     dimension: int = 2
@@ -46,6 +47,7 @@ class SpaceTimeConfig:
     reach: int = 2
     embedding_size: int = 32
     equivariant: bool = True
+    given_vectors: int = 0
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.vector_channels % self.heads or self.embedding_size % 2:
@@ -58,6 +60,8 @@ class SpaceTimeConfig:
 
 def make_space_time(**sizes: Any) -> Network:
     """Network of trajectories (time, particle, field), told the coupling of each pair as the condition's channels.
+
+    After these may come vectors, such as those of frames that are given, and a scalar that says where they are.
 
         pair:    p_ij = silu(A h_i + B h_j + C |u_i - u_j| + D coupling_ij)
                  h_i += E mean_j p_ij,   u_i += mean_j (F p_ij) (u_i - u_j)
@@ -112,23 +116,34 @@ class _SpaceTime(nn.Module):
             raise ValueError(f"expected at least {split} fields, {config.vectors} vectors, got {noisy.shape[-1]}")
         axes = config.dimension if config.equivariant else 1
         given = noisy[..., :split].reshape(*noisy.shape[:2], -1, axes)
+        coupling, told, marks = self._parts(condition.rollout, axes)
         channels = config.vector_channels * config.dimension // axes
+        count = given.shape[-2]
+        if told is not None:
+            given = jnp.concatenate([given, told], axis=-2)
         vectors = _Mix(channels, *kind)(given)
         embedding = NoiseEmbedding(config.embedding_size, self.param_dtype)(noise_level)
-        hidden = Linear(config.width, self.param_dtype)(self._scalars(noisy[..., split:], given))
-        coupling = condition.rollout
+        scalars = jnp.concatenate([noisy[..., split:], *([] if marks is None else [marks])], axis=-1)
+        hidden = Linear(config.width, self.param_dtype)(self._scalars(scalars, given))
         for _ in range(config.layers):
             hidden, vectors = _Pairs(*kind)(hidden, vectors, coupling, embedding)
             hidden, vectors = _Frames(*kind)(hidden, vectors, embedding)
             hidden, vectors = _Mixing(*kind)(hidden, vectors, embedding)
         hidden = nn.silu(_Norm(self.param_dtype)(hidden))
-        count = given.shape[-2]
         weights = Linear(count * channels, self.param_dtype, zero=True)(hidden)
         weights = weights.reshape(*weights.shape[:2], count, channels)
         drawn = jnp.einsum("tnvc,tnca->tnva", weights, _normalised(vectors))
         rest = Linear(noisy.shape[-1] - split, self.param_dtype, zero=True)(hidden) if noisy.shape[-1] > split else None
         drawn = drawn.reshape(*drawn.shape[:2], split)
         return drawn if rest is None else jnp.concatenate([drawn, rest], axis=-1)
+
+    def _parts(self, channels: Array | None, axes: int) -> tuple[Array | None, Array | None, Array | None]:
+        """Of what is told: the coupling of each pair, vectors, and the scalar that comes with them."""
+        size = self.config.given_vectors * self.config.dimension
+        if not size or channels is None:
+            return channels, None, None
+        coupling, told, marks = jnp.split(channels, [channels.shape[-1] - size - 1, channels.shape[-1] - 1], axis=-1)
+        return coupling if coupling.shape[-1] else None, told.reshape(*told.shape[:2], -1, axes), marks
 
     def _scalars(self, given: Array, vectors: Array) -> Array:
         """Scalar fields, what is known of vectors, the frame, and the particle's name where it has one."""

@@ -277,6 +277,7 @@ class Method:
       source: where it was published; empty for ours.
       teacher: fitted first and handed to `fit`; what it has learned is shared, never learned again.
       needs: parts that a problem must offer.
+      needs_instead: other parts, that serve as well where the fit knows both kinds of problem; none where empty.
       scope: whether a study runs it "always", in "full" comparisons alone and not where a study is only tried, or where
         it is "named" alone, as one that changes a single thing of another and draws as that does.
       questions: whether its condition is a `methods.equations.questions.Question`.
@@ -291,6 +292,7 @@ class Method:
     source: str = ""
     teacher: str | None = None
     needs: frozenset[str] = frozenset()
+    needs_instead: frozenset[str] = frozenset()
     scope: Literal["always", "full", "named"] = "always"
     questions: bool = False
     own: tuple[str, ...] = ()
@@ -298,7 +300,7 @@ class Method:
     def refusal(self, problem: Any) -> str | None:
         """Why the method does not fit a problem, in one sentence, or None."""
         missing = sorted(self.needs - problem.offers)
-        if not missing:
+        if not missing or (self.needs_instead and self.needs_instead <= problem.offers):
             return None
         words = ", ".join(name.replace("_", " ") for name in missing)
         return f"{self.name} needs {words}, which {problem.name} does not offer; leave it out of --methods"

@@ -27,7 +27,7 @@ class Symmetry:
         group has none. A linear projection that commutes with `act`.
       mixed: numbers of fields that `act` mixes, such as the components of a vector: their encodings have no shift and
         share one scale.
-      mixes_conditions: whether `act` mixes the channels that are given, which then share one encoding.
+      mixed_conditions: the same of the channels that are given.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Symmetry:
     act: Callable[[Any, Array, Array], tuple[Array, Array]]
     centre: Callable[[Array], Array] | None = None
     mixed: tuple[tuple[int, ...], ...] = ()
-    mixes_conditions: bool = False
+    mixed_conditions: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

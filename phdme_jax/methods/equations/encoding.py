@@ -56,13 +56,6 @@ def isotropic(encoding: Encoding, mixed: tuple[tuple[int, ...], ...]) -> Encodin
     return Encoding(shift, scale)
 
 
-def pooled(encoding: Encoding) -> Encoding:
-    """The encoding of all channels as if they were one."""
-    shift = jnp.mean(encoding.shift)
-    scale = jnp.sqrt(jnp.mean(encoding.scale**2 + encoding.shift**2) - shift**2)
-    return Encoding(jnp.full_like(encoding.shift, shift), jnp.full_like(encoding.scale, scale))
-
-
 def encode(
     encoding: Encoding, kinds: tuple[str, ...], fields: Float[Array, "*grid field"]
 ) -> Float[Array, "*grid field"]:

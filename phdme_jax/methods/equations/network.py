@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from phdme_jax.diffusion import NETWORKS
 from phdme_jax.diffusion.networks import Condition, Network
 from phdme_jax.methods.base import Examples, Fitted, Host, Model, Options, Task
-from phdme_jax.methods.equations.encoding import Encoding, decode, encode, fit_encoding, isotropic, pooled
+from phdme_jax.methods.equations.encoding import Encoding, decode, encode, fit_encoding, isotropic
 from phdme_jax.systems.equations.base import Equations
 
 FLAT = 1e-9  # standard deviation below which a channel of the condition counts as constant
@@ -163,8 +163,7 @@ def fit_params(net: EquationNetwork, examples: Examples, network: PyTree = None)
     fields, symmetry = fit_encoding(jnp.asarray(examples.fields), net.kinds), net.equations.priors.symmetry
     if symmetry is not None:
         fields = isotropic(fields, symmetry.mixed)
-        if symmetry.mixes_conditions and condition.shape[-1]:
-            given = pooled(given)
+        given = isotropic(given, symmetry.mixed_conditions)
     given = given._replace(scale=jnp.where(given.scale > FLAT, given.scale, 1.0))
     encodings = fields, given
     return Params(network, *jax.tree.map(lambda leaf: leaf.astype(net.dtype), encodings))

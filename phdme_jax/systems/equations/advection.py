@@ -158,4 +158,5 @@ def make_advection(
             invariants=(("mass", frame_means), ("energy", frame_energies)),
             project=with_one_mean_and_energy,
         ),
+        time_axis=1,
     )

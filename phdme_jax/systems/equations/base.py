@@ -55,6 +55,8 @@ class Equations:
         scheme that made the data; None without.
       affine_conserved: whether `conserved` is affine in the fields.
       priors: what else is known of the examples: symmetries, feasibilities, invariants.
+      time_axis: of the grid, where it is known to have one.
+      given_frames: how many of the first frames the condition holds, see `systems.given_frames`.
     """
 
     name: str
@@ -75,15 +77,19 @@ class Equations:
     conserved: Callable[[Array, Array], Array] | None = None
     affine_conserved: bool = False
     priors: Priors = NO_PRIORS
+    time_axis: int | None = None
+    given_frames: int = 0
 
     @property
     def offers(self) -> frozenset[str]:
-        """Parts that are there: "residual", "map" (fields beside the solution, from which it can be predicted), and
+        """Parts that are there: "residual", "map" (fields beside the solution, from which it can be predicted),
+        "given_frames" where there are any, and
         "resolve", "inequality", "objective", "solved_objective" and "conserved" where the functions of these names
         are, and what its priors offer."""
         optional = ("resolve", "inequality", "objective", "solved_objective", "conserved")
         found = {name for name in optional if getattr(self, name) is not None} | self.priors.offers
-        return frozenset(found | {"residual"} | ({"map"} if len(self.fields) > self.num_solution else set()))
+        found |= {"map"} if len(self.fields) > self.num_solution else set()
+        return frozenset(found | {"residual"} | ({"given_frames"} if self.given_frames else set()))
 
 
 def unconditional(fields: Float[Array, "*grid field"]) -> Sample:

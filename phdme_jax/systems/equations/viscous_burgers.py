@@ -135,4 +135,5 @@ def make_viscous_burgers(
             invariants=(("mass", frame_means),),
             project=with_one_mean,
         ),
+        time_axis=1,
     )

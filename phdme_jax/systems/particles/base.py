@@ -149,7 +149,7 @@ def act(element: Element, fields: Array, condition: Array) -> tuple[Array, Array
     return fields_of(turned), moved[..., element.order] if condition.shape[-1] else moved
 
 
-def particle_symmetry(dimension: int, count: int) -> Symmetry:
+def particle_symmetry(dimension: int, count: int, coupled: bool) -> Symmetry:
     """Rotations, reflections, orders of the particles and, by `centre`, translations."""
     mixed = tuple(tuple(range(start, start + dimension)) for start in (0, dimension))
     return Symmetry(
@@ -158,7 +158,7 @@ def particle_symmetry(dimension: int, count: int) -> Symmetry:
         act=act,
         centre=centred,
         mixed=mixed,
-        mixes_conditions=True,
+        mixed_conditions=(tuple(range(count)),) if coupled else (),
     )
 
 
@@ -286,7 +286,7 @@ def make_trajectories(
     reducible = Feasibility("energy", "reducible", Bound(_part_terms, world.terms))
     general = Feasibility("energy", "general", Bound(_features, world.terms))
     priors = Priors(
-        symmetry=particle_symmetry(dimension, num_particles),
+        symmetry=particle_symmetry(dimension, num_particles, world.coupled),
         feasibilities=(linear, *((convex,) if world.convex else ()), reducible, general),
         invariants=(("momentum", momentum_of), ("energy", Bound(energy_of, world.potential))),
         project=Bound(projected, world.potential),
@@ -304,4 +304,5 @@ def make_trajectories(
         conserved=_conserved,
         affine_conserved=True,
         priors=priors,
+        time_axis=0,
     )

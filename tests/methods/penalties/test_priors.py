@@ -280,27 +280,37 @@ def test_a_penalty_without_a_weight_is_refused(springs, penalties):
         METHODS["penalty_linear"].fit(task, options, Trainer(), None, task.key)
 
 
+@pytest.mark.parametrize("given", [0, 2])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.float64, 1e-12)])
-def test_the_space_time_network_commutes_to_rounding(dtype, tolerance):
-    network = make_space_time(**{name: size for name, size in NET.items() if name != "name"}, dimension=3)
+def test_the_space_time_network_commutes_to_rounding(dtype, tolerance, given):
+    sizes = {name: size for name, size in NET.items() if name != "name"}
+    network = make_space_time(**sizes, dimension=3, given_vectors=given)
     element = make_equations("gravity").priors.symmetry.draw(jax.random.key(1))
     noisy = jax.random.normal(jax.random.key(2), (4, 10, 7)).astype(dtype)
     drawn = jax.random.bernoulli(jax.random.key(3), 0.5, (10, 10)).astype(dtype)
     coupling = jnp.broadcast_to(drawn + drawn.T, (4, 10, 10))
-    params = network.init(jax.random.key(4), noisy, Condition(rollout=coupling))
+    told = jax.random.normal(jax.random.key(5), (4, 10, 3 * given + bool(given))).astype(dtype)
+
+    def move(fields, vectors):
+        turned, moved = act(element, fields[..., :vectors], coupling)
+        return jnp.concatenate([turned, fields[:, element.order, vectors:]], axis=-1), moved
+
+    condition = jnp.concatenate([coupling, told], axis=-1)
+    params = network.init(jax.random.key(4), noisy, Condition(rollout=condition))
     params = jax.tree.map(
         lambda leaf: leaf + 0.1 * jnp.sin(jnp.arange(leaf.size, dtype=dtype)).reshape(leaf.shape), params
     )
 
-    def apply(fields, coupling):
-        return network.apply(params, fields, jnp.asarray(0.2, dtype), Condition(rollout=coupling))
+    def apply(fields, condition):
+        return network.apply(params, fields, jnp.asarray(0.2, dtype), Condition(rollout=condition))
 
-    def move(fields):
-        turned, moved = act(element, fields[..., :6], coupling)
-        return jnp.concatenate([turned, fields[:, element.order, 6:]], axis=-1), moved
-
-    moved, moved_coupling = move(noisy)
-    found, expected = apply(moved, moved_coupling), move(apply(noisy, coupling))[0]
+    moved, moved_coupling = move(noisy, 6)
+    moved_told = move(told, 3 * given)[0] if given else told
+    found = apply(moved, jnp.concatenate([moved_coupling, moved_told], axis=-1))
+    expected = move(apply(noisy, condition), 6)[0]
     assert float(jnp.abs(found - expected).max() / jnp.abs(expected).max()) < tolerance
     # the coupling of a node alone, not of the pair, would go unnoticed without this
-    assert jnp.abs(apply(moved, coupling) - expected).max() > 1e-3
+    assert jnp.abs(apply(moved, jnp.concatenate([coupling, moved_told], axis=-1)) - expected).max() > 1e-3
+    if given:
+        assert jnp.abs(apply(moved, jnp.concatenate([moved_coupling, told], axis=-1)) - expected).max() > 1e-3
+        assert jnp.abs(apply(noisy, condition.at[..., -1].add(1.0)) - apply(noisy, condition)).max() > 1e-3
