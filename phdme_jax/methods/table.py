@@ -17,6 +17,7 @@ from phdme_jax.methods.energy.generator import Recipe, make_fit
 from phdme_jax.methods.equations.diffusion import fit_informed
 from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
 from phdme_jax.methods.equations.gradient_input import fit_gradient_input
+from phdme_jax.methods.equations.random_walk import fit_random_walk
 from phdme_jax.methods.penalties.fit import fit_priors
 from phdme_jax.methods.sampling.constrained_flow import fit_constrained
 from phdme_jax.methods.sampling.corrected import fit_corrected
@@ -135,6 +136,9 @@ _ALL = (
              needs=frozenset({form}), own=("penalties",)) for form in FORMS),
     _Prior("priors", "symmetry and penalties together", 16, Bound(fit_priors, symmetry="any", forms=FORMS),
            needs=SYMMETRY, own=("penalties", "symmetric_network")),
+    Method("random_walk_prior", "a flow in a few calls from the random walk that the given frames start", 18,
+           fit_random_walk, "arXiv 2505.18647", None, frozenset({"given_frames"}), scope="named",
+           own=("symmetric_network",)),
     Method("projected", "diffusion, each sample brought to one momentum and one energy", 0, fit_projected, "",
            "diffusion", frozenset({"project"}), scope="named"),
     # questions about fields of known equations

@@ -1,7 +1,8 @@
 """Equations whose first frames are given: what is generated continues them.
 
 The grid stays that of the whole trajectory. The condition has, after the channels of the equations themselves, the
-given frames, the last of them held for the rest of the time, and a channel that is one where a frame is given.
+given frames, continued along the straight line through the last two, and a channel that is one where a frame is given.
+A single given frame is held.
 """
 
 import dataclasses
@@ -64,7 +65,7 @@ def with_given_frames(equations: Equations, count: int) -> Equations:
 def given_condition(
     fields: Float[Array, "*grid field"], condition: Float[Array, "*grid channel"], count: int, axis: int
 ) -> Float[Array, "*grid told"]:
-    """The condition with the first frames of a trajectory in it.
+    """The condition with the first frames of a trajectory in it, and the straight line that continues them.
 
     Args:
       fields: of which the first `count` frames are read.
@@ -74,21 +75,28 @@ def given_condition(
     Returns:
       condition, given frames and where they are.
     """
-    frames = fields.shape[axis]
-    held = jnp.take(fields, jnp.minimum(jnp.arange(frames), count - 1), axis=axis)
-    known = jnp.broadcast_to(_given(frames, count, axis, fields), (*fields.shape[:-1], 1))
-    return jnp.concatenate([condition, held, known.astype(fields.dtype)], axis=-1)
+    number = jnp.arange(fields.shape[axis]).reshape([-1 if index == axis else 1 for index in range(fields.ndim)])
+    held = jnp.take(fields, jnp.minimum(number.ravel(), count - 1), axis=axis)
+    last, before = (jax.lax.slice_in_dim(fields, at, at + 1, axis=axis) for at in (count - 1, max(count - 2, 0)))
+    told = held + jnp.maximum(number - (count - 1), 0).astype(fields.dtype) * (last - before)
+    known = jnp.broadcast_to(number < count, (*fields.shape[:-1], 1))
+    return jnp.concatenate([condition, told, known.astype(fields.dtype)], axis=-1)
+
+
+def told_frames(condition: Float[Array, "*grid told"], count: int) -> tuple[Array, Array]:
+    """Given frames and the line that continues them (*grid, count), and one where a frame is given (*grid, 1).
+
+    Args:
+      condition: see `given_condition`.
+      count: of the fields.
+    """
+    return condition[..., -1 - count : -1], condition[..., -1:]
 
 
 def imposed(fields: Float[Array, "*grid field"], condition: Float[Array, "*grid told"]) -> Float[Array, "*grid field"]:
     """Fields with the given frames of a condition, see `given_condition`, in the place of their own."""
-    count = fields.shape[-1]
-    return jnp.where(condition[..., -1:] > 0, condition[..., -1 - count : -1].astype(fields.dtype), fields)
-
-
-def _given(frames: int, count: int, axis: int, fields: Array) -> Array:
-    """True for given frames, of one entry along the other axes."""
-    return (jnp.arange(frames) < count).reshape([-1 if index == axis else 1 for index in range(fields.ndim)])
+    told, known = told_frames(condition, fields.shape[-1])
+    return jnp.where(known > 0, told.astype(fields.dtype), fields)
 
 
 def _of_fields(function: Callable[[Array, Array], Any], channels: int, fields: Array, condition: Array) -> Any:

@@ -23,14 +23,16 @@ def drawn(request):
     return plain, given, given.draw(jax.random.key(0))
 
 
-def test_the_first_frames_are_told_and_the_third_is_held(drawn):
+def test_the_first_frames_are_told_and_a_straight_line_from_them(drawn):
     plain, given, sample = drawn
     axis, channels, fields = plain.time_axis, len(plain.conditions), sample.fields
     told = sample.condition[..., channels:-1]
     first, later = (lambda x: jnp.moveaxis(x, axis, 0)[:3]), (lambda x: jnp.moveaxis(x, axis, 0)[3:])
     assert sample.condition.shape[-1] == len(given.conditions) == channels + fields.shape[-1] + 1
     np.testing.assert_array_equal(first(told), first(fields))
-    np.testing.assert_array_equal(later(told), jnp.broadcast_to(first(fields)[2], later(fields).shape))
+    step, ahead = first(fields)[2] - first(fields)[1], 1.0 + jnp.arange(len(later(fields)))
+    line = first(fields)[2] + ahead.reshape(-1, *[1] * step.ndim) * step
+    np.testing.assert_allclose(later(told), line, atol=1e-14)
     marks = sample.condition[..., -1]
     assert jnp.all(first(marks) == 1.0) and not jnp.any(later(marks))
     # nothing of what follows is told
@@ -88,6 +90,11 @@ def test_the_group_moves_the_given_frames_with_the_rest(drawn):
     for group in plain.priors.symmetry.mixed:
         assert tuple(width + index for index in group) in symmetry.mixed_conditions
     assert symmetry.centre is None
+
+
+def test_a_single_frame_is_held():
+    sample = with_given_frames(make_equations("five_springs", num_frames=6), 1).draw(jax.random.key(0))
+    np.testing.assert_array_equal(sample.condition[..., 5:-1], jnp.broadcast_to(sample.fields[0], sample.fields.shape))
 
 
 @pytest.mark.parametrize("count", [0, 6, -1])

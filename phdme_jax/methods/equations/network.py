@@ -81,6 +81,7 @@ class Sampling(NamedTuple):
       refinement_rate: of these steps.
       noise_weight: pull of that noise towards its usual size, mean square one.
       map_steps: stretches of flow maps.
+      walk_steps: of `random_walk_prior`, even.
     """
 
     num_steps: int = 100
@@ -94,6 +95,7 @@ class Sampling(NamedTuple):
     refinement_rate: float = 1e-2
     noise_weight: float = 0.0
     map_steps: int = 1
+    walk_steps: int = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +186,12 @@ def encode_examples(net: EquationNetwork, params: Params, examples: Examples) ->
     return EncodedExample(fields, given._replace(encoding=many))
 
 
+def fit_encoded(net: EquationNetwork, examples: Examples) -> tuple[Params, EncodedExample]:
+    """Encodings of a training set without a network's parameters, and the set as networks see it."""
+    params = fit_params(net, examples)
+    return params, encode_examples(net, params, examples)
+
+
 def few_examples(net: EquationNetwork, task: Task, count: int) -> EncodedExample:
     """The first examples of a task as networks see them, encoded as all of them are."""
     examples = task.train()
@@ -221,6 +229,7 @@ def fit_recipe(
     host: Host,
     key: Key[Array, ""],
     net: EquationNetwork | None = None,
+    encoded: Callable[[EquationNetwork, Examples], tuple[Params, EncodedExample]] | None = None,
 ) -> Fitted:
     """Train a network in the stages of its kind.
 
@@ -231,12 +240,13 @@ def fit_recipe(
       host: where it trains.
       key: of the method and seed.
       net: the network; that of the options where None.
+      encoded: (network, examples) -> parameters without a network, and examples as it sees them; by `fit_params` where
+        None.
     Returns:
       the fitted method, its parameters a `Params`.
     """
     examples, net = task.train(), net or network_of(task, options)
-    recipe, params = make_recipe(net), fit_params(net, examples)
-    data = encode_examples(net, params, examples)
+    recipe, (params, data) = make_recipe(net), (encoded or fit_encoded)(net, examples)
     init_key, train_key = jax.random.split(key)
     network = init_network(net, jax.tree.map(lambda leaf: leaf[0], data), recipe.sees_gradient, init_key)
     ema_decay, seconds = options["training"]["ema_decay"], {}
