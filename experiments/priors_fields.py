@@ -29,7 +29,16 @@ from phdme_jax.methods.presets import (
 from phdme_jax.methods.ranges import Range
 from phdme_jax.methods.table import METHODS as TABLE
 
-METHODS = ("diffusion", "projected", "augmented", "penalty_linear", "penalty_multilinear", "equivariant", "priors")
+METHODS = (
+    "diffusion",
+    "projected",
+    "augmented",
+    "subspace",
+    "penalty_linear",
+    "penalty_multilinear",
+    "equivariant",
+    "priors",
+)
 LAYOUTS: dict[str, dict[str, Any]] = {
     "advection": {"padding": ("circular", "edge"), "logarithms": ()},
     "viscous_burgers": {"padding": ("circular", "edge"), "logarithms": ()},

@@ -23,6 +23,7 @@ METHODS = (
     "diffusion",
     "projected",
     "augmented",
+    "subspace",
     "penalty_linear",
     "penalty_convex",
     "penalty_reducible",

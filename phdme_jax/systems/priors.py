@@ -52,18 +52,23 @@ class Feasibility:
       form: a word of `FORMS`.
       terms: (predicted, clean, condition) -> what the loss squares; of a feasibility that is general, (fields, fields,
         condition) -> features of the clean example, which the loss has the network predict.
+      subspace: fields -> fields that obey it, a linear projection that commutes with the symmetry and leaves constant
+        fields, where they are obeyed, as they are; of what is linear alone, None where there is none.
     Raises:
-      ValueError: another form.
+      ValueError: another form, or a subspace of what is not linear.
     """
 
     name: str
     form: str
     terms: Callable[[Array, Array, Array], Array]
+    subspace: Callable[[Array], Array] | None = None
 
     def __post_init__(self) -> None:
         """Refuses words that no loss knows."""
         if self.form not in FORMS:
             raise ValueError(f"expected a form among {FORMS}, got {self.form!r}")
+        if self.subspace is not None and self.form != "linear":
+            raise ValueError(f"expected a subspace of a linear feasibility alone, got one that is {self.form}")
 
 
 @dataclass(frozen=True)
@@ -85,8 +90,9 @@ class Priors:
 
     @property
     def offers(self) -> frozenset[str]:
-        """Parts that are there: "symmetry", "invariants", "project", and the forms of the feasibilities."""
+        """Parts that are there: "symmetry", "invariants", "project", the forms of the feasibilities, and "subspace"."""
         found = {name for name in ("symmetry", "invariants", "project") if getattr(self, name)}
+        found |= {"subspace"} if any(one.subspace for one in self.feasibilities) else set()
         return frozenset(found | {feasibility.form for feasibility in self.feasibilities})
 
 

@@ -170,6 +170,29 @@ def test_terms_of_feasibilities_are_small_for_the_clean_example_and_not_for_anot
         assert clean < floor * other, feasibility.name
 
 
+def test_subspaces_hold_true_examples_and_what_is_projected_obeys(drawn):
+    equations, samples = drawn
+    priors, fields, condition = equations.priors, samples.fields[0], samples.condition[0]
+    found = [one for one in priors.feasibilities if one.subspace is not None]
+    if not found:
+        pytest.skip("no subspace")
+    first, second = jax.random.normal(jax.random.key(1), (2, *fields.shape))
+    element = priors.symmetry.draw(jax.random.key(2))
+    for one in found:
+        project = one.subspace
+        once = project(first)
+        np.testing.assert_allclose(project(fields), fields, atol=1e-9)
+        np.testing.assert_allclose(project(once), once, atol=1e-12)
+        np.testing.assert_allclose(project(2.0 * first + second), 2.0 * once + project(second), atol=1e-12)
+        moved = priors.symmetry.act(element, first, condition)[0]
+        np.testing.assert_allclose(project(moved), priors.symmetry.act(element, once, condition)[0], atol=1e-12)
+        assert jnp.abs(first - once).max() > 0.1
+        # as small as of the truth, which is zero but for the error of a scheme
+        terms = [jnp.sqrt(jnp.mean(one.terms(x, fields, condition) ** 2)) for x in (once, first)]
+        assert terms[0] < max(1e-10, 0.2 * terms[1])
+        assert project(fields.astype(jnp.float32)).dtype == jnp.float32
+
+
 def test_invariants_are_kept_by_true_examples_and_by_projected_ones(drawn):
     equations, samples = drawn
     priors, fields, condition = equations.priors, samples.fields[0], samples.condition[0]

@@ -1,7 +1,7 @@
 """Diffusion models with priors of the examples: augmentation, a network that commutes with the group, penalties.
 
-Where a method knows the symmetry, translations are taken out of what the denoiser sees and answers: noise along them
-is neither seen nor left. That is the same as noise without that part.
+Where a method knows the symmetry, translations are taken out of what the denoiser sees and answers. What is linear and
+has a subspace can be imposed in the same way, which is the limit of a large weight, without its price.
 """
 
 import dataclasses
@@ -40,12 +40,13 @@ class Parts(NamedTuple):
 
     Attributes:
       augments: whether examples are moved by the group while training.
-      centres: takes out what translations change; None where nothing is taken out.
+      restricts: linear projections of fields: those that take out what translations change, and those on the subspaces
+        of what is linear.
       feasibilities: that are asked for.
     """
 
     augments: Symmetry | None
-    centres: Callable[[Array], Array] | None
+    restricts: tuple[Callable[[Array], Array], ...]
     feasibilities: tuple[Feasibility, ...]
 
 
@@ -53,20 +54,31 @@ Answer = Callable[[PyTree, Prepared, Array, Array], tuple[Array, Array]]
 """(parameters of the network, prepared, noisy, t) -> mean of the fields, and of features, normalised."""
 
 
-def make_answer(network: Network, schedule: Schedule, predicts: str, centre: Callable[[Array], Array] | None) -> Answer:
+def make_answer(
+    network: Network, schedule: Schedule, predicts: str, restricts: Sequence[Callable[[Array], Array]]
+) -> Answer:
     """Denoiser of fields and what the network says of features, as it says it, in its last channels.
+
+    Projections act on fields in physical units less their shift. Both what is seen and what is answered is projected:
+    noise beside the subspace is neither seen nor left, which is the same as noise in the subspace alone.
 
     Args:
       network: maybe answers with more channels than it sees, see `with_channels`.
       schedule: of the noise.
       predicts: see `precondition`.
-      centre: linear projection of fields; None for none.
+      restricts: linear projections of fields, one after the other.
     Returns:
       the denoiser.
     """
 
+    def restricted(fields: Array, scale: Array) -> Array:
+        for project in restricts:
+            fields = project(fields * scale) / scale
+        return fields
+
     def answer(params: PyTree, prepared: Prepared, noisy: Array, t: Array) -> tuple[Array, Array]:
-        seen = noisy if centre is None else centre(noisy)
+        scale = prepared.given.encoding.scale
+        seen = restricted(noisy, scale)
         split, heads = noisy.shape[-1], []
 
         def apply(params: PyTree, scaled: Array, level: Array, features: Any) -> Array:
@@ -76,7 +88,7 @@ def make_answer(network: Network, schedule: Schedule, predicts: str, centre: Cal
 
         raw = Network(network.init, network.encode, apply)
         fields = precondition(raw, schedule, predicts).apply(params, seen, t, prepared.features)
-        return (fields if centre is None else centre(fields)), heads[0]
+        return restricted(fields, scale), heads[0]
 
     return answer
 
@@ -158,7 +170,7 @@ def untrained_penalties(
     return [jnp.where(value > 0, value, 1.0) for value in found]
 
 
-def parts_of(task: Task, options: Options, symmetry: str, forms: Sequence[str]) -> Parts:
+def parts_of(task: Task, options: Options, symmetry: str, forms: Sequence[str], exact: bool = False) -> Parts:
     """What a method of the table knows of a problem.
 
     Args:
@@ -166,22 +178,29 @@ def parts_of(task: Task, options: Options, symmetry: str, forms: Sequence[str]) 
       options: groups `penalties` and, maybe, `symmetric_network`.
       symmetry: a word of `SYMMETRIES`; "any" is a network that commutes where the options have one, else augmentation.
       forms: of the feasibilities asked for.
+      exact: whether what is linear and has a subspace is imposed by it, in the place of a penalty.
     Returns:
       the parts.
     Raises:
-      ValueError: a word that is not one, or no feasibility with a weight where some are asked for.
+      ValueError: a word that is not one, no feasibility with a weight where some are asked for, or fields in a
+        logarithm that are to stay in a subspace.
     """
     if symmetry not in SYMMETRIES:
         raise ValueError(f"expected a symmetry among {SYMMETRIES}, got {symmetry!r}")
     priors = task.problem.priors
-    found = chosen(priors.feasibilities, penalty_options(options, forms), forms)
+    imposed = tuple(one.subspace for one in priors.feasibilities if exact and one.subspace is not None)
+    if imposed and set(options["data"]["kinds"]) != {"linear"}:
+        raise ValueError(f"expected fields of kind linear for a subspace of {task.problem.name}, got others")
+    asked = tuple(one for one in priors.feasibilities if not (exact and one.subspace is not None))
+    found = chosen(asked, penalty_options(options, forms), forms)
     if forms and symmetry == "" and not found:
         raise ValueError(
             f"expected penalties.weights of a form among {tuple(forms)} above zero for {task.problem.name}, got none"
         )
     known = priors.symmetry if symmetry else None
     by_network = symmetry == "equivariant" or (symmetry == "any" and "symmetric_network" in options)
-    return Parts(None if by_network else known, known.centre if known else None, found)
+    centre = (known.centre,) if known is not None and known.centre is not None else ()
+    return Parts(None if by_network else known, (*centre, *imposed), found)
 
 
 def fit_priors(
@@ -192,6 +211,7 @@ def fit_priors(
     key: Key[Array, ""],
     symmetry: str = "",
     forms: tuple[str, ...] = (),
+    exact: bool = False,
 ) -> Fitted:
     """Denoising with the priors that are named; without any it is `fit_diffusion` to the last digit.
 
@@ -204,6 +224,7 @@ def fit_priors(
       key: of the method and seed.
       symmetry: a word of `SYMMETRIES`.
       forms: of feasibilities that are penalties.
+      exact: whether what is linear and has a subspace is imposed by it, in the place of a penalty.
     Returns:
       the fitted method.
     Raises:
@@ -214,7 +235,7 @@ def fit_priors(
     noise = options["training"].get("noise", "chain")
     if noise != "edm":
         raise ValueError(f'expected training.noise "edm" for priors, got {noise!r}')
-    parts, schedule = parts_of(task, options, symmetry, forms), teacher_schedule(options)
+    parts, schedule = parts_of(task, options, symmetry, forms, exact), teacher_schedule(options)
     if symmetry and parts.augments is None:
         if "symmetric_network" not in options:
             raise ValueError("expected the group symmetric_network, a network that commutes with the symmetry; add it")
@@ -228,7 +249,7 @@ def fit_priors(
     features = fit_features(net, general[0], few) if general else None
     count = features.shift.shape[0] if features is not None else 0
     net = dataclasses.replace(net, network=with_channels(net.network, count))
-    answer = make_answer(net.network, schedule, predicts, parts.centres)
+    answer = make_answer(net.network, schedule, predicts, parts.restricts)
     starts: list[Any] = [1.0] * len(parts.feasibilities)
     if parts.feasibilities:
         probe = make_loss(net, answer, schedule, parts, settings, features, starts)

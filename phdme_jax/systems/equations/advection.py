@@ -109,6 +109,16 @@ def with_one_mean_and_energy(fields: Float[Array, "x time 1"], condition: Array)
     return jnp.mean(mean) + scale[:, None] * deviation
 
 
+def travelling(path: float, fields: Float[Array, "x time 1"]) -> Float[Array, "x time 1"]:
+    """The nearest fields that travel: frames moved back to the first, their mean moved along; linear in the fields."""
+    count, frames = fields.shape[:2]
+    shifts = np.linspace(0.0, path, frames)
+    turned = np.exp(2j * np.pi * np.arange(count // 2 + 1)[:, None] * shifts)
+    spectrum = jnp.fft.rfft(fields[..., 0], axis=0)
+    first = jnp.fft.irfft(jnp.mean(spectrum * jnp.asarray(turned, spectrum.dtype), axis=1), count)
+    return solve_advection(without_highest_wave(first), frames, path)[..., None]
+
+
 def _resolve(path: float, fields: Array, condition: Array) -> Array:
     del condition
     return solve_advection(fields[:, 0, 0], fields.shape[1], path)[..., None]
@@ -154,7 +164,14 @@ def make_advection(
         affine_conserved=True,
         priors=Priors(
             symmetry=translations(num_points),
-            feasibilities=(Feasibility("balance", "linear", Bound(_predicted_residual, speed, duration)),),
+            feasibilities=(
+                Feasibility(
+                    "balance",
+                    "linear",
+                    Bound(_predicted_residual, speed, duration),
+                    Bound(travelling, speed * duration),
+                ),
+            ),
             invariants=(("mass", frame_means), ("energy", frame_energies)),
             project=with_one_mean_and_energy,
         ),

@@ -104,6 +104,29 @@ def _momentum_terms(at_rest: bool, predicted: Array, clean: Array, condition: Ar
     return found if at_rest else _unsteady(found)
 
 
+def steadily_moving(interval: float, at_rest: bool, fields: Float[Array, "time particle field"]) -> Array:
+    """The trajectory whose centre moves at one speed, and whose mean velocity is that speed; linear in the fields.
+
+        V = sum_l (V_l + (t_l - t) X_l) / sum_l (1 + (t_l - t)^2),   X_l <- X + V (t_l - t),   V_l <- V
+
+    X_l, V_l are means over the particles and X, t means over the frames: least squares, positions and velocities
+    weighing alike. Where the momentum is zero V is.
+
+    Args:
+      interval: time between frames.
+      at_rest: whether the momentum is zero.
+      fields: of a trajectory.
+    """
+    motion = motion_of(fields)
+    centre, drift = (jnp.mean(part, axis=1, keepdims=True) for part in motion)
+    frames = len(fields)
+    time = (interval * (np.arange(frames) - 0.5 * (frames - 1)))[:, None, None].astype(fields.dtype)
+    speed = jnp.sum(drift + time * centre, axis=0, keepdims=True) / np.sum(1.0 + time**2)
+    speed = jnp.zeros_like(speed) if at_rest else speed
+    path = jnp.mean(centre, axis=0, keepdims=True) + time * speed
+    return fields_of(Motion(motion.position + (path - centre), motion.velocity + (speed - drift)))
+
+
 def _energy_terms(potential: Potential, predicted: Array, clean: Array, condition: Array) -> Array:
     del clean
     return _unsteady(energy_of(potential, predicted, condition))
@@ -281,7 +304,8 @@ def make_trajectories(
             f"{num_particles}, {num_frames} and {interval}"
         )
     axes = AXES[:dimension]
-    linear = Feasibility("momentum", "linear", Bound(_momentum_terms, world.at_rest))
+    steady = Bound(steadily_moving, interval, world.at_rest)
+    linear = Feasibility("momentum", "linear", Bound(_momentum_terms, world.at_rest), steady)
     convex = Feasibility("energy", "convex", Bound(_energy_terms, world.potential))
     reducible = Feasibility("energy", "reducible", Bound(_part_terms, world.terms))
     general = Feasibility("energy", "general", Bound(_features, world.terms))

@@ -272,6 +272,20 @@ def test_what_is_kept_depends_on_every_group_that_is_read(springs, name):
     assert seen & owned <= set(METHODS[name].own)
 
 
+@pytest.mark.parametrize("name", ["subspace", "priors"])
+def test_samples_in_the_subspace_keep_the_momentum_to_rounding(springs, name):
+    task, _ = springs
+    fitted = fit(springs, name)
+    model, params = fitted.model, fitted.params
+    key, condition = jax.random.key(8), jnp.asarray(task.train().condition[0])
+    drawn = model.draw(params, model.prepare(params, condition), model.latent(key), key)
+    momentum = drawn[..., 2:].sum(axis=1)
+    assert jnp.abs(momentum).max() > 0.01
+    np.testing.assert_allclose(momentum, jnp.broadcast_to(momentum[0], momentum.shape), atol=2e-5)
+    centre = drawn[..., :2].mean(axis=1)
+    np.testing.assert_allclose(5 * jnp.diff(centre, axis=0) / 0.1, momentum[1:], atol=2e-3)
+
+
 @pytest.mark.parametrize("penalties", [{"penalties": {"weights": {"linear": 0.0}}}, {}])
 def test_a_penalty_without_a_weight_is_refused(springs, penalties):
     task, options = springs

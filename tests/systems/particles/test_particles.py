@@ -15,6 +15,7 @@ from phdme_jax.systems.particles.base import (
     motion_of,
     projected,
     simulate,
+    steadily_moving,
 )
 from phdme_jax.systems.particles.bodies import _FRACTIONS, attraction, composed_leapfrog
 from phdme_jax.systems.particles.charged import repulsion
@@ -157,6 +158,25 @@ def test_a_projection_that_cannot_keep_the_energy_stays_finite():
     found = projected(potential, fields, coupling)
     assert bool(jnp.isfinite(found).all())
     np.testing.assert_allclose(motion_of(found).velocity.sum(axis=1), 0.5, atol=1e-12)
+
+
+def test_the_centre_moves_at_the_speed_that_positions_and_velocities_say():
+    """Least squares over V alone, as a normal equation solved by NumPy."""
+    interval, fields = 0.3, np.array(jax.random.normal(jax.random.key(0), (6, 4, 4)))
+    found = motion_of(steadily_moving(interval, False, jnp.asarray(fields)))
+    centre, drift = fields[..., :2].mean(axis=1), fields[..., 2:].mean(axis=1)
+    time = interval * np.arange(6)
+    # unknowns: start and speed; rows: positions and velocities
+    matrix = np.block([[np.ones((6, 1)), time[:, None]], [np.zeros((6, 1)), np.ones((6, 1))]])
+    (_, speed), *_ = np.linalg.lstsq(matrix, np.concatenate([centre, drift]), rcond=None)
+    np.testing.assert_allclose(found.velocity.mean(axis=1), np.broadcast_to(speed, (6, 2)), atol=1e-12)
+    np.testing.assert_allclose(np.diff(found.position.mean(axis=1), axis=0) / interval, np.tile(speed, (5, 1)))
+    rest = motion_of(steadily_moving(interval, True, jnp.asarray(fields)))
+    np.testing.assert_allclose(rest.velocity.mean(axis=1), 0.0, atol=1e-12)
+    np.testing.assert_allclose(np.ptp(rest.position.mean(axis=1), axis=0), 0.0, atol=1e-12)
+    # what moves around the centre is left as it is
+    around = lambda x: np.array(x - x.mean(axis=1, keepdims=True))  # noqa: E731
+    np.testing.assert_allclose(around(found.velocity), around(fields[..., 2:]), atol=1e-12)
 
 
 def test_simulations_begin_where_they_are_told():
