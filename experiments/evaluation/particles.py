@@ -17,8 +17,10 @@ from phdme_jax.numerics.batching import in_chunks, num_workers
 from phdme_jax.systems.equations.base import Equations, stacked_residual
 from phdme_jax.systems.particles.base import motion_of, separations
 from phdme_jax.training import distances
+from phdme_jax.training.judges import classification_score, prediction_score
 
 BINS = 50
+FEWEST = 10  # trajectories that a judge learns from
 
 
 @lru_cache
@@ -104,6 +106,27 @@ def law_scores(equations: Equations, generated: FieldSet, reference: FieldSet) -
     return rows | {"marginal_score": Measurement(marginal_error(*places))}
 
 
+def judge_scores(generated: FieldSet, reference: FieldSet) -> dict[str, Measurement]:
+    """What small networks learn from generated trajectories, positions and velocities as they stand.
+
+        classification_score: see `judges.classification_score`, 0.693 where they are not told from the data
+        prediction_score: see `judges.prediction_score`; that of the data itself is the floor
+
+    Args:
+      generated: of a method.
+      reference: of the data.
+    Returns:
+      measurements by name.
+    """
+    count = min(len(generated.fields), len(reference.fields))
+    made, real = (jnp.asarray(part.fields[:count]) for part in (generated, reference))
+    judges = {"classification_score": classification_score, "prediction_score": prediction_score}
+    if count < FEWEST or not bool(jnp.all(jnp.isfinite(made))):
+        return {name: Measurement(None) for name in judges}
+    key = jax.random.key(17)
+    return {name: Measurement(float(judge(made, real, key))) for name, judge in judges.items()}
+
+
 def marginal_error(generated: np.ndarray, reference: np.ndarray) -> float:
     """Mean absolute difference of the densities of each coordinate and frame, in bins over the reference's range.
 
@@ -128,7 +151,8 @@ def marginal_error(generated: np.ndarray, reference: np.ndarray) -> float:
 def particle_scores(answer: Answer) -> dict[str, Measurement]:
     """All scores of generated trajectories of particles."""
     equations, generated, reference = answer.bench.task.problem, generated_set(answer), reference_set(answer)
-    return motion_scores(equations, generated) | law_scores(equations, generated, reference) | costs(answer)
+    laws = law_scores(equations, generated, reference) | judge_scores(generated, reference)
+    return motion_scores(equations, generated) | laws | costs(answer)
 
 
 def particle_reference_rows(run: Run) -> None:
@@ -136,5 +160,5 @@ def particle_reference_rows(run: Run) -> None:
     equations, sets = run.bench.task.problem, run.bench.world
     asked = sets[run.context.asked]
     other = FieldSet(*(part[: len(asked.fields)] for part in sets["train"]))
-    rows = motion_scores(equations, asked) | law_scores(equations, other, asked)
+    rows = motion_scores(equations, asked) | law_scores(equations, other, asked) | judge_scores(other, asked)
     run.record("reference", run.context.asked, rows, len(asked.fields))
