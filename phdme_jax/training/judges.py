@@ -52,8 +52,8 @@ def _best_on(
     params = network.init(init_key, train.inputs[0])
 
     def loss(params: PyTree, part: _Labelled) -> Array:
-        answers: Array = jax.vmap(network.apply, (None, 0))(params, part.inputs)
-        return jnp.mean(misfit(answers, part.targets))
+        answers = jax.vmap(network.apply, (None, 0))(params, part.inputs)
+        return jnp.mean(misfit(jnp.asarray(answers), part.targets))
 
     def step(carry: tuple[PyTree, Any], key: Array) -> tuple[tuple[PyTree, Any], None]:
         params, state = carry
