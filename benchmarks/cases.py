@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy.integrate import solve_ivp
 
-from benchmarks import energies, equations, forecasts
+from benchmarks import energies, equations, forecasts, particles
 from benchmarks.harness import measure, measure_in_turn, record, times_peer
 from phdme_jax.gp import basis as gp_basis
 from phdme_jax.gp import compression, fit, observations, sampling
@@ -281,4 +281,6 @@ CASES: dict[str, Callable[[], Iterator[Row]]] = {
     "bodies": equations.bodies,
     "unet_step": equations.unet_step,
     "gradient_loop": equations.gradient_loop,
+    "springs_data": particles.springs_data,
+    "equivariant_step": particles.equivariant_step,
 }
