@@ -3,23 +3,21 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from experiments.report.parts import Rows
+from experiments.report.parts import ROUNDING, Rows, spread
 from phdme_jax.app import drawing
 from phdme_jax.app.drawing import Labels
 from phdme_jax.app.rows import ResultRow
-from phdme_jax.app.tables import format_value
 from phdme_jax.methods.table import METHODS, lineage
 
 TEST, REFERENCE = "test", "reference"
 SOLVED = {"solved": True}
 LOSS = 2.0  # so many times the teacher's error of spread or spectrum is a loss of the distribution
 RATIOS = ("residual_rms", "mmse", "smse", "spectrum_error")
-ROUNDING = 1e-6  # a residual below this share of the largest one is of rounding
 TRAINING = ("train_seconds", "seconds_per_update", "memory")
 
 
@@ -76,7 +74,7 @@ class Student(NamedTuple):
 
     def words(self) -> str:
         """Its name and the ratio of the residuals."""
-        return f"{self.method} ({_spread(self.residuals)})"
+        return f"{self.method} ({spread(self.residuals)})"
 
 
 def students(part: Rows, system: str) -> list[Student]:
@@ -105,7 +103,7 @@ def finding(part: Rows, system: str) -> tuple[bool | None, str]:
         best = kept[0]
         names = [f"{name}{_calls(part, system, name)}" for name in (best.method, best.teacher)]
         sentences.append(
-            f"{names[0]} leaves {_spread(best.residuals)} of the residual of {names[1]}; its errors of spread and "
+            f"{names[0]} leaves {spread(best.residuals)} of the residual of {names[1]}; its errors of spread and "
             f"spectrum are at most {best.loss:.2g} times as large."
         )
         kept = kept[1:]
@@ -151,15 +149,9 @@ def _questions(part: Rows, system: str) -> str:
         band = f"; its bands hold {100 * fmean(covered):.0f} % of the examples" if covered else ""
         sentences.append(
             f"{split.replace('_', ' ').capitalize()}: {best} has the least CRPS of {len(scores)} methods, "
-            f"{_spread(scores[best])}{band}."
+            f"{spread(scores[best])}{band}."
         )
     return " ".join(sentences)
-
-
-def _spread(values: Sequence[float]) -> str:
-    mean, deviation = fmean(values), stdev(values) if len(values) > 1 else None
-    rounding = deviation is not None and deviation <= ROUNDING * abs(mean)
-    return format_value(mean, 0.0 if rounding else deviation)
 
 
 def _calls(part: Rows, system: str, method: str) -> str:

@@ -2,13 +2,25 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import Any
 
 from phdme_jax.app.rows import ResultRow, append_rows, read_rows
+from phdme_jax.app.tables import format_value
 from phdme_jax.files import InputError, read_json
 
 Settings = Mapping[str, Any]
 Curve = dict[Any, list[float]]
+
+
+ROUNDING = 1e-6  # what is below this share of a number is of rounding
+
+
+def spread(values: Sequence[float]) -> str:
+    """Mean and standard deviation over seeds in words."""
+    mean, deviation = fmean(values), stdev(values) if len(values) > 1 else None
+    rounding = deviation is not None and deviation <= ROUNDING * abs(mean)
+    return format_value(mean, 0.0 if rounding else deviation)
 
 
 class Rows:

@@ -3,19 +3,18 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 import numpy as np
 
-from experiments.report.parts import Rows
+from experiments.report.parts import Rows, spread
 from phdme_jax.app import drawing
 from phdme_jax.app.rows import ResultRow
-from phdme_jax.app.tables import format_value
 
 TEST, REFERENCE, BASE = "test", "reference", "diffusion"
 RATIO = "_ratio"
-ROUNDING = 1e-3  # errors below this share of the baseline's count as none: they are not drawn
+LEAST = 1e-3  # ratios below are drawn here
 
 
 def floor_values(part: Rows, system: str, metric: str) -> dict[int, float]:
@@ -75,13 +74,9 @@ def finding(part: Rows, system: str, metrics: Sequence[str]) -> str:
         words = [f"{metric.replace('_', ' ')}: "]
         best = min(ratios, key=lambda label: fmean(ratios[label]))
         named = dict.fromkeys(name for name in ("priors", best) if name in ratios)
-        words.append(", ".join(f"{label} {_spread(ratios[label])}" for label in named))
+        words.append(", ".join(f"{label} {spread(ratios[label])}" for label in named))
         sentences.append("".join(words))
     return "; ".join(sentences)
-
-
-def _spread(values: Sequence[float]) -> str:
-    return format_value(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 @drawing.styled
@@ -102,7 +97,7 @@ def ratio_picture(path: Path, ratios: Mapping[str, Mapping[str, Sequence[float]]
     shift = np.linspace(-0.25, 0.25, len(ratios)) if len(ratios) > 1 else np.zeros(1)
     for (metric, found), (colour, mark), offset in zip(ratios.items(), styles, shift, strict=True):
         means = {method: fmean(values) for method, values in found.items()}
-        drawn = {method: max(value, ROUNDING) for method, value in means.items()}
+        drawn = {method: max(value, LEAST) for method, value in means.items()}
         at = [methods.index(method) + offset for method in drawn]
         style: Any = {"color": colour, "marker": mark, "linestyle": "none", "label": metric.replace("_", " ")}
         axis.plot(list(drawn.values()), at, **style)
