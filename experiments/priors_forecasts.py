@@ -1,4 +1,4 @@
-"""Forecasts of fields from their first frame, with priors and rivals: `python -m experiments.priors_forecasts --size laptop`.
+"""Forecasts of fields from their first frame, with priors and rivals: `python -m experiments.priors_forecasts`.
 
 Advection and Burgers' equation on a ring. Generators are told the first frame and know a symmetry or the balances;
 Fourier operators step from frame to frame, plain, projected on what is conserved, or with an energy learned beside.
@@ -52,8 +52,8 @@ def _bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
 
 def _about(config: ConfigDict) -> str:
     return (
-        f"Learned from {config.data.num_train} examples; {config.data.num_test} unseen ones are forecast from their first "
-        f"frame, {config.asked.num_samples} samples each where a method draws them."
+        f"Learned from {config.data.num_train} examples; {config.data.num_test} unseen ones are forecast from their "
+        f"first frame, {config.asked.num_samples} samples each where a method draws them."
     )
 
 

@@ -65,10 +65,10 @@ def forecast_section(shown: Shown) -> Sequence[Section]:
         forecast_panels(path, truth, found, (axes[0], axes[1]), labels)
         pictures = (Picture(path, "The mean forecast of each method from the given frames, and what it misses"),)
     text = (
-        f"What is forecast from {problem.given_frames} given of {problem.grid.points[problem.time_axis]} frames, compared "
-        "with the true continuation over the frames that are not given. rmse: of the mean of the samples, in the unit "
-        "of the field; nmse: its square over the variance of the field; crps and energy_score: in units of its standard "
-        "deviation, of a method without samples the distance from the truth. The reference row is the scheme that made "
+        f"What is forecast from {problem.given_frames} given of {problem.grid.points[problem.time_axis]} frames, "
+        "compared with the true continuation over the frames that are not given. rmse: of the mean of the samples, in "
+        "the unit of the field; nmse: its square over the variance of the field; crps and energy_score: in units of "
+        "its standard deviation, of a method without samples the distance from the truth. The reference row is the scheme that made "
         "the data; nmse_of_held_frame that of the last given frame, held."
     )
     metrics = ("rmse", "nmse", "crps", "energy_score", "spread_skill", "nmse_of_held_frame")

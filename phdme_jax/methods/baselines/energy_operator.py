@@ -47,7 +47,8 @@ from phdme_jax.numerics.bound import Bound
 from phdme_jax.systems.equations.base import Equations
 from phdme_jax.systems.equations.burgers import periodic_derivative
 
-Densities = Callable[[Array, Array], Array]  # (u (x, 1), its slope (x, 1)) -> densities of H and, maybe, S (x, one or two)
+Densities = Callable[[Array, Array], Array]
+"""(u (x, 1), its slope (x, 1)) -> densities of H and, maybe, of S, (x, functional)."""
 
 
 class Scales(NamedTuple):
@@ -215,8 +216,8 @@ def fit_energy_operator(
     Args:
       task: its problem is `Equations` of one field on a ring whose first frames are given. It is asked whether it keeps
         an "energy", and nothing else.
-      options: groups `data` and `baselines` as for `fno`, whose sizes and stages these are too, and `baselines.eno`, see
-        `EnergyOptions`.
+      options: groups `data` and `baselines` as for `fno`, whose sizes and stages these are too, and `baselines.eno`,
+        see `EnergyOptions`.
       host: where it trains.
       teacher: none.
       key: of the method and seed.
