@@ -68,8 +68,8 @@ def forecast_section(shown: Shown) -> Sequence[Section]:
         f"What is forecast from {problem.given_frames} given of {problem.grid.points[problem.time_axis]} frames, "
         "compared with the true continuation over the frames that are not given. rmse: of the mean of the samples, in "
         "the unit of the field; nmse: its square over the variance of the field; crps and energy_score: in units of "
-        "its standard deviation, of a method without samples the distance from the truth. The reference row is the scheme that made "
-        "the data; nmse_of_held_frame that of the last given frame, held."
+        "its standard deviation, of a method without samples the distance from the truth. The reference row is the "
+        "scheme that made the data; nmse_of_held_frame that of the last given frame, held."
     )
     metrics = ("rmse", "nmse", "crps", "energy_score", "spread_skill", "nmse_of_held_frame")
     return [Section(f"Forecasts, {case}", text, pictures, metrics)]
