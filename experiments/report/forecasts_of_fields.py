@@ -59,10 +59,9 @@ def forecast_section(shown: Shown) -> Sequence[Section]:
     pictures: tuple[Picture, ...] = ()
     if found:
         path = shown.context.figure_path(f"{case}_forecasts")
-        truth, places = shown.run.bench.splits[split].truth[0, ..., 0], (0, problem.time_axis)
-        axes = tuple(problem.grid.coordinates(axis) for axis in places)
+        truth, grid = shown.run.bench.splits[split].truth[0, ..., 0], problem.grid
         labels = Labels(f"{case}: {problem.fields[0]} of one unseen example", x="time", y="position")
-        forecast_panels(path, truth, found, (axes[0], axes[1]), labels)
+        forecast_panels(path, truth, found, (grid.coordinates(0), grid.coordinates(1)), labels)
         pictures = (Picture(path, "The mean forecast of each method from the given frames, and what it misses"),)
     text = (
         f"What is forecast from {problem.given_frames} given of {problem.grid.points[problem.time_axis]} frames, "
