@@ -13,7 +13,7 @@ G is chosen by whether the problem says that its energy is kept, as by a user wh
 
 With G = -D advection u_t + c u_x = 0 has H = mean c u^2 / 2. Burgers' equation has H = mean u^3 / 6 and the dissipation
 of S = mean nu u^2 / 2, which no single energy under one G gives. Both keep the mean. h and the density of S are two
-outputs of one network. It works in units in which changes between frames and slopes are of order one.
+outputs of one network, which works in units in which changes between frames and slopes are of order one.
 Source: Tanaka, Yaguchi, Iwata, Ueda (2025), AISTATS, arXiv 2402.09018, of which the abstract alone was read. There the
 operator's form is another; the second functional and the step from frame to frame are ours.
 """
@@ -128,7 +128,9 @@ def energy_rate(
 def energy_penalty(
     path: Callable[[Array], Array], fraction: Float[Array, ""], densities: Densities, scales: Scales
 ) -> Float[Array, ""]:
-    """Mean square of what the motion of a prediction differs from that of its energy, in units of the motion's size.
+    """Mean square of what the motion of a prediction differs from that of its energy, normalised fields and frames.
+
+    A weight of one asks as much of a motion as the misfit of the next frame does.
 
     Args:
       path: fraction of a step -> predicted state (x, 1).
@@ -136,11 +138,11 @@ def energy_penalty(
       densities: see `energy_rate`.
       scales: of the training set.
     Returns:
-      the penalty; one of an energy that is constant, in the mean over the data.
+      the penalty; the mean square of the motion where the energy is constant.
     """
     state, motion = jax.jvp(path, (fraction,), (jnp.ones_like(fraction),))
     rate, _ = energy_rate(densities, state, scales.length)
-    return jnp.mean((motion / scales.rate - rate) ** 2)
+    return jnp.mean((motion - scales.rate * rate) ** 2)
 
 
 class EnergyOptions(NamedTuple):

@@ -184,7 +184,7 @@ def test_advection_has_its_speed_times_half_the_square_as_energy(sign, asked):
         return translated(frame, SPEED * fraction)
 
     motion = SPEED * periodic_derivative(path(SHIFT), 1)
-    size = jnp.mean((motion / scales.rate) ** 2)
+    size = jnp.mean(motion**2)
     penalty = energy_penalty(path, jnp.asarray(SHIFT), densities, scales)
     np.testing.assert_allclose(penalty, asked * size, rtol=1e-9, atol=1e-12 * float(size))
 
