@@ -71,12 +71,13 @@ def _run_study(study: Study, arguments: Sequence[str], command: str, run: Run) -
 
 
 def _check(context: Context) -> None:
-    """Refuses what cannot be run before anything is written."""
+    """Refuses what cannot be run before anything is written; a method may be one of some cases alone."""
     study = context.study
-    for case in context.systems:
-        problem = study.problem(context.config, case)
-        for name in context.methods:
-            refuse(METHODS[name], problem)
+    problems = {case: study.problem(context.config, case) for case in context.systems}
+    runs = {case: {variant.method for variant in context.entries(case)} for case in context.systems}
+    for name in context.methods:
+        for case in [case for case in runs if name in runs[case]] or runs:
+            refuse(METHODS[name], problems[case])
     if study.check is not None:
         study.check(context)
 

@@ -170,9 +170,16 @@ def repeat_step(
     module: nn.Module, params: Any, initial: Float[Array, "*grid field"], num_frames: int
 ) -> Float[Array, "time *grid field"]:
     """Trajectory of `num_frames` states, the initial one first, by a module that maps a state to the next."""
+    return repeated(lambda state: module.apply({"params": params}, state), initial, num_frames)
+
+
+def repeated(
+    step: Callable[[Array], Any], initial: Float[Array, "*grid field"], num_frames: int
+) -> Float[Array, "time *grid field"]:
+    """Trajectory of `num_frames` states, the initial one first, by a function that maps a state to the next."""
 
     def frame(state: Array, _: None) -> tuple[Array, Array]:
-        new: Any = module.apply({"params": params}, state)
+        new = step(state)
         return new, new
 
     _, later = jax.lax.scan(frame, initial, None, length=num_frames - 1)

@@ -47,6 +47,7 @@ RANGES: dict[str, Range] = {
     "questions.noise": FROM_ZERO,
     "questions.num_calibration": FROM_ZERO,
     "questions.num_shifted": FROM_ZERO,
+    "eno.weight": FROM_ZERO,
     "push": FROM_ZERO,
     "observation_push": FROM_ZERO,
     "resample_every": FROM_ZERO,

@@ -43,6 +43,7 @@ GP_DPHS = "arXiv 2406.11809"
 PG, COCOGEN = "J. Comput. Phys. 478, 111972", "SIAM J. Sci. Comput. 47, C399"
 ENERGY, EQUATIONS = frozenset({"structure"}), frozenset({"residual"})
 STEP = ENERGY | {"even_times"}  # a learned time step is repeated
+GIVEN_RING = frozenset({"given_frames", "periodic"})
 TRUE_ENERGY = STEP | {"true_energy"}
 PAIRS, MAP_OPTIONS = ("distilled", "stages.distilled"), ("flow_map", "stages.flow_map")
 SYMMETRY = frozenset({"symmetry"})
@@ -88,7 +89,7 @@ _ALL = (
     Method("neural_ode", "rates by a network of the neighbours of each point", 9,
            _later("baselines.field_networks", "fit_neural"), "arXiv 1806.07366", None, STEP, scope="full"),
     Method("fno", "a Fourier neural operator from frame to frame", 10,
-           _later("baselines.field_networks", "fit_fourier"), "arXiv 2010.08895", None, STEP, scope="full"),
+           _later("fourier", "fit_fourier"), "arXiv 2010.08895", None, STEP, GIVEN_RING, "full"),
     Method("phlearn", "the public package of pseudo-Hamiltonian networks", 11,
            _later("baselines.phlearn", "fit_phlearn"), "arXiv 2206.02660", None, ENERGY | {"ports"}, scope="full"),
     Method("phdme_one_step", "phdme in one call of its network", 13,
@@ -144,6 +145,13 @@ _ALL = (
            own=("symmetric_network",)),
     Method("projected", "diffusion, each sample brought to one momentum and one energy", 0, fit_projected, "",
            "diffusion", frozenset({"project"}), scope="named"),
+    # forecasts of fields from their first frames
+    Method("projected_fno", "fno, each step brought to what the given frame holds of what is conserved", 10,
+           _later("baselines.projected_operator", "fit_projected_operator"), "arXiv 2606.14913", "fno",
+           GIVEN_RING | {"invariants"}, scope="named"),
+    Method("eno", "fno whose motion must follow from an energy that is learned with it", 17,
+           _later("baselines.energy_operator", "fit_energy_operator"), "arXiv 2402.09018", None, GIVEN_RING,
+           scope="named", own=("baselines.eno",)),
     # questions about fields of known equations
     _Answer("dps", "diffusion, pushed down what it misses of the observations", 0,
             fit_guided, "arXiv 2209.14687", "diffusion"),

@@ -1,4 +1,7 @@
-"""Fields continued past the ends of a grid by their parity: odd (-1, zero there) or even (+1)."""
+"""Fields continued past the ends of a grid by their parity: odd (-1, zero there) or even (+1).
+
+Along an axis that is a ring (0, of all fields) the point after the last one is the first, and nothing is mirrored.
+"""
 
 from itertools import product
 
@@ -20,6 +23,18 @@ def parity_array(parity: Parity, state: Float[Array, "*grid field"]) -> Float[Ar
     return jnp.reshape(jnp.asarray(parity, state.dtype), shape)
 
 
+def _is_ring(parity: Parity, axis: int) -> bool:
+    """Whether an axis is a ring.
+
+    Raises:
+      ValueError: it is one for some of the fields alone.
+    """
+    signs = {row[axis] for row in parity}
+    if 0 in signs and len(signs) > 1:
+        raise ValueError(f"expected parity 0 of all fields or of none along axis {axis}, got {parity}")
+    return signs == {0}
+
+
 def neighbourhood(state: Float[Array, "*grid field"], parity: Parity, radius: int) -> Float[Array, "*grid channel"]:
     """States within `radius` grid points of every point side by side, (2 radius + 1)^axes field channels.
 
@@ -33,8 +48,11 @@ def neighbourhood(state: Float[Array, "*grid field"], parity: Parity, radius: in
     signs, grid, padded = parity_array(parity, state), state.shape[:-1], state
     for axis in range(len(grid)):
         line, sign = jnp.moveaxis(padded, axis, 0), signs[:, axis]
-        left, right = line[1 : radius + 1][::-1], line[-radius - 1 : -1][::-1]
-        padded = jnp.moveaxis(jnp.concatenate([sign * left, line, sign * right]), 0, axis)
+        if _is_ring(parity, axis):
+            left, right = line[len(line) - radius :], line[:radius]
+        else:
+            left, right = sign * line[1 : radius + 1][::-1], sign * line[-radius - 1 : -1][::-1]
+        padded = jnp.moveaxis(jnp.concatenate([left, line, right]), 0, axis)
     windows = [
         padded[tuple(slice(start, start + size) for start, size in zip(shift, grid, strict=True))]
         for shift in product(range(2 * radius + 1), repeat=len(grid))
@@ -52,9 +70,11 @@ def inside(state: Float[Array, "*grid field"], parity: Parity) -> Float[Array, "
 
 
 def periodic(state: Float[Array, "*grid field"], parity: Parity) -> Float[Array, "*doubled field"]:
-    """The state and its mirror image, one whole period along each axis: n points become 2 (n - 1)."""
+    """The state and its mirror image, one whole period along each axis: n points become 2 (n - 1), or n of a ring."""
     signs = parity_array(parity, state)
     for axis in range(state.ndim - 1):
+        if _is_ring(parity, axis):
+            continue
         line = jnp.moveaxis(state, axis, 0)
         state = jnp.moveaxis(jnp.concatenate([line, signs[:, axis] * line[-2:0:-1]]), 0, axis)
     return state

@@ -46,3 +46,20 @@ def test_odd_fields_are_masked_at_their_own_ends():
 def test_a_parity_of_other_fields_is_refused():
     with pytest.raises(ValueError, match="parity for each of 2 fields and 1 axes"):
         parity_array(((1,),), jnp.ones((5, 2)))
+
+
+def test_a_ring_goes_on_at_its_other_end():
+    ring = sine_and_cosine(np.arange(20))
+    parity = ((0,), (0,))
+    np.testing.assert_array_equal(periodic(jnp.asarray(ring), parity), ring)
+    np.testing.assert_array_equal(inside(jnp.asarray(ring), parity), np.ones_like(ring))
+    around = neighbourhood(jnp.asarray(ring), parity, 4)
+    for shift in range(9):
+        np.testing.assert_allclose(
+            around[:, 2 * shift : 2 * shift + 2], sine_and_cosine(np.arange(20) + shift - 4), atol=1e-12
+        )
+
+
+def test_an_axis_is_a_ring_for_all_fields_or_for_none():
+    with pytest.raises(ValueError, match="parity 0 of all fields or of none along axis 0"):
+        periodic(jnp.ones((5, 2)), ((0,), (1,)))

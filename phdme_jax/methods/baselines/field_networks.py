@@ -38,7 +38,7 @@ from phdme_jax.methods.baselines.neural_dynamics import (
 )
 from phdme_jax.methods.baselines.windows import WindowOptions, fit_windows
 from phdme_jax.methods.energy.losses import Example, PhysicsTerms, mean_loss
-from phdme_jax.methods.energy.options import cut_windows
+from phdme_jax.methods.energy.options import Stage, cut_windows
 from phdme_jax.systems.energy.base import Structure, System
 
 Sizes = tuple[tuple[str, Any], ...]
@@ -57,6 +57,7 @@ class FieldNetwork:
     forecast: Callable[[PyTree, Array, int], Array]
 
 
+Loss = Callable[[PyTree, Any, Array], tuple[Array, dict[str, Array]]]
 Build = Callable[[Structure, Times, Sizes, int], FieldNetwork]
 
 
@@ -199,18 +200,52 @@ def fit_stages(
     units = jax.tree.map(np.asarray, normaliser)
     state = jnp.asarray(units.normalised(np.asarray(examples.fields)).astype(units.scale.dtype))
     example = Example(state, jnp.ones_like(state[:, 1:]), state)
-    terms = PhysicsTerms(None, lambda state: state[:0], 0.0, 0.0)
     init_key, train_key = jax.random.split(key)
-    params, seconds = network.init(normaliser.scale, init_key), dict[str, float]()
+    params = network.init(normaliser.scale, init_key)
+    loss_of = window_losses(network.forecast, len(task.times), group["start_noise"])
     windows = cut_windows(group["stages"][name], len(task.times))
-    for index, (window, (steps, batch, rate)) in enumerate(windows.items()):
-        loss = mean_loss(network.forecast, terms, task.times, window, group["start_noise"])
-        stage_key, numbers = jax.random.fold_in(train_key, index), {"steps": steps, "batch": batch, "rate": rate}
-        params, seconds[f"window_{window}"] = host.train(
-            f"window_{window}", loss, params, example, stage_key, **numbers, ema_decay=group["ema_decay"]
-        )
+    params, seconds = train_windows(loss_of, windows, params, example, group["ema_decay"], host, train_key)
     model = _model(network, task.times, len(structure.fields) - task.companions)
     return Fitted(model, NetworkParams(normaliser, params), seconds)
+
+
+def window_losses(
+    forecast: Callable[[PyTree, Array, int], Array], num_frames: int, start_noise: float
+) -> Callable[[int], Loss]:
+    """Losses of a forecaster without physics by the frames after the first of a window, see `mean_loss`."""
+    terms, times = PhysicsTerms(None, lambda state: state[:0], 0.0, 0.0), tuple(map(float, range(num_frames)))
+    return lambda window: mean_loss(forecast, terms, times, window, start_noise)
+
+
+def train_windows(
+    loss_of: Callable[[int], Loss],
+    windows: Mapping[int, Stage],
+    params: PyTree,
+    data: PyTree,
+    ema_decay: float,
+    host: Host,
+    key: Key[Array, ""],
+) -> tuple[PyTree, dict[str, float]]:
+    """Train in stages, one a window.
+
+    Args:
+      loss_of: frames after the first of a window -> loss of one example.
+      windows: from `cut_windows`, in order.
+      params: to begin from.
+      data: examples, leaves with a leading axis.
+      ema_decay: of the averaged parameters.
+      host: trains.
+      key: of the training.
+    Returns:
+      averaged parameters after the last stage, and seconds by stage.
+    """
+    seconds = dict[str, float]()
+    for index, (window, (steps, batch, rate)) in enumerate(windows.items()):
+        stage_key, numbers = jax.random.fold_in(key, index), {"steps": steps, "batch": batch, "rate": rate}
+        params, seconds[f"window_{window}"] = host.train(
+            f"window_{window}", loss_of(window), params, data, stage_key, **numbers, ema_decay=ema_decay
+        )
+    return params, seconds
 
 
 @lru_cache

@@ -176,4 +176,5 @@ def make_advection(
             project=with_one_mean_and_energy,
         ),
         time_axis=1,
+        periodic_axes=(0,),
     )

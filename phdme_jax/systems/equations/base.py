@@ -57,6 +57,7 @@ class Equations:
       priors: what else is known of the examples: symmetries, feasibilities, invariants.
       time_axis: of the grid, where it is known to have one.
       given_frames: how many of the first frames the condition holds, see `systems.given_frames`.
+      periodic_axes: of the grid, along which the point after the last one is the first; empty where it is not known.
     """
 
     name: str
@@ -79,17 +80,21 @@ class Equations:
     priors: Priors = NO_PRIORS
     time_axis: int | None = None
     given_frames: int = 0
+    periodic_axes: tuple[int, ...] = ()
 
     @property
     def offers(self) -> frozenset[str]:
         """Parts that are there: "residual", "map" (fields beside the solution, from which it can be predicted),
-        "given_frames" where there are any, and
-        "resolve", "inequality", "objective", "solved_objective" and "conserved" where the functions of these names
-        are, and what its priors offer."""
+        "given_frames" where there are any, "periodic" where all axes but that of time are, "resolve", "inequality",
+        "objective", "solved_objective" and "conserved" where the functions of these names are, and what its priors
+        offer."""
         optional = ("resolve", "inequality", "objective", "solved_objective", "conserved")
         found = {name for name in optional if getattr(self, name) is not None} | self.priors.offers
         found |= {"map"} if len(self.fields) > self.num_solution else set()
-        return frozenset(found | {"residual"} | ({"given_frames"} if self.given_frames else set()))
+        found |= {"given_frames"} if self.given_frames else set()
+        space = {axis for axis in range(len(self.grid.points)) if axis != self.time_axis}
+        found |= {"periodic"} if space and space <= set(self.periodic_axes) else set()
+        return frozenset(found | {"residual"})
 
 
 def unconditional(fields: Float[Array, "*grid field"]) -> Sample:

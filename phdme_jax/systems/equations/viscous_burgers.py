@@ -136,4 +136,5 @@ def make_viscous_burgers(
             project=with_one_mean,
         ),
         time_axis=1,
+        periodic_axes=(0,),
     )

@@ -386,3 +386,20 @@ def test_a_method_that_does_not_fit_is_refused_before_anything_is_written(capsys
     assert main(STUDY, ["--size", "smoke", "--methods", "pidm_me", "--workdir", str(folder)]) == 2
     assert "pidm_me needs residual, which vibrating_string does not offer" in capsys.readouterr().err
     assert not folder.exists()
+
+
+def test_a_method_of_some_cases_alone_is_refused_where_none_of_them_is_run(capsys, tmp_path):
+    from experiments.priors_forecasts import STUDY
+
+    study = dataclasses.replace(STUDY, check=None)
+    arguments = ["--size", "smoke", "--methods", "penalty_linear,fno", "--workdir", str(tmp_path / "run")]
+    seen = []
+    assert main(study, arguments, lambda _, context: seen.append(context) or []) == 2  # nothing was recorded
+    assert [{variant.method for variant in seen[0].entries(case)} for case in study.cases] == [
+        {"penalty_linear", "fno"},
+        {"fno"},
+    ]
+    arguments[-1] = str(tmp_path / "other")
+    assert main(study, [*arguments, "--cases", "viscous_burgers"]) == 2
+    assert "penalty_linear needs linear, which viscous_burgers does not offer" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
