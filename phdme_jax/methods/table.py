@@ -4,7 +4,7 @@ import importlib
 from functools import partial
 from typing import Any
 
-from phdme_jax.methods.base import Fitted, Method
+from phdme_jax.methods.base import Fit, Fitted, Method, Task
 from phdme_jax.methods.baselines import independent
 from phdme_jax.methods.baselines.kriging import fit_kriging
 from phdme_jax.methods.baselines.optimised_data import fit_optimised_data
@@ -13,6 +13,7 @@ from phdme_jax.methods.distilled.flow_map import fit_flow_map
 from phdme_jax.methods.distilled.forecaster import fit_one_step
 from phdme_jax.methods.distilled.student import fit_refined, fit_student
 from phdme_jax.methods.energy import gp_rollout, oracle
+from phdme_jax.methods.energy.pair_rollout import fit_pairs
 from phdme_jax.methods.energy.generator import Recipe, make_fit
 from phdme_jax.methods.equations.diffusion import fit_informed
 from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
@@ -45,6 +46,7 @@ STEP = ENERGY | {"even_times"}  # a learned time step is repeated
 TRUE_ENERGY = STEP | {"true_energy"}
 PAIRS, MAP_OPTIONS = ("distilled", "stages.distilled"), ("flow_map", "stages.flow_map")
 SYMMETRY = frozenset({"symmetry"})
+PARTICLES = frozenset({"particles", "given_frames"})
 MAP, RESOLVE = EQUATIONS | {"map"}, EQUATIONS | {"resolve"}
 
 
@@ -55,6 +57,11 @@ def _fit_later(module: str, name: str, *arguments: Any) -> Fitted:
 def _later(module: str, name: str) -> Bound:
     """A fit whose module is imported when it is first run, as what it alone needs takes long to import."""
     return Bound(_fit_later, module, name)
+
+
+def _fit_either(structured: Fit, of_particles: Fit, task: Task, *arguments: Any) -> Fitted:
+    """Of a system with a structure, or of particles whose first frames are given."""
+    return (structured if "structure" in task.problem.offers else of_particles)(task, *arguments)
 
 
 _Student = partial(Method, needs=EQUATIONS, scope="named")
@@ -75,7 +82,7 @@ _ALL = (
     Method("diffusion_augmented", "posterior rollouts, no physics residual", 1,
            make_fit(physics=False), "", "gp_rollout", STEP),
     Method("gp_rollout", "the learned energy integrated in time, no diffusion", 3,
-           gp_rollout.fit, GP_DPHS, None, ENERGY),
+           Bound(_fit_either, gp_rollout.fit, fit_pairs), GP_DPHS, None, ENERGY, PARTICLES),
     Method("quadratic_hamiltonian", "the best quadratic energy, integrated", 6,
            gp_rollout.fit_quadratic, "", None, ENERGY),
     Method("diffusion_physics", "what was observed alone, with the residual of the learned energy", 0,
@@ -83,7 +90,9 @@ _ALL = (
     Method("gp_dphs_independent", "two independent processes on the efforts", 2, independent.fit, GP_DPHS, None,
            ENERGY | {"inversion"}),
     Method("hnn", "energy density and damping by a network, structure known", 8,
-           _later("baselines.field_networks", "fit_hamiltonian"), "arXiv 2107.08024", None, STEP, scope="full"),
+           Bound(_fit_either, _later("baselines.field_networks", "fit_hamiltonian"),
+                 _later("baselines.pair_network", "fit_hamiltonian")),
+           "arXiv 2107.08024", None, STEP, PARTICLES, scope="full"),
     Method("neural_ode", "rates by a network of the neighbours of each point", 9,
            _later("baselines.field_networks", "fit_neural"), "arXiv 1806.07366", None, STEP, scope="full"),
     Method("fno", "a Fourier neural operator from frame to frame", 10,
@@ -137,6 +146,9 @@ _ALL = (
            needs=SYMMETRY, own=("penalties", "symmetric_network")),
     Method("projected", "diffusion, each sample brought to one momentum and one energy", 0, fit_projected, "",
            "diffusion", frozenset({"project"}), scope="named"),
+    Method("nri", "an interaction network of particles from frame to frame, the graph known", 17,
+           _later("baselines.interaction_network", "fit_interaction"), "arXiv 1802.04687", None, PARTICLES,
+           scope="named"),
     # questions about fields of known equations
     _Answer("dps", "diffusion, pushed down what it misses of the observations", 0,
             fit_guided, "arXiv 2209.14687", "diffusion"),

@@ -57,6 +57,7 @@ class Equations:
       priors: what else is known of the examples: symmetries, feasibilities, invariants.
       time_axis: of the grid, where it is known to have one.
       given_frames: how many of the first frames the condition holds, see `systems.given_frames`.
+      particles: whether the fields are positions and velocities of particles, see `systems.particles.base`.
     """
 
     name: str
@@ -79,17 +80,18 @@ class Equations:
     priors: Priors = NO_PRIORS
     time_axis: int | None = None
     given_frames: int = 0
+    particles: bool = False
 
     @property
     def offers(self) -> frozenset[str]:
         """Parts that are there: "residual", "map" (fields beside the solution, from which it can be predicted),
-        "given_frames" where there are any, and
-        "resolve", "inequality", "objective", "solved_objective" and "conserved" where the functions of these names
-        are, and what its priors offer."""
+        "given_frames" and "particles" where there are any, "resolve", "inequality", "objective", "solved_objective" and
+        "conserved" where the functions of these names are, and what its priors offer."""
         optional = ("resolve", "inequality", "objective", "solved_objective", "conserved")
         found = {name for name in optional if getattr(self, name) is not None} | self.priors.offers
         found |= {"map"} if len(self.fields) > self.num_solution else set()
-        return frozenset(found | {"residual"} | ({"given_frames"} if self.given_frames else set()))
+        found |= {name for name in ("given_frames", "particles") if getattr(self, name)}
+        return frozenset(found | {"residual"})
 
 
 def unconditional(fields: Float[Array, "*grid field"]) -> Sample:

@@ -1,0 +1,311 @@
+"""Energies of pairs of particles as a Gaussian process of their distance, from frames of positions and velocities.
+
+    x_i'' = -sum_j c_ij phi'(r_ij) (x_i - x_j) / r_ij,     phi(r) = h(s),   s = r or s = log r
+
+with masses one and the coupling c of each pair given. h is an energy density of `gp.basis` in one field, even about
+r = 0 where s = r, as a smooth energy of a pair is. Rows are balances of momentum over the time between two frames,
+
+    v_i(t_{l+1}) - v_i(t_l) = -sum_j c_ij int phi'(r_ij) (x_i - x_j) / r_ij dt,
+
+linear in the weights of h, by Gauss's rule along the polynomial through positions and velocities of the four frames
+around (of degree seven). Rows of particles that come too close to another for the frames to tell the path are left
+out. Of the two coordinates the one of larger marginal likelihood is taken: a smooth energy is short in r, a singular
+one in log r.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+from numpy.polynomial import legendre, polynomial
+
+from phdme_jax.gp.basis import Basis, Box, Energy, efforts, feature_efforts
+from phdme_jax.gp.compression import CompressedGroup, CompressedObservations
+from phdme_jax.gp.fit import EnergyPosterior, fit, initial_hyperparameters
+from phdme_jax.gp.observations import Observations
+from phdme_jax.numerics.quadrature import nearest_nodes
+
+LOGARITHMIC = (False, True)  # the coordinates that are tried
+TOUCHING = 1e-6  # distance, in units of the largest, below which an even energy is not asked
+
+
+@dataclass(frozen=True)
+class PairOptions:
+    """Sizes of the fit.
+
+    Attributes:
+      main: sines of the basis.
+      margin: width of the box of the basis in units of the range of the coordinate.
+      points: of Gauss's rule between two frames.
+      resolved: difference between the paths through four frames and through two, over the distance of a pair, above
+        which the pair's rows are left out.
+      iterations: of the search for hyperparameters, at the most.
+    """
+
+    main: int = 64
+    margin: float = 1.2
+    points: int = 8
+    resolved: float = 0.01
+    iterations: int = 300
+
+
+class PathRule(NamedTuple):
+    """Positions between two frames, linear in positions and velocities of frames around.
+
+    Attributes:
+      nodes: frames used for each interval, shape (interval, node).
+      of_position: their weights, shape (interval, point, node).
+      of_velocity: those of the velocities, shape (interval, point, node) [time].
+      weights: of Gauss's rule, shape (point,) [time].
+    """
+
+    nodes: Int[np.ndarray, "interval node"]
+    of_position: Float[np.ndarray, "interval point node"]
+    of_velocity: Float[np.ndarray, "interval point node"]
+    weights: Float[np.ndarray, "point"]
+
+
+class PairPosterior(NamedTuple):
+    """What is learned of the energy of a pair.
+
+    Attributes:
+      energy: posterior over h.
+      logarithmic: whether h is one of log r.
+      nearest: distance below which the force stays as it is there: the smallest that was learned from where h is one of
+        log r, nearly zero else, as an even energy is smooth there.
+      farthest: largest distance; the force stays as it is there beyond it.
+    """
+
+    energy: EnergyPosterior
+    logarithmic: Bool[Array, ""]
+    nearest: Float[Array, ""]
+    farthest: Float[Array, ""]
+
+
+def path_rule(num_frames: int, interval: float, num_nodes: int, num_points: int) -> PathRule:
+    """The polynomial through positions and velocities of the frames nearest to each interval, at Gauss's points.
+
+    Args:
+      num_frames: frames, evenly spaced.
+      interval: time between frames.
+      num_nodes: frames used for each interval (clipped to the number of frames); the degree is twice it less one.
+      num_points: of Gauss's rule in each interval.
+    Returns:
+      the rule.
+    """
+    index = nearest_nodes(num_frames, num_nodes)
+    abscissae, gauss = legendre.leggauss(num_points)
+    degree = 2 * index.shape[1]
+
+    def powers(times: np.ndarray) -> np.ndarray:
+        return polynomial.polyvander(times, degree - 1)
+
+    found = []
+    for number, nodes in enumerate(index):
+        apart = (nodes - number - 0.5).astype(float)
+        slopes = np.arange(degree) * np.pad(powers(apart), ((0, 0), (1, 0)))[:, :-1]
+        found.append(powers(0.5 * abscissae) @ np.linalg.inv(np.concatenate([powers(apart), slopes])))
+    of_position, of_velocity = np.split(np.stack(found), 2, axis=-1)
+    return PathRule(index, of_position, interval * of_velocity, 0.5 * interval * gauss)
+
+
+def path_between(
+    rule: PathRule, position: Float[Array, "time particle axis"], velocity: Float[Array, "time particle axis"]
+) -> Float[Array, "interval point particle axis"]:
+    """Positions at the points of each interval."""
+    parts = zip((rule.of_position, rule.of_velocity), (position, velocity), strict=True)
+    return sum(jnp.einsum("lqk,lkia->lqia", jnp.asarray(w, x.dtype), x[rule.nodes]) for w, x in parts)  # type: ignore[return-value]
+
+
+def incidence(count: int) -> Float[np.ndarray, "particle pair"]:
+    """One where a particle is the first of a pair, minus one where it is the second, in the order of `triu_indices`."""
+    first, second = np.triu_indices(count, 1)
+    return np.eye(count)[:, first] - np.eye(count)[:, second]
+
+
+class _Pairs(NamedTuple):
+    """Pairs along the paths between frames: distance, direction, coupling, and whether the frames tell the path."""
+
+    distance: Float[Array, "interval point pair"]
+    direction: Float[Array, "interval point pair axis"]
+    coupling: Float[Array, "pair"]
+    told: Bool[Array, "interval pair"]
+
+
+def _pairs(
+    rules: tuple[PathRule, PathRule], options: PairOptions, position: Array, velocity: Array, coupling: Array
+) -> _Pairs:
+    signs = incidence(position.shape[1])
+    upper = np.triu_indices(position.shape[1], 1)
+    fine, coarse = (jnp.einsum("ip,lqia->lqpa", signs, path_between(rule, position, velocity)) for rule in rules)
+    distance = jnp.linalg.norm(fine, axis=-1)
+    difference = jnp.linalg.norm(fine - coarse, axis=-1)
+    told = jnp.all(difference <= options.resolved * distance, axis=1)
+    direction = fine / jnp.maximum(distance, jnp.finfo(distance.dtype).tiny)[..., None]
+    return _Pairs(distance, direction, coupling[upper], told)
+
+
+def _coordinate(logarithmic: Bool[Array, ""] | bool, distance: Array) -> tuple[Array, Array]:
+    """s and ds/dr."""
+    return jnp.where(logarithmic, jnp.log(distance), distance), jnp.where(logarithmic, 1 / distance, 1.0)
+
+
+def _momentum_rows(
+    basis: Basis,
+    box: Box,
+    logarithmic: bool,
+    bounds: tuple[Array, Array],
+    weights: Array,
+    pairs: _Pairs,
+    velocity: Float[Array, "time particle axis"],
+) -> Float[Array, "row feature_and_target"]:
+    """Design and, last, target of a trajectory; zero in rows of particles of which one pair's path is not told."""
+    count, signs = velocity.shape[1], incidence(velocity.shape[1])
+    place, slope = _coordinate(logarithmic, jnp.clip(pairs.distance, *bounds))
+    features = feature_efforts(basis, box, place[..., None])[..., 0, :]
+    force = jnp.einsum("q,lqp,lqpa,lqpf,p->lpaf", weights, slope, pairs.direction, features, pairs.coupling)
+    design = -jnp.einsum("ip,lpaf->liaf", signs, force)
+    target = jnp.diff(velocity, axis=0)
+    missing = jnp.einsum("ip,lp->li", np.abs(signs), ((pairs.coupling != 0) & ~pairs.told).astype(target.dtype))
+    kept = (missing == 0)[..., None, None]
+    rows = jnp.where(kept, jnp.concatenate([design, target[..., None]], axis=-1), 0.0)
+    assert rows.shape[1] == count
+    return jnp.reshape(rows, (-1, rows.shape[-1]))
+
+
+def _folded(root: Float[Array, "feature feature"], count: Array) -> CompressedObservations:
+    """The triangular factor of all rows as one group of rows with one noise."""
+    dtype, rank = root.dtype, len(root)
+    zero, one = jnp.zeros((1,), dtype), jnp.ones((1,), dtype)
+    group = CompressedGroup(
+        target=root[:, -1],
+        design=root[None, :, :-1],
+        squares=jnp.asarray(np.eye(rank)[np.tril_indices(rank)][None], dtype),
+        count=count[None].astype(dtype),
+        reference=one,
+        group=jnp.zeros((), int),
+        state_share=zero,
+        rate_share=one,
+        fixed=zero,
+    )
+    nothing = jnp.zeros((0,), dtype)
+    empty = jnp.zeros((1, 0, rank - 1), dtype)
+    rest = Observations(nothing, empty, jnp.zeros((0,), int), nothing, nothing, nothing)
+    return CompressedObservations((group,), rest)
+
+
+def pair_basis(main: int, logarithmic: bool) -> Basis:
+    """The basis of h: even about the distance zero, or without a symmetry in its logarithm."""
+    return Basis(1, main, 0, ("free" if logarithmic else "even",))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def learn_pair_energy(
+    options: PairOptions,
+    interval: float,
+    position: Float[Array, "sample time particle axis"],
+    velocity: Float[Array, "sample time particle axis"],
+    coupling: Float[Array, "sample particle particle"],
+) -> PairPosterior:
+    """Fit the energy of a pair by marginal likelihood of length scale, amplitude and noise.
+
+    Rows are folded into one triangular factor, trajectory by trajectory: time is linear in their number, memory does
+    not depend on it.
+
+    Args:
+      options: sizes.
+      interval: time between frames.
+      position: of the frames; float64 is recommended.
+      velocity: of the frames.
+      coupling: of each pair, symmetric.
+    Returns:
+      the posterior.
+    """
+    rules = tuple(path_rule(position.shape[1], interval, nodes, options.points) for nodes in (4, 2))
+    trajectories = (position, velocity, coupling)
+
+    def extent(one: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+        pairs = _pairs(rules, options, *one)  # type: ignore[arg-type]
+        seen = (pairs.told & (pairs.coupling != 0))[:, None]
+        return (
+            jnp.min(jnp.where(seen, pairs.distance, jnp.inf)),
+            jnp.max(jnp.where(seen, pairs.distance, 0.0)),
+        )
+
+    nearest, farthest = jax.lax.map(extent, trajectories)
+    bounds = jnp.min(nearest), jnp.max(farthest)
+    found = [_learn(options, rules, bounds, trajectories, logarithmic) for logarithmic in LOGARITHMIC]
+    better = found[1].objective < found[0].objective
+    chosen = jax.tree.map(partial(jnp.where, better), found[1], found[0])
+    return PairPosterior(chosen, better, jnp.where(better, bounds[0], TOUCHING * bounds[1]), bounds[1])
+
+
+def _learn(
+    options: PairOptions, rules: tuple, bounds: tuple[Array, Array], trajectories: tuple, logarithmic: bool
+) -> EnergyPosterior:
+    basis, (nearest, farthest) = pair_basis(options.main, logarithmic), bounds
+    lowest = jnp.log(nearest) if logarithmic else -farthest
+    highest = jnp.log(farthest) if logarithmic else farthest
+    half = 0.5 * options.margin * (highest - lowest)
+    box = Box(0.5 * (lowest + highest)[None], half[None])
+    weights = jnp.asarray(rules[0].weights, nearest.dtype)
+
+    def fold(carried: tuple[Array, Array], one: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
+        root, count = carried
+        pairs = _pairs(rules, options, *one)
+        rows = _momentum_rows(basis, box, logarithmic, bounds, weights, pairs, one[1])
+        root = jnp.linalg.qr(jnp.concatenate([root, rows]), mode="r")
+        return (root, count + jnp.sum(jnp.any(rows != 0, axis=-1))), None
+
+    size = basis.size + 2
+    start = jnp.zeros((size, size), nearest.dtype), jnp.zeros((), int)
+    (root, count), _ = jax.lax.scan(fold, start, trajectories)
+    prior = initial_hyperparameters(basis, box, 0)
+    return fit(basis, box, _folded(root, count), prior, (), max_iterations=options.iterations)
+
+
+def pair_slope(
+    basis: Basis, energy: Energy, posterior: PairPosterior, distance: Float[Array, "*pair"]
+) -> Float[Array, "*pair"]:
+    """phi' at some distances; of distances outside of those learned from, that at the end of them.
+
+    Args:
+      basis: sizes.
+      energy: h, such as `posterior.energy.mean`.
+      posterior: its coordinate and the distances learned from.
+      distance: of pairs.
+    Returns:
+      slope of the energy, of the shape of the distances.
+    """
+    place, slope = _coordinate(posterior.logarithmic, jnp.clip(distance, posterior.nearest, posterior.farthest))
+    return efforts(basis, energy, place[..., None])[..., 0] * slope
+
+
+def pair_pull(
+    basis: Basis,
+    energy: Energy,
+    posterior: PairPosterior,
+    coupling: Float[Array, "particle particle"],
+    position: Float[Array, "particle axis"],
+) -> Float[Array, "particle axis"]:
+    """Acceleration of each particle, masses one; of all together none, to rounding.
+
+    Args:
+      basis: sizes.
+      energy: h.
+      posterior: its coordinate and the distances learned from.
+      coupling: of each pair, symmetric.
+      position: of the particles.
+    Returns:
+      the accelerations.
+    """
+    signs, upper = incidence(len(position)), np.triu_indices(len(position), 1)
+    between = jnp.asarray(signs.T, position.dtype) @ position
+    square = jnp.sum(between**2, axis=-1, keepdims=True)
+    distance = jnp.sqrt(jnp.maximum(square, jnp.finfo(square.dtype).tiny))
+    force = coupling[upper][:, None] * pair_slope(basis, energy, posterior, distance) * between / distance
+    return -jnp.asarray(signs, position.dtype) @ force
