@@ -8,11 +8,13 @@ r = 0 where s = r, as a smooth energy of a pair is. Rows are balances of momentu
     v_i(t_{l+1}) - v_i(t_l) = -sum_j c_ij int phi'(r_ij) (x_i - x_j) / r_ij dt,
 
 linear in the weights of h, by Gauss's rule along the polynomial through positions and velocities of the four frames
-around (of degree seven). Rows of particles that come too close to another for the frames to tell the path are left
-out. Of the two coordinates the one of larger marginal likelihood is taken: a smooth energy is short in r, a singular
+around (of degree seven). The error of that path is not known; the nearer two particles come, the larger it is. The
+difference to the path through two frames alone, over the distance of a pair, parts the rows of particles into groups by
+decades, each with a noise of its own; above the largest, rows are left out. Of the two coordinates the one of larger marginal likelihood is taken: a smooth energy is short in r, a singular
 one in log r.
 """
 
+import math
 from dataclasses import dataclass
 from functools import partial
 from typing import NamedTuple
@@ -42,14 +44,16 @@ class PairOptions:
       margin: width of the box of the basis in units of the range of the coordinate.
       points: of Gauss's rule between two frames.
       resolved: difference between the paths through four frames and through two, over the distance of a pair, above
-        which the pair's rows are left out.
+        which rows are left out.
+      groups: of rows with a noise of their own, a decade of that difference each, smaller ones in the last.
       iterations: of the search for hyperparameters, at the most.
     """
 
     main: int = 64
     margin: float = 1.2
     points: int = 8
-    resolved: float = 0.01
+    resolved: float = 0.3
+    groups: int = 5
     iterations: int = 300
 
 
@@ -128,25 +132,23 @@ def incidence(count: int) -> Float[np.ndarray, "particle pair"]:
 
 
 class _Pairs(NamedTuple):
-    """Pairs along the paths between frames: distance, direction, coupling, and whether the frames tell the path."""
+    """Pairs along the paths between frames: distance, direction, coupling, and how well the frames tell the path.
+
+    `doubt` is the largest difference of two paths over the distance, zero of pairs that are not coupled.
+    """
 
     distance: Float[Array, "interval point pair"]
     direction: Float[Array, "interval point pair axis"]
     coupling: Float[Array, "pair"]
-    told: Bool[Array, "interval pair"]
+    doubt: Float[Array, "interval pair"]
 
 
-def _pairs(
-    rules: tuple[PathRule, PathRule], options: PairOptions, position: Array, velocity: Array, coupling: Array
-) -> _Pairs:
-    signs = incidence(position.shape[1])
-    upper = np.triu_indices(position.shape[1], 1)
+def _pairs(rules: tuple[PathRule, PathRule], position: Array, velocity: Array, coupling: Array) -> _Pairs:
+    signs, upper = incidence(position.shape[1]), np.triu_indices(position.shape[1], 1)
     fine, coarse = (jnp.einsum("ip,lqia->lqpa", signs, path_between(rule, position, velocity)) for rule in rules)
-    distance = jnp.linalg.norm(fine, axis=-1)
-    difference = jnp.linalg.norm(fine - coarse, axis=-1)
-    told = jnp.all(difference <= options.resolved * distance, axis=1)
-    direction = fine / jnp.maximum(distance, jnp.finfo(distance.dtype).tiny)[..., None]
-    return _Pairs(distance, direction, coupling[upper], told)
+    distance = jnp.maximum(jnp.linalg.norm(fine, axis=-1), jnp.finfo(fine.dtype).tiny)
+    doubt = jnp.max(jnp.linalg.norm(fine - coarse, axis=-1) / distance, axis=1)
+    return _Pairs(distance, fine / distance[..., None], coupling[upper], jnp.where(coupling[upper] != 0, doubt, 0.0))
 
 
 def _coordinate(logarithmic: Bool[Array, ""] | bool, distance: Array) -> tuple[Array, Array]:
@@ -162,40 +164,55 @@ def _momentum_rows(
     weights: Array,
     pairs: _Pairs,
     velocity: Float[Array, "time particle axis"],
-) -> Float[Array, "row feature_and_target"]:
-    """Design and, last, target of a trajectory; zero in rows of particles of which one pair's path is not told."""
-    count, signs = velocity.shape[1], incidence(velocity.shape[1])
+) -> Float[Array, "interval particle axis feature_and_target"]:
+    """Design and, last, target of a trajectory."""
+    signs = incidence(velocity.shape[1])
     place, slope = _coordinate(logarithmic, jnp.clip(pairs.distance, *bounds))
     features = feature_efforts(basis, box, place[..., None])[..., 0, :]
     force = jnp.einsum("q,lqp,lqpa,lqpf,p->lpaf", weights, slope, pairs.direction, features, pairs.coupling)
     design = -jnp.einsum("ip,lpaf->liaf", signs, force)
-    target = jnp.diff(velocity, axis=0)
-    missing = jnp.einsum("ip,lp->li", np.abs(signs), ((pairs.coupling != 0) & ~pairs.told).astype(target.dtype))
-    kept = (missing == 0)[..., None, None]
-    rows = jnp.where(kept, jnp.concatenate([design, target[..., None]], axis=-1), 0.0)
-    assert rows.shape[1] == count
-    return jnp.reshape(rows, (-1, rows.shape[-1]))
+    return jnp.concatenate([design, jnp.diff(velocity, axis=0)[..., None]], axis=-1)
 
 
-def _folded(root: Float[Array, "feature feature"], count: Array) -> CompressedObservations:
-    """The triangular factor of all rows as one group of rows with one noise."""
-    dtype, rank = root.dtype, len(root)
+def _groups(options: PairOptions, pairs: _Pairs) -> Bool[Array, "group interval particle"]:
+    """Of which group the rows of a particle are, by the pair of its own that is told worst; of none where too badly."""
+    touches = np.abs(incidence(_count(pairs.doubt.shape[1]))) > 0
+    doubt = jnp.max(jnp.where(touches, pairs.doubt[:, None], 0.0), axis=-1)
+    edges = options.resolved * np.append(10.0 ** -np.arange(options.groups), -1.0)
+    return jnp.stack([(doubt <= high) & (doubt > low) for high, low in zip(edges[:-1], edges[1:], strict=True)])
+
+
+def _count(pairs: int) -> int:
+    """Number of particles of a number of pairs."""
+    return (1 + math.isqrt(1 + 8 * pairs)) // 2
+
+
+def _folded(
+    roots: Float[Array, "group feature feature"], counts: Float[Array, "group"]
+) -> CompressedObservations:
+    """The triangular factors of the rows of each group, each in the place of these rows."""
+    dtype, rank = roots.dtype, roots.shape[1]
     zero, one = jnp.zeros((1,), dtype), jnp.ones((1,), dtype)
-    group = CompressedGroup(
-        target=root[:, -1],
-        design=root[None, :, :-1],
-        squares=jnp.asarray(np.eye(rank)[np.tril_indices(rank)][None], dtype),
-        count=count[None].astype(dtype),
-        reference=one,
-        group=jnp.zeros((), int),
-        state_share=zero,
-        rate_share=one,
-        fixed=zero,
+    squares = jnp.asarray(np.eye(rank)[np.tril_indices(rank)][None], dtype)
+    groups = tuple(
+        CompressedGroup(
+            target=root[:, -1],
+            design=root[None, :, :-1],
+            squares=squares,
+            count=count[None],
+            reference=one,
+            group=jnp.asarray(number),
+            state_share=zero,
+            rate_share=one,
+            fixed=zero,
+        )
+        for number, (root, count) in enumerate(zip(roots, counts, strict=True))
     )
     nothing = jnp.zeros((0,), dtype)
-    empty = jnp.zeros((1, 0, rank - 1), dtype)
-    rest = Observations(nothing, empty, jnp.zeros((0,), int), nothing, nothing, nothing)
-    return CompressedObservations((group,), rest)
+    rest = Observations(
+        nothing, jnp.zeros((1, 0, rank - 1), dtype), jnp.zeros((0,), int), nothing, nothing, nothing
+    )
+    return CompressedObservations(groups, rest)
 
 
 def pair_basis(main: int, logarithmic: bool) -> Basis:
@@ -225,16 +242,15 @@ def learn_pair_energy(
     Returns:
       the posterior.
     """
-    rules = tuple(path_rule(position.shape[1], interval, nodes, options.points) for nodes in (4, 2))
+    fine, coarse = (path_rule(position.shape[1], interval, nodes, options.points) for nodes in (4, 2))
+    rules = fine, coarse
     trajectories = (position, velocity, coupling)
 
     def extent(one: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-        pairs = _pairs(rules, options, *one)  # type: ignore[arg-type]
-        seen = (pairs.told & (pairs.coupling != 0))[:, None]
-        return (
-            jnp.min(jnp.where(seen, pairs.distance, jnp.inf)),
-            jnp.max(jnp.where(seen, pairs.distance, 0.0)),
-        )
+        pairs = _pairs(rules, *one)
+        seen = ((pairs.doubt <= options.resolved) & (pairs.coupling != 0))[:, None]
+        far = jnp.where(seen, pairs.distance, 0.0)
+        return jnp.min(jnp.where(seen, pairs.distance, jnp.inf)), jnp.max(far)
 
     nearest, farthest = jax.lax.map(extent, trajectories)
     bounds = jnp.min(nearest), jnp.max(farthest)
@@ -245,27 +261,35 @@ def learn_pair_energy(
 
 
 def _learn(
-    options: PairOptions, rules: tuple, bounds: tuple[Array, Array], trajectories: tuple, logarithmic: bool
+    options: PairOptions,
+    rules: tuple[PathRule, PathRule],
+    bounds: tuple[Array, Array],
+    trajectories: tuple[Array, Array, Array],
+    logarithmic: bool,
 ) -> EnergyPosterior:
     basis, (nearest, farthest) = pair_basis(options.main, logarithmic), bounds
     lowest = jnp.log(nearest) if logarithmic else -farthest
     highest = jnp.log(farthest) if logarithmic else farthest
-    half = 0.5 * options.margin * (highest - lowest)
-    box = Box(0.5 * (lowest + highest)[None], half[None])
+    box = Box(0.5 * (lowest + highest)[None], 0.5 * options.margin * (highest - lowest)[None])
     weights = jnp.asarray(rules[0].weights, nearest.dtype)
 
     def fold(carried: tuple[Array, Array], one: tuple[Array, Array, Array]) -> tuple[tuple[Array, Array], None]:
-        root, count = carried
-        pairs = _pairs(rules, options, *one)
+        roots, counts = carried
+        pairs = _pairs(rules, *one)
         rows = _momentum_rows(basis, box, logarithmic, bounds, weights, pairs, one[1])
-        root = jnp.linalg.qr(jnp.concatenate([root, rows]), mode="r")
-        return (root, count + jnp.sum(jnp.any(rows != 0, axis=-1))), None
+        groups = _groups(options, pairs)
+        # rows of other groups are zeros, which change no triangular factor
+        chosen = jnp.where(groups[..., None, None], rows, 0.0).reshape(options.groups, -1, rows.shape[-1])
+        roots = jnp.linalg.qr(jnp.concatenate([roots, chosen], axis=1), mode="r")
+        return (roots, counts + rows.shape[2] * jnp.sum(groups, axis=(1, 2))), None
 
     size = basis.size + 2
-    start = jnp.zeros((size, size), nearest.dtype), jnp.zeros((), int)
-    (root, count), _ = jax.lax.scan(fold, start, trajectories)
+    start = jnp.zeros((options.groups, size, size), nearest.dtype), jnp.zeros((options.groups,), nearest.dtype)
+    (roots, counts), _ = jax.lax.scan(fold, start, trajectories)
     prior = initial_hyperparameters(basis, box, 0)
-    return fit(basis, box, _folded(root, count), prior, (), max_iterations=options.iterations)
+    noise = jnp.broadcast_to(prior.rate_noise, (options.groups,))
+    prior = prior._replace(state_noise=noise, rate_noise=noise)
+    return fit(basis, box, _folded(roots, counts), prior, (), max_iterations=options.iterations)
 
 
 def pair_slope(

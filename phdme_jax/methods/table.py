@@ -6,6 +6,7 @@ from typing import Any
 
 from phdme_jax.methods.base import Fit, Fitted, Method, Task
 from phdme_jax.methods.baselines import independent
+from phdme_jax.methods.baselines.constant_velocity import fit_constant
 from phdme_jax.methods.baselines.kriging import fit_kriging
 from phdme_jax.methods.baselines.optimised_data import fit_optimised_data
 from phdme_jax.methods.diffusion import fit_diffusion
@@ -148,6 +149,8 @@ _ALL = (
            "diffusion", frozenset({"project"}), scope="named"),
     Method("nri", "an interaction network of particles from frame to frame, the graph known", 17,
            _later("baselines.interaction_network", "fit_interaction"), "arXiv 1802.04687", None, PARTICLES,
+           scope="named"),
+    Method("constant_velocity", "particles that keep the last velocity given", 0, fit_constant, "", None, PARTICLES,
            scope="named"),
     # questions about fields of known equations
     _Answer("dps", "diffusion, pushed down what it misses of the observations", 0,
