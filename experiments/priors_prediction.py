@@ -1,4 +1,4 @@
-"""Prediction of particles, ten frames given and ten to come: `python -m experiments.priors_prediction --size laptop --seeds 3`.
+"""Particles, ten frames given, ten to predict: `python -m experiments.priors_prediction --size laptop --seeds 3`.
 
 Springs, charges and a cloud of bodies in three dimensions. Generators draw what follows from what they have learned of
 whole trajectories; networks that step and a learned energy of pairs go on from the last given frame.

@@ -34,7 +34,7 @@ def displacement_scores(samples: np.ndarray, truth: np.ndarray, given: int) -> d
       measurements by name, means over the trajectories.
     Source: Han et al. (2024), arXiv 2410.13027, section 5.1, of the first two.
     """
-    found, there = (np.asarray(motion_of(part[..., given:, :, :]).position) for part in (samples, truth))
+    found, there = (np.asarray(motion_of(jnp.asarray(part[..., given:, :, :])).position) for part in (samples, truth))
     distance = np.linalg.norm(found - there[:, None], axis=-1).mean(axis=-1)
     values = {"ade": distance.mean(axis=-1), "fde": distance[..., -1]}
     rows = {name: mean_measurement(each.mean(axis=1)) for name, each in values.items()}

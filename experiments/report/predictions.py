@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.evaluation.predictions import samples_of
@@ -32,9 +33,9 @@ def prediction_panels(path: Path, truth: np.ndarray, given: int, drawn: Mapping[
     """
     figure = drawing.new_figure(2.0 * len(truth) + 0.6, 2.0 * len(drawn))
     axes = figure.subplots(len(drawn), len(truth), squeeze=False, sharex="col", sharey="col")
-    places = np.asarray(motion_of(truth).position)
+    places = np.asarray(motion_of(jnp.asarray(truth)).position)
     for row, (name, samples) in zip(axes, drawn.items(), strict=True):
-        for axis, true, found in zip(row, places, np.asarray(motion_of(samples).position), strict=True):
+        for axis, true, found in zip(row, places, np.asarray(motion_of(jnp.asarray(samples)).position), strict=True):
             for particle in range(true.shape[1]):
                 colour = drawing.COLOURS[particle % len(drawing.COLOURS)]
                 # what is predicted begins at the last given frame

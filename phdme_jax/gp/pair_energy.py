@@ -10,13 +10,14 @@ r = 0 where s = r, as a smooth energy of a pair is. Rows are balances of momentu
 linear in the weights of h, by Gauss's rule along the polynomial through positions and velocities of the four frames
 around (of degree seven). The error of that path is not known; the nearer two particles come, the larger it is. The
 difference to the path through two frames alone, over the distance of a pair, parts the rows of particles into groups by
-decades, each with a noise of its own; above the largest, rows are left out. Of the two coordinates the one of larger marginal likelihood is taken: a smooth energy is short in r, a singular
-one in log r.
+decades, each with a noise of its own; above the largest, rows are left out. Of the two coordinates the one of larger
+marginal likelihood is taken: a smooth energy is short in r, a singular one in log r.
 """
 
 import math
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import jax
@@ -179,7 +180,7 @@ def _groups(options: PairOptions, pairs: _Pairs) -> Bool[Array, "group interval 
     touches = np.abs(incidence(_count(pairs.doubt.shape[1]))) > 0
     doubt = jnp.max(jnp.where(touches, pairs.doubt[:, None], 0.0), axis=-1)
     edges = options.resolved * np.append(10.0 ** -np.arange(options.groups), -1.0)
-    return jnp.stack([(doubt <= high) & (doubt > low) for high, low in zip(edges[:-1], edges[1:], strict=True)])
+    return jnp.stack([(doubt <= high) & (doubt > low) for high, low in pairwise(edges)])
 
 
 def _count(pairs: int) -> int:
@@ -187,9 +188,7 @@ def _count(pairs: int) -> int:
     return (1 + math.isqrt(1 + 8 * pairs)) // 2
 
 
-def _folded(
-    roots: Float[Array, "group feature feature"], counts: Float[Array, "group"]
-) -> CompressedObservations:
+def _folded(roots: Float[Array, "group feature feature"], counts: Float[Array, "group"]) -> CompressedObservations:
     """The triangular factors of the rows of each group, each in the place of these rows."""
     dtype, rank = roots.dtype, roots.shape[1]
     zero, one = jnp.zeros((1,), dtype), jnp.ones((1,), dtype)
@@ -209,9 +208,7 @@ def _folded(
         for number, (root, count) in enumerate(zip(roots, counts, strict=True))
     )
     nothing = jnp.zeros((0,), dtype)
-    rest = Observations(
-        nothing, jnp.zeros((1, 0, rank - 1), dtype), jnp.zeros((0,), int), nothing, nothing, nothing
-    )
+    rest = Observations(nothing, jnp.zeros((1, 0, rank - 1), dtype), jnp.zeros((0,), int), nothing, nothing, nothing)
     return CompressedObservations(groups, rest)
 
 
@@ -254,7 +251,8 @@ def learn_pair_energy(
 
     nearest, farthest = jax.lax.map(extent, trajectories)
     bounds = jnp.min(nearest), jnp.max(farthest)
-    found = [_learn(options, rules, bounds, trajectories, logarithmic) for logarithmic in LOGARITHMIC]
+    unit = jnp.sqrt(jnp.mean(velocity**2))
+    found = [_learn(options, rules, bounds, unit, trajectories, logarithmic) for logarithmic in LOGARITHMIC]
     better = found[1].objective < found[0].objective
     chosen = jax.tree.map(partial(jnp.where, better), found[1], found[0])
     return PairPosterior(chosen, better, jnp.where(better, bounds[0], TOUCHING * bounds[1]), bounds[1])
@@ -264,9 +262,11 @@ def _learn(
     options: PairOptions,
     rules: tuple[PathRule, PathRule],
     bounds: tuple[Array, Array],
+    unit: Array,
     trajectories: tuple[Array, Array, Array],
     logarithmic: bool,
 ) -> EnergyPosterior:
+    """The posterior of one coordinate; its noise is in units of `unit`, a velocity, over the half width of the box."""
     basis, (nearest, farthest) = pair_basis(options.main, logarithmic), bounds
     lowest = jnp.log(nearest) if logarithmic else -farthest
     highest = jnp.log(farthest) if logarithmic else farthest
@@ -283,13 +283,15 @@ def _learn(
         roots = jnp.linalg.qr(jnp.concatenate([roots, chosen], axis=1), mode="r")
         return (roots, counts + rows.shape[2] * jnp.sum(groups, axis=(1, 2))), None
 
-    size = basis.size + 2
+    size, scale = basis.size + 2, box.half_width[0] / unit
     start = jnp.zeros((options.groups, size, size), nearest.dtype), jnp.zeros((options.groups,), nearest.dtype)
     (roots, counts), _ = jax.lax.scan(fold, start, trajectories)
     prior = initial_hyperparameters(basis, box, 0)
     noise = jnp.broadcast_to(prior.rate_noise, (options.groups,))
     prior = prior._replace(state_noise=noise, rate_noise=noise)
-    return fit(basis, box, _folded(roots, counts), prior, (), max_iterations=options.iterations)
+    # noise below a fraction of the half width is not resolved, of either coordinate then the same of the velocities
+    found = fit(basis, box, _folded(scale * roots, counts), prior, (), max_iterations=options.iterations)
+    return found._replace(objective=found.objective - jnp.sum(counts) * jnp.log(scale))
 
 
 def pair_slope(

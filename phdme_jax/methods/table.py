@@ -14,11 +14,11 @@ from phdme_jax.methods.distilled.flow_map import fit_flow_map
 from phdme_jax.methods.distilled.forecaster import fit_one_step
 from phdme_jax.methods.distilled.student import fit_refined, fit_student
 from phdme_jax.methods.energy import gp_rollout, oracle
-from phdme_jax.methods.energy.pair_rollout import fit_pairs
 from phdme_jax.methods.energy.generator import Recipe, make_fit
 from phdme_jax.methods.equations.diffusion import fit_informed
 from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
 from phdme_jax.methods.equations.gradient_input import fit_gradient_input
+from phdme_jax.methods.particles.pair_rollout import fit_pairs
 from phdme_jax.methods.penalties.fit import fit_priors
 from phdme_jax.methods.sampling.constrained_flow import fit_constrained
 from phdme_jax.methods.sampling.corrected import fit_corrected

@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Array, Key
 
 from phdme_jax.methods.base import Fitted, Host, Options, Task, mean_model
-from phdme_jax.methods.particles import continued, known
+from phdme_jax.methods.particles.steps import continued, known
 from phdme_jax.systems.equations.base import Equations
 from phdme_jax.systems.particles.base import Motion
 

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 from phdme_jax.methods.base import Fitted, Host, Options, Task
 from phdme_jax.methods.baselines.neural_dynamics import FieldFactory, field_factory
-from phdme_jax.methods.particles import fit_step
+from phdme_jax.methods.particles.steps import fit_step
 from phdme_jax.systems.particles.base import Advance, Motion, distances
 from phdme_jax.systems.particles.bodies import composed_leapfrog
 

@@ -46,8 +46,8 @@ class StepParams(NamedTuple):
 def known(problem: Equations, condition: Float[Array, "time particle channel"]) -> Known:
     """The frames that are given, and the coupling."""
     count = len(problem.fields)
-    given = condition[: problem.given_frames, :, -1 - count : -1]
-    return Known(given, coupling_of(given, condition[..., : -1 - count]))
+    held = condition[..., -1 - count : -1]
+    return Known(held[: problem.given_frames], coupling_of(held, condition[..., : -1 - count]))
 
 
 def continued(problem: Equations, advance: Advance, told: Known) -> Float[Array, "time particle field"]:

@@ -2,7 +2,6 @@
 
 import time
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from phdme_jax.gp.basis import Energy
 from phdme_jax.gp.pair_energy import PairOptions, PairPosterior, learn_pair_energy, pair_basis, pair_pull
 from phdme_jax.gp.sampling import drawn_system
 from phdme_jax.methods.base import Fitted, Host, Model, Options, Task
-from phdme_jax.methods.particles import Known, continued, known, particle_examples
+from phdme_jax.methods.particles.steps import Known, continued, known, particle_examples
 from phdme_jax.systems.equations.base import Equations
 from phdme_jax.systems.particles.base import motion_of
 from phdme_jax.systems.particles.bodies import composed_leapfrog
@@ -36,6 +35,7 @@ def fit_pairs(task: Task, options: Options, host: Host, teacher: Fitted | None, 
     substeps = sizes.pop("substeps")
     chosen, data, began = PairOptions(**sizes), particle_examples(task), time.perf_counter()
     posterior = learn_pair_energy(chosen, problem.grid.spacing[0], *motion_of(data.fields), data.coupling)
+    posterior = jax.block_until_ready(posterior)
     seconds = time.perf_counter() - began
     return Fitted(_model(problem, chosen.main, substeps), posterior, {"fit": seconds})
 
