@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 from phdme_jax.methods.base import Fitted, Host, Options, Task
 from phdme_jax.methods.baselines.neural_dynamics import FieldFactory, field_factory
-from phdme_jax.methods.particles.steps import fit_step
+from phdme_jax.methods.particles.steps import Stepper, fit_step
 from phdme_jax.systems.particles.base import Advance, Motion, fields_of, motion_of
 
 
@@ -84,4 +84,4 @@ def fit_interaction(task: Task, options: Options, host: Host, teacher: Fitted | 
     def advance_of(params: PyTree) -> Advance:
         return lambda coupling: lambda motion: factory.field(params)(motion, coupling)
 
-    return fit_step("nri", factory.init, advance_of, 1, task, options, host, key)
+    return fit_step(Stepper("nri", factory.init, advance_of, 1), task, options, host, key)

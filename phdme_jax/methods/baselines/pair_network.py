@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Key, PRNGKeyArray, PyTree
 
 from phdme_jax.methods.base import Fitted, Host, Options, Task
 from phdme_jax.methods.baselines.neural_dynamics import FieldFactory, field_factory
-from phdme_jax.methods.particles.steps import fit_step
+from phdme_jax.methods.particles.steps import Stepper, fit_step
 from phdme_jax.systems.particles.base import Advance, Motion, distances
 from phdme_jax.systems.particles.bodies import composed_leapfrog
 
@@ -88,4 +88,4 @@ def fit_hamiltonian(task: Task, options: Options, host: Host, teacher: Fitted | 
     def advance_of(params: PyTree) -> Advance:
         return leaping(factory.field(params), problem.grid.spacing[0], substeps)
 
-    return fit_step("hnn", factory.init, advance_of, substeps, task, options, host, key)
+    return fit_step(Stepper("hnn", factory.init, advance_of, substeps), task, options, host, key)

@@ -37,7 +37,7 @@ def fit_pairs(task: Task, options: Options, host: Host, teacher: Fitted | None, 
     posterior = learn_pair_energy(chosen, problem.grid.spacing[0], *motion_of(data.fields), data.coupling)
     posterior = jax.block_until_ready(posterior)
     seconds = time.perf_counter() - began
-    return Fitted(_model(problem, chosen.main, substeps), posterior, {"fit": seconds})
+    return Fitted(_model(problem, chosen.main, substeps, posterior.nearest.dtype.name), posterior, {"fit": seconds})
 
 
 def roll_out(
@@ -61,11 +61,10 @@ def roll_out(
     return continued(problem, lambda coupling: partial(composed_leapfrog, partial(pull, coupling), dt, substeps), told)
 
 
-def _model(problem: Equations, main: int, substeps: int) -> Model:
+def _model(problem: Equations, main: int, substeps: int, dtype: str) -> Model:
     rolled = partial(roll_out, problem, main, substeps)
 
     def prepare(posterior: PairPosterior, condition: Array) -> Known:
-        dtype = posterior.nearest.dtype
         return jax.tree.map(lambda leaf: leaf.astype(dtype), known(problem, condition))
 
     def draw(posterior: PairPosterior, told: Known, latent: Array, key: Array) -> Array:
@@ -75,7 +74,7 @@ def _model(problem: Equations, main: int, substeps: int) -> Model:
     return Model(
         prepare=prepare,
         draw=draw,
-        latent=lambda key: jax.random.normal(key, (main,), jnp.float64 if jax.config.jax_enable_x64 else jnp.float32),
+        latent=lambda key: jax.random.normal(key, (main,), jnp.dtype(dtype)),
         mean=lambda posterior, told: rolled(posterior, posterior.energy.mean, told),
         num_calls=substeps * (problem.grid.points[0] - problem.given_frames),
     )

@@ -36,6 +36,22 @@ class ParticleExample(NamedTuple):
     coupling: Float[Array, "particle particle"]
 
 
+class Stepper(NamedTuple):
+    """A network that steps from frame to frame.
+
+    Attributes:
+      name: of its stages (window, steps, batch, rate) in `baselines.stages`.
+      make: (scale of the fields, key) -> untrained parameters.
+      advance_of: parameters -> (coupling -> one frame on).
+      calls: of the network, or of an integrator, a frame.
+    """
+
+    name: str
+    make: Callable[[Array, Array], PyTree]
+    advance_of: AdvanceOf
+    calls: int
+
+
 class StepParams(NamedTuple):
     """Root mean square of each field, positions alike and velocities alike, and the parameters of a network."""
 
@@ -65,24 +81,16 @@ def continued(problem: Equations, advance: Advance, told: Known) -> Float[Array,
     return jnp.concatenate([told.given, ahead[1:].astype(told.given.dtype)])
 
 
-def step_model(problem: Equations, advance_of: AdvanceOf, steps: int) -> Model:
-    """A model without a distribution that steps from frame to frame.
-
-    Args:
-      problem: of particles, first frames given.
-      advance_of: parameters of the network -> (coupling -> one frame on).
-      steps: calls of the network, or of an integrator, a frame.
-    Returns:
-      the model; its parameters are `StepParams`.
-    """
+def step_model(problem: Equations, stepper: Stepper) -> Model:
+    """A model without a distribution that steps from frame to frame; its parameters are `StepParams`."""
 
     def prepare(params: StepParams, condition: Array) -> Float[Array, "time particle field"]:
         told = known(problem, condition)
         told = jax.tree.map(lambda leaf: leaf.astype(params.scale.dtype), told)
-        return continued(problem, advance_of(params.network), told)
+        return continued(problem, stepper.advance_of(params.network), told)
 
     later = problem.grid.points[0] - problem.given_frames
-    return dataclasses.replace(mean_model(prepare, ()), num_calls=steps * later)
+    return dataclasses.replace(mean_model(prepare, ()), num_calls=stepper.calls * later)
 
 
 def particle_examples(task: Task, dtype: str | None = None) -> ParticleExample:
@@ -115,23 +123,11 @@ def window_loss(
     return loss
 
 
-def fit_step(
-    name: str,
-    make: Callable[[Array, Array], PyTree],
-    advance_of: AdvanceOf,
-    steps: int,
-    task: Task,
-    options: Options,
-    host: Host,
-    key: Key[Array, ""],
-) -> Fitted:
+def fit_step(stepper: Stepper, task: Task, options: Options, host: Host, key: Key[Array, ""]) -> Fitted:
     """Train a network that steps from frame to frame on windows of all frames of the training trajectories.
 
     Args:
-      name: of its stages (window, steps, batch, rate) in `baselines.stages`.
-      make: (scale of the fields, key) -> untrained parameters.
-      advance_of: parameters -> (coupling -> one frame on).
-      steps: calls of the network, or of an integrator, a frame.
+      stepper: the network.
       task: of particles, first frames given.
       options: the group `baselines`.
       host: trains.
@@ -145,12 +141,12 @@ def fit_step(
     for mixed in map(np.asarray, groups):
         size = size.at[mixed].set(jnp.sqrt(jnp.mean(size[mixed] ** 2)))
     init_key, train_key = jax.random.split(key)
-    params, seconds = make(size, init_key), dict[str, float]()
-    windows = cut_windows(group["stages"][name], task.problem.grid.points[0])
+    params, seconds = stepper.make(size, init_key), dict[str, float]()
+    windows = cut_windows(group["stages"][stepper.name], task.problem.grid.points[0])
     for index, (window, (number, batch, rate)) in enumerate(windows.items()):
         params, seconds[f"window_{window}"] = host.train(
             f"window_{window}",
-            window_loss(advance_of, size, window),
+            window_loss(stepper.advance_of, size, window),
             params,
             data,
             jax.random.fold_in(train_key, index),
@@ -159,4 +155,4 @@ def fit_step(
             rate=rate,
             ema_decay=group["ema_decay"],
         )
-    return Fitted(step_model(task.problem, advance_of, steps), StepParams(size, params), seconds)
+    return Fitted(step_model(task.problem, stepper), StepParams(size, params), seconds)
