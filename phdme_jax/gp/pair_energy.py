@@ -12,6 +12,8 @@ around (of degree seven). The error of that path is not known; the nearer two pa
 difference to the path through two frames alone, over the distance of a pair, parts the rows of particles into groups by
 decades, each with a noise of its own; above the largest, rows are left out. Of the two coordinates the one of larger
 marginal likelihood is taken: a smooth energy is short in r, a singular one in log r.
+Source: Lu, Zhong, Tang, Maggioni (2019), Proc. Natl. Acad. Sci. 116, 14424, for laws of pairs from trajectories by
+least squares; the Gaussian process, the balance over each interval and the groups of noise are ours.
 """
 
 import math
