@@ -36,6 +36,11 @@ def _steps(equations: Equations) -> Callable[[Any, Any], Any]:
     return steps
 
 
+def step_scores(equations: Equations, generated: FieldSet) -> dict[str, Measurement]:
+    """dynamic_error, see `motion_scores`."""
+    return {"dynamic_error": mean_measurement(in_chunks(_steps(equations), CHUNK, *generated))}
+
+
 def motion_scores(equations: Equations, generated: FieldSet) -> dict[str, Measurement]:
     """How far trajectories are from motions, whatever the data: root mean squares of each, means over them.
 
@@ -49,9 +54,8 @@ def motion_scores(equations: Equations, generated: FieldSet) -> dict[str, Measur
     Returns:
       measurements by name.
     """
-    dynamic = in_chunks(_steps(equations), CHUNK, *generated)
     again = in_chunks(resolver(equations), CHUNK, *generated, workers=num_workers())
-    rows = {"dynamic_error": mean_measurement(dynamic)}
+    rows = step_scores(equations, generated)
     for name, missed in zip(("trajectory", "velocity"), motion_of(jnp.asarray(again - generated.fields)), strict=True):
         rows[f"{name}_error"] = mean_measurement(np.sqrt(np.mean(np.asarray(missed) ** 2, axis=(1, 2, 3))))
     return rows | invariant_errors(equations, generated)

@@ -30,7 +30,7 @@ def methods() -> str:
     for name, method in METHODS.items():
         source = f" ({method.source})" if method.source else ""
         teacher = f"`{method.teacher}`" if method.teacher else ""
-        needs = " or ".join(_words(names) for names in (method.needs, method.needs_instead) if names)
+        needs = "; or ".join(_words(parts) for parts in (method.needs, method.needs_instead) if parts)
         lines.append(f"| `{name}` | {method.summary}{source} | {needs} | {teacher} |")
     return "\n".join(lines)
 

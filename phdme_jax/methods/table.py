@@ -4,8 +4,9 @@ import importlib
 from functools import partial
 from typing import Any
 
-from phdme_jax.methods.base import Fitted, Method
+from phdme_jax.methods.base import Fit, Fitted, Method, Task
 from phdme_jax.methods.baselines import independent
+from phdme_jax.methods.baselines.constant_velocity import fit_constant
 from phdme_jax.methods.baselines.kriging import fit_kriging
 from phdme_jax.methods.baselines.optimised_data import fit_optimised_data
 from phdme_jax.methods.diffusion import fit_diffusion
@@ -18,6 +19,7 @@ from phdme_jax.methods.equations.diffusion import fit_informed
 from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
 from phdme_jax.methods.equations.gradient_input import fit_gradient_input
 from phdme_jax.methods.equations.random_walk import fit_random_walk
+from phdme_jax.methods.particles.pair_rollout import fit_pairs
 from phdme_jax.methods.penalties.fit import fit_priors
 from phdme_jax.methods.sampling.constrained_flow import fit_constrained
 from phdme_jax.methods.sampling.corrected import fit_corrected
@@ -47,6 +49,7 @@ GIVEN_RING = frozenset({"given_frames", "periodic"})
 TRUE_ENERGY = STEP | {"true_energy"}
 PAIRS, MAP_OPTIONS = ("distilled", "stages.distilled"), ("flow_map", "stages.flow_map")
 SYMMETRY = frozenset({"symmetry"})
+PARTICLES = frozenset({"particles", "given_frames"})
 MAP, RESOLVE = EQUATIONS | {"map"}, EQUATIONS | {"resolve"}
 
 
@@ -57,6 +60,11 @@ def _fit_later(module: str, name: str, *arguments: Any) -> Fitted:
 def _later(module: str, name: str) -> Bound:
     """A fit whose module is imported when it is first run, as what it alone needs takes long to import."""
     return Bound(_fit_later, module, name)
+
+
+def _fit_either(structured: Fit, given: Fit, task: Task, *arguments: Any) -> Fitted:
+    """Of a system with a structure, or of known equations whose first frames are given."""
+    return (structured if "structure" in task.problem.offers else given)(task, *arguments)
 
 
 _Student = partial(Method, needs=EQUATIONS, scope="named")
@@ -77,7 +85,7 @@ _ALL = (
     Method("diffusion_augmented", "posterior rollouts, no physics residual", 1,
            make_fit(physics=False), "", "gp_rollout", STEP),
     Method("gp_rollout", "the learned energy integrated in time, no diffusion", 3,
-           gp_rollout.fit, GP_DPHS, None, ENERGY),
+           Bound(_fit_either, gp_rollout.fit, fit_pairs), GP_DPHS, None, ENERGY, PARTICLES),
     Method("quadratic_hamiltonian", "the best quadratic energy, integrated", 6,
            gp_rollout.fit_quadratic, "", None, ENERGY),
     Method("diffusion_physics", "what was observed alone, with the residual of the learned energy", 0,
@@ -85,11 +93,15 @@ _ALL = (
     Method("gp_dphs_independent", "two independent processes on the efforts", 2, independent.fit, GP_DPHS, None,
            ENERGY | {"inversion"}),
     Method("hnn", "energy density and damping by a network, structure known", 8,
-           _later("baselines.field_networks", "fit_hamiltonian"), "arXiv 2107.08024", None, STEP, scope="full"),
+           Bound(_fit_either, _later("baselines.field_networks", "fit_hamiltonian"),
+                 _later("baselines.pair_network", "fit_hamiltonian")),
+           "arXiv 2107.08024", None, STEP, PARTICLES, scope="full"),
     Method("neural_ode", "rates by a network of the neighbours of each point", 9,
            _later("baselines.field_networks", "fit_neural"), "arXiv 1806.07366", None, STEP, scope="full"),
     Method("fno", "a Fourier neural operator from frame to frame", 10,
-           _later("fourier", "fit_fourier"), "arXiv 2010.08895", None, STEP, GIVEN_RING, "full"),
+           Bound(_fit_either, _later("baselines.field_networks", "fit_fourier"),
+                 _later("baselines.ring_operator", "fit_ring_operator")),
+           "arXiv 2010.08895", None, STEP, GIVEN_RING, scope="full"),
     Method("phlearn", "the public package of pseudo-Hamiltonian networks", 11,
            _later("baselines.phlearn", "fit_phlearn"), "arXiv 2206.02660", None, ENERGY | {"ports"}, scope="full"),
     Method("phdme_one_step", "phdme in one call of its network", 13,
@@ -152,6 +164,11 @@ _ALL = (
     Method("eno", "fno whose motion must follow from an energy that is learned with it", 17,
            _later("baselines.energy_operator", "fit_energy_operator"), "arXiv 2402.09018", None, GIVEN_RING,
            scope="named", own=("baselines.eno",)),
+    Method("nri", "an interaction network of particles from frame to frame, the graph known", 19,
+           _later("baselines.interaction_network", "fit_interaction"), "arXiv 1802.04687", None, PARTICLES,
+           scope="named"),
+    Method("constant_velocity", "particles that keep the last velocity given", 0, fit_constant, "", None, PARTICLES,
+           scope="named"),
     # questions about fields of known equations
     _Answer("dps", "diffusion, pushed down what it misses of the observations", 0,
             fit_guided, "arXiv 2209.14687", "diffusion"),

@@ -58,6 +58,7 @@ class Equations:
       time_axis: of the grid, where it is known to have one.
       given_frames: how many of the first frames the condition holds, see `systems.given_frames`.
       periodic_axes: of the grid, along which the point after the last one is the first; empty where it is not known.
+      particles: whether the fields are positions and velocities of particles, see `systems.particles.base`.
     """
 
     name: str
@@ -81,17 +82,18 @@ class Equations:
     time_axis: int | None = None
     given_frames: int = 0
     periodic_axes: tuple[int, ...] = ()
+    particles: bool = False
 
     @property
     def offers(self) -> frozenset[str]:
         """Parts that are there: "residual", "map" (fields beside the solution, from which it can be predicted),
-        "given_frames" where there are any, "periodic" where all axes but that of time are, "resolve", "inequality",
-        "objective", "solved_objective" and "conserved" where the functions of these names are, and what its priors
-        offer."""
+        "given_frames" and "particles" where there are any, "periodic" where all axes but that of time are, "resolve",
+        "inequality", "objective", "solved_objective" and "conserved" where the functions of these names are, and what
+        its priors offer."""
         optional = ("resolve", "inequality", "objective", "solved_objective", "conserved")
         found = {name for name in optional if getattr(self, name) is not None} | self.priors.offers
         found |= {"map"} if len(self.fields) > self.num_solution else set()
-        found |= {"given_frames"} if self.given_frames else set()
+        found |= {name for name in ("given_frames", "particles") if getattr(self, name)}
         space = {axis for axis in range(len(self.grid.points)) if axis != self.time_axis}
         found |= {"periodic"} if space and space <= set(self.periodic_axes) else set()
         return frozenset(found | {"residual"})

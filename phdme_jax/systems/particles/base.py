@@ -329,4 +329,5 @@ def make_trajectories(
         affine_conserved=True,
         priors=priors,
         time_axis=0,
+        particles=True,
     )

@@ -1,0 +1,130 @@
+"""Particles, ten frames given, ten to predict: `python -m experiments.priors_prediction --size laptop --seeds 3`.
+
+Springs, charges and a cloud of bodies in three dimensions. Generators draw what follows from what they have learned of
+whole trajectories; networks that step and a learned energy of pairs go on from the last given frame.
+Protocol of Han et al. (2024), arXiv 2410.13027, section 5.1: 3,000 training trajectories, 5 samples of each. Its worlds
+are generated anew here, so that its numbers are context and no rows.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.data.cases import case_bench, equations_of_case
+from experiments.data.equations import RANGES, about_equations, check_equations
+from experiments.data.particles import options_of_case
+from experiments.evaluation.predictions import answered_prediction_scores, prediction_reference_rows
+from experiments.report.predictions import prediction_sections
+from experiments.study.command import main
+from experiments.study.study import Bench, Context, Study
+from phdme_jax.methods.presets import FEW_CALLS, INFORMED, equation_groups, prior_groups
+
+METHODS = (
+    "diffusion",
+    "augmented",
+    "equivariant",
+    "priors",
+    "hnn",
+    "nri",
+    "gp_rollout",
+    "constant_velocity",
+)
+CASES: dict[str, dict[str, Any]] = {
+    "five_springs": {"dimension": 3},
+    "charged_particles": {"dimension": 3},
+    "gravity": {"dimension": 3},
+}
+
+
+def prediction_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
+    """The bench of a case, several samples of each trajectory."""
+    bench = case_bench(options_of_case, context, config, case, seed)
+    return dataclasses.replace(bench, num_samples=config.asked.num_samples)
+
+
+def _size(
+    frames: tuple[int, int],
+    counts: tuple[int, int, int],
+    network: Mapping[str, int],
+    training: tuple[int, int, float],
+    steppers: Mapping[str, Any],
+    prior: Mapping[str, Any],
+) -> Any:
+    net = {"name": "space_time", "vectors": 2, "reach": 2, **network}
+    (num_frames, given), (num_train, num_test, num_samples) = frames, counts
+    return lambda: {
+        "cases": {name: {**case, "num_frames": num_frames, "given_frames": given} for name, case in CASES.items()},
+        "data": {"num_train": num_train, "num_test": num_test},
+        "asked": {"num_samples": num_samples},
+        "network": {**net, "equivariant": False},
+        "symmetric_network": {**net, "equivariant": True},
+        "stages": {"diffusion": ((1, *training),)},
+        "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
+        **equation_groups("edm", FEW_CALLS, noise="edm"),
+        **prior_groups(min(256, num_train), linear=0.1, convex=0.1, reducible=0.1, general=0.1),
+        "baselines": {"ema_decay": 0.999, "substeps": 4, **steppers},
+        "prior": dict(prior),
+    }
+
+
+def _steppers(width: int, hnn: tuple[Any, ...], nri: tuple[Any, ...]) -> dict[str, Any]:
+    """Sizes and stages (window, steps, batch, rate) of networks that step; ten frames as published for `nri`."""
+    return {"hnn": {"width": width, "depth": 2}, "nri": {"width": width}, "stages": {"hnn": hnn, "nri": nri}}
+
+
+SMALL = {"width": 16, "vector_channels": 8, "layers": 1, "heads": 2, "embedding_size": 16}
+LAPTOP = {"width": 32, "vector_channels": 16, "layers": 3, "heads": 4, "embedding_size": 32}
+LARGE = {"width": 128, "vector_channels": 32, "layers": 6, "heads": 8, "embedding_size": 128}
+PRIOR = {"main": 64, "margin": 1.2, "points": 8, "resolved": 0.3, "groups": 5, "iterations": 300, "substeps": 40}
+
+STUDY = Study(
+    name="priors_prediction",
+    title="Prediction of particles: symmetry and conservation",
+    cases=tuple(CASES),
+    methods=METHODS,
+    sizes={
+        "smoke": _size(
+            (6, 3),
+            (32, 16, 2),
+            SMALL,
+            (20, 8, 1e-3),
+            _steppers(8, ((2, 10, 8, 1e-3),), ((3, 10, 8, 1e-3),)),
+            {**PRIOR, "main": 16, "substeps": 4},
+        ),
+        "laptop": _size(
+            (20, 10),
+            (3000, 1000, 5),
+            LAPTOP,
+            (10000, 32, 2e-3),
+            _steppers(64, ((1, 3000, 32, 3e-3), (5, 2000, 32, 1e-3)), ((10, 10000, 32, 1e-3),)),
+            PRIOR,
+        ),
+        # not run yet
+        "accelerator": _size(
+            (20, 10),
+            (3000, 2000, 5),
+            LARGE,
+            (50000, 128, 1e-3),
+            _steppers(256, ((1, 20000, 128, 3e-3), (10, 20000, 128, 1e-3)), ((10, 50000, 128, 5e-4),)),
+            PRIOR,
+        ),
+    },
+    problem=equations_of_case,
+    bench=prediction_bench,
+    scores=(answered_prediction_scores,),
+    sections=prediction_sections(),
+    metrics=("ade", "fde", "ade_best", "energy_error", "momentum_error", "nfe"),
+    baseline="diffusion",
+    about=about_equations,
+    check=partial(check_equations, options=options_of_case),
+    ranges=RANGES,
+    extras=(prediction_reference_rows,),
+    trial_methods=("diffusion", "hnn", "gp_rollout", "constant_velocity"),
+)
+
+
+if __name__ == "__main__":
+    raise SystemExit(main(STUDY))
