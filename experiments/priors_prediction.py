@@ -27,6 +27,7 @@ METHODS = (
     "augmented",
     "equivariant",
     "priors",
+    "random_walk_prior",
     "hnn",
     "nri",
     "gp_rollout",
@@ -61,9 +62,9 @@ def _size(
         "asked": {"num_samples": num_samples},
         "network": {**net, "equivariant": False},
         "symmetric_network": {**net, "equivariant": True},
-        "stages": {"diffusion": ((1, *training),)},
+        "stages": {"diffusion": ((1, *training),), "flow": ((1, *training),)},
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
-        **equation_groups("edm", FEW_CALLS, noise="edm"),
+        **equation_groups("edm", FEW_CALLS, noise="edm", flow_predicts="edm"),
         **prior_groups(min(256, num_train), linear=0.1, convex=0.1, reducible=0.1, general=0.1),
         "baselines": {"ema_decay": 0.999, "substeps": 4, **steppers},
         "prior": dict(prior),
@@ -122,7 +123,7 @@ STUDY = Study(
     check=partial(check_equations, options=options_of_case),
     ranges=RANGES,
     extras=(prediction_reference_rows,),
-    trial_methods=("diffusion", "hnn", "gp_rollout", "constant_velocity"),
+    trial_methods=("diffusion", "random_walk_prior", "hnn", "gp_rollout", "constant_velocity"),
 )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from experiments import priors_fields, priors_particles
+from experiments import priors_fields, priors_forecasts, priors_particles, priors_prediction
 from experiments.report.parts import Rows, begin_page, read_parts
 from experiments.report.prior_ratios import TEST, derived_rows, finding, ratio_picture, ratios_of
 from phdme_jax.app.command import CommandParser, folder, run_main
@@ -58,6 +58,19 @@ PARTS: dict[str, Part] = {
         ("residual_rms", "residual_rms_unseen", "mass_error", "energy_error"),
         ("mmse", "smse", "sliced_wasserstein", "spectrum_error"),
         ("residual_rms", "residual_rms_unseen"),
+        headline=1,
+    ),
+    priors_prediction.STUDY.name: Part(
+        priors_prediction.STUDY.title,
+        ("ade", "fde", "energy_error", "momentum_error", "dynamic_error"),
+        ("ade_best", "fde_best"),
+        headline=2,
+    ),
+    priors_forecasts.STUDY.name: Part(
+        priors_forecasts.STUDY.title,
+        ("rmse", "residual_rms", "mass_error", "energy_error"),
+        ("nmse", "crps", "energy_score", "spread_skill"),
+        ("residual_rms",),
         headline=1,
     ),
 }

@@ -84,7 +84,7 @@ def law_continued(equations: Equations) -> Callable[[Any], Any]:
         count, given = len(equations.fields), equations.given_frames
         told = condition[..., -1 - count : -1]
         # told as if the last given frame were the first of all
-        start = jnp.broadcast_to(condition[-1:], condition.shape).at[0, :, -1].set(1.0)
+        start = jnp.broadcast_to(condition[given - 1 : given], condition.shape)
         assert equations.resolve is not None
         ahead = equations.resolve(jnp.zeros_like(told), start)
         return jnp.concatenate([told[:given], ahead[1 : len(told) - given + 1]])

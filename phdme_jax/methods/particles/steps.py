@@ -62,8 +62,8 @@ class StepParams(NamedTuple):
 def known(problem: Equations, condition: Float[Array, "time particle channel"]) -> Known:
     """The frames that are given, and the coupling."""
     count = len(problem.fields)
-    held = condition[..., -1 - count : -1]
-    return Known(held[: problem.given_frames], coupling_of(held, condition[..., : -1 - count]))
+    line = condition[..., -1 - count : -1]
+    return Known(line[: problem.given_frames], coupling_of(line, condition[..., : -1 - count]))
 
 
 def continued(problem: Equations, advance: Advance, told: Known) -> Float[Array, "time particle field"]:
