@@ -83,12 +83,12 @@ def make_space_time(**sizes: Any) -> Network:
     return from_module(Bound(_SpaceTime, SpaceTimeConfig(**sizes)))
 
 
-def _sizes(vectors: Float[Array, "... axis"], equivariant: bool) -> Float[Array, "..."]:
+def _sizes(vectors: Float[Array, "... axis channel"], equivariant: bool) -> Float[Array, "... channel"]:
     """What scalars may know of vectors: lengths; of numbers by themselves, the numbers."""
-    return jnp.sqrt(jnp.sum(vectors**2, axis=-1) + EPSILON) if equivariant else vectors[..., 0]
+    return jnp.sqrt(jnp.sum(vectors**2, axis=-2) + EPSILON) if equivariant else vectors[..., 0, :]
 
 
-def _normalised(vectors: Float[Array, "time particle channel axis"]) -> Float[Array, "time particle channel axis"]:
+def _normalised(vectors: Float[Array, "time particle axis channel"]) -> Float[Array, "time particle axis channel"]:
     """Vectors in units of their size over frames, particles and channels: how they stand to each other is kept."""
     return vectors * jax.lax.rsqrt(jnp.mean(vectors**2) + EPSILON)
 
@@ -115,13 +115,13 @@ class _SpaceTime(nn.Module):
         if noisy.shape[-1] < split:
             raise ValueError(f"expected at least {split} fields, {config.vectors} vectors, got {noisy.shape[-1]}")
         axes = config.dimension if config.equivariant else 1
-        given = noisy[..., :split].reshape(*noisy.shape[:2], -1, axes)
+        given = _as_vectors(noisy[..., :split], axes)
         coupling, told, marks = self._parts(condition.rollout, axes)
         channels = config.vector_channels * config.dimension // axes
-        count = given.shape[-2]
+        count = given.shape[-1]
         if told is not None:
-            given = jnp.concatenate([given, told], axis=-2)
-        vectors = _Mix(channels, *kind)(given)
+            given = jnp.concatenate([given, told], axis=-1)
+        vectors = _mix(channels, self.param_dtype)(given)
         embedding = NoiseEmbedding(config.embedding_size, self.param_dtype)(noise_level)
         scalars = jnp.concatenate([noisy[..., split:], *([] if marks is None else [marks])], axis=-1)
         hidden = Linear(config.width, self.param_dtype)(self._scalars(scalars, given))
@@ -132,7 +132,7 @@ class _SpaceTime(nn.Module):
         hidden = nn.silu(_Norm(self.param_dtype)(hidden))
         weights = Linear(count * channels, self.param_dtype, zero=True)(hidden)
         weights = weights.reshape(*weights.shape[:2], count, channels)
-        drawn = jnp.einsum("tnvc,tnca->tnva", weights, _normalised(vectors))
+        drawn = jnp.einsum("tnvc,tnac->tnva", weights, _normalised(vectors))
         rest = Linear(noisy.shape[-1] - split, self.param_dtype, zero=True)(hidden) if noisy.shape[-1] > split else None
         drawn = drawn.reshape(*drawn.shape[:2], split)
         return drawn if rest is None else jnp.concatenate([drawn, rest], axis=-1)
@@ -143,7 +143,7 @@ class _SpaceTime(nn.Module):
         if not size or channels is None:
             return channels, None, None
         coupling, told, marks = jnp.split(channels, [channels.shape[-1] - size - 1, channels.shape[-1] - 1], axis=-1)
-        return coupling if coupling.shape[-1] else None, told.reshape(*told.shape[:2], -1, axes), marks
+        return coupling if coupling.shape[-1] else None, _as_vectors(told, axes), marks
 
     def _scalars(self, given: Array, vectors: Array) -> Array:
         """Scalar fields, what is known of vectors, the frame, and the particle's name where it has one."""
@@ -164,17 +164,14 @@ class _Norm(nn.Module):
         return nn.LayerNorm(dtype=inputs.dtype, param_dtype=self.param_dtype, name="norm")(inputs)
 
 
-class _Mix(nn.Module):
-    """Vector channels mixed, (..., channel, axis) to (..., features, axis), without a shift."""
+def _mix(features: int, param_dtype: Any) -> Linear:
+    """Vector channels mixed, (..., axis, channel) to (..., axis, features), without a shift."""
+    return Linear(features, param_dtype, use_bias=False)
 
-    features: int
-    config: SpaceTimeConfig
-    param_dtype: Any
 
-    @nn.compact
-    def __call__(self, vectors: Array) -> Array:
-        turned = jnp.swapaxes(vectors, -1, -2)
-        return jnp.swapaxes(Linear(self.features, self.param_dtype, use_bias=False)(turned), -1, -2)
+def _as_vectors(fields: Float[Array, "time particle field"], axes: int) -> Float[Array, "time particle axis channel"]:
+    """Fields, component after component of each vector, as vectors of so many components."""
+    return jnp.swapaxes(fields.reshape(*fields.shape[:2], -1, axes), -1, -2)
 
 
 class _Pairs(nn.Module):
@@ -194,9 +191,9 @@ class _Pairs(nn.Module):
         pairs = nn.silu(own[:, :, None] + other[:, None] + Linear(width, dtype)(told))
         count = hidden.shape[1]
         others = (1.0 - jnp.eye(count, dtype=hidden.dtype)) / (count - 1)
-        weights = Linear(vectors.shape[-2], dtype)(pairs)
-        moved = jnp.einsum("tijc,tijca,ij->tica", weights, between, others)
-        message = jnp.einsum("tijw,ij->tiw", pairs, others)
+        weights = Linear(vectors.shape[-1], dtype)(pairs) * others[..., None]
+        moved = jnp.sum(weights[..., None, :] * between, axis=2)
+        message = jnp.sum(pairs * others[..., None], axis=2)
         return hidden + Linear(width, dtype, zero=True)(message), vectors + moved
 
 
@@ -217,10 +214,10 @@ class _Frames(nn.Module):
         weights = jax.nn.softmax(scores + jnp.moveaxis(bias, -1, 0))
         mixed = jnp.einsum("nhts,snhc->tnhc", weights, values).reshape(hidden.shape)
         even = _normalised(vectors)
-        split = even.reshape(*vectors.shape[:2], heads, -1, vectors.shape[-1])
-        attended = jnp.einsum("nhts,snhca->tnhca", weights, split).reshape(vectors.shape)
-        gates = Linear(2 * vectors.shape[-2], dtype)(nn.silu(seen))
-        first, second = (gate[..., None] for gate in jnp.split(gates, 2, axis=-1))
+        split = even.reshape(*vectors.shape[:3], heads, -1)
+        attended = jnp.einsum("nhts,snahc->tnahc", weights, split).reshape(vectors.shape)
+        gates = Linear(2 * vectors.shape[-1], dtype)(nn.silu(seen))
+        first, second = (gate[..., None, :] for gate in jnp.split(gates, 2, axis=-1))
         vectors = vectors + first * attended + second * self._convolved(even)
         return hidden + Linear(width, dtype, zero=True)(mixed), vectors
 
@@ -228,8 +225,8 @@ class _Frames(nn.Module):
         """Vectors of neighbouring frames mixed; beyond the ends there are none."""
         reach, frames = self.config.reach, vectors.shape[0]
         padded = jnp.pad(vectors, ((reach, reach), *((0, 0),) * 3))
-        near = jnp.concatenate([padded[shift : shift + frames] for shift in range(2 * reach + 1)], axis=-2)
-        return _Mix(vectors.shape[-2], self.config, self.param_dtype)(near)
+        near = jnp.concatenate([padded[shift : shift + frames] for shift in range(2 * reach + 1)], axis=-1)
+        return _mix(vectors.shape[-1], self.param_dtype)(near)
 
 
 class _Mixing(nn.Module):
@@ -238,12 +235,12 @@ class _Mixing(nn.Module):
 
     @nn.compact
     def __call__(self, hidden: Array, vectors: Array, embedding: Array) -> tuple[Array, Array]:
-        config, dtype, channels = self.config, self.param_dtype, vectors.shape[-2]
+        config, dtype, channels = self.config, self.param_dtype, vectors.shape[-1]
         seen = Modulation(dtype)(_Norm(dtype)(hidden), embedding)
         even = _normalised(vectors)
-        left, right, ahead = jnp.split(_Mix(3 * channels, config, dtype)(even), 3, axis=-2)
-        products = jnp.sum(left * right, axis=-1) / math.sqrt(vectors.shape[-1])
+        left, right, ahead = jnp.split(_mix(3 * channels, dtype)(even), 3, axis=-1)
+        products = jnp.sum(left * right, axis=-2) / math.sqrt(vectors.shape[-2])
         known = jnp.concatenate([seen, _sizes(even, config.equivariant), products], axis=-1)
         inner = nn.silu(Linear(2 * config.width, dtype)(known))
         gates = Linear(channels, dtype)(inner)
-        return hidden + Linear(config.width, dtype, zero=True)(inner), vectors + gates[..., None] * ahead
+        return hidden + Linear(config.width, dtype, zero=True)(inner), vectors + gates[..., None, :] * ahead
