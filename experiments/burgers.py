@@ -19,6 +19,8 @@ STUDY = replace(
         ("linear",),
         ("circular", "edge"),
         PATCHED_UNET,
+        # of validation, seed 0: weights 1, 0.1 and 0.01 have SMSE 0.18, 0.017 and 0.0025, the teacher 0.0009
+        residual_weight=0.01,
     ),
     sections=equation_sections(partial(sample_section, ("velocity",))),
 )
