@@ -17,7 +17,7 @@ from experiments.evaluation.particles import particle_reference_rows, particle_s
 from experiments.report.particles import particle_sections
 from experiments.study.command import main
 from experiments.study.study import Study, Variant
-from phdme_jax.methods.presets import FEW_CALLS, INFORMED, equation_groups, prior_groups
+from phdme_jax.methods.presets import FEW_CALLS, INFORMED, PAIR_PRIOR, equation_groups, prior_groups
 
 METHODS = (
     "diffusion",
@@ -30,6 +30,7 @@ METHODS = (
     "penalty_general",
     "equivariant",
     "priors",
+    "generate_then_roll",
 )
 CASES: dict[str, dict[str, Any]] = {
     "five_springs": {"num_frames": 20},
@@ -58,6 +59,7 @@ def _size(frames: int, counts: tuple[int, int], network: Mapping[str, int], trai
         "stages": {"diffusion": ((1, *training),)},
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
         **equation_groups("edm", FEW_CALLS, noise="edm"),
+        "prior": dict(PAIR_PRIOR),
         **prior_groups(min(256, counts[0]), linear=0.1, convex=0.1, reducible=0.1, general=0.1),
     }
 

@@ -20,7 +20,7 @@ from experiments.evaluation.predictions import answered_prediction_scores, predi
 from experiments.report.predictions import prediction_sections
 from experiments.study.command import main
 from experiments.study.study import Bench, Context, Study
-from phdme_jax.methods.presets import FEW_CALLS, INFORMED, equation_groups, prior_groups
+from phdme_jax.methods.presets import FEW_CALLS, INFORMED, PAIR_PRIOR, equation_groups, prior_groups
 
 METHODS = (
     "diffusion",
@@ -79,8 +79,6 @@ def _steppers(width: int, hnn: tuple[Any, ...], nri: tuple[Any, ...]) -> dict[st
 SMALL = {"width": 16, "vector_channels": 8, "layers": 1, "heads": 2, "embedding_size": 16}
 LAPTOP = {"width": 32, "vector_channels": 16, "layers": 3, "heads": 4, "embedding_size": 32}
 LARGE = {"width": 128, "vector_channels": 32, "layers": 6, "heads": 8, "embedding_size": 128}
-PRIOR = {"main": 64, "margin": 1.2, "points": 8, "resolved": 0.3, "groups": 5, "iterations": 300, "substeps": 40}
-
 STUDY = Study(
     name="priors_prediction",
     title="Prediction of particles: symmetry and conservation",
@@ -93,7 +91,7 @@ STUDY = Study(
             SMALL,
             (20, 8, 1e-3),
             _steppers(8, ((2, 10, 8, 1e-3),), ((3, 10, 8, 1e-3),)),
-            {**PRIOR, "main": 16, "substeps": 4},
+            {**PAIR_PRIOR, "main": 16, "substeps": 4},
         ),
         "laptop": _size(
             (20, 10),
@@ -101,7 +99,7 @@ STUDY = Study(
             LAPTOP,
             (10000, 32, 2e-3),
             _steppers(64, ((1, 3000, 32, 3e-3), (5, 2000, 32, 1e-3)), ((10, 10000, 32, 1e-3),)),
-            PRIOR,
+            PAIR_PRIOR,
         ),
         # not run yet
         "accelerator": _size(
@@ -110,7 +108,7 @@ STUDY = Study(
             LARGE,
             (50000, 128, 1e-3),
             _steppers(256, ((1, 20000, 128, 3e-3), (10, 20000, 128, 1e-3)), ((10, 50000, 128, 5e-4),)),
-            PRIOR,
+            PAIR_PRIOR,
         ),
     },
     problem=equations_of_case,

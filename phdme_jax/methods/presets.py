@@ -210,6 +210,16 @@ FEW_CALLS: dict[str, Any] = {
     "flow_steps": 24,
     "flow_method": "dpm",
 }
+# of the energy of a pair of particles, see `phdme_jax.gp.pair_energy.PairOptions`, and steps of its rollouts a frame
+PAIR_PRIOR: dict[str, Any] = {
+    "main": 64,
+    "margin": 1.2,
+    "points": 8,
+    "resolved": 0.3,
+    "groups": 5,
+    "iterations": 300,
+    "substeps": 40,
+}
 # how teachers answer questions, see `phdme_jax.methods.sampling.answering`
 ANSWERING: dict[str, Any] = {
     "push": 1.0,

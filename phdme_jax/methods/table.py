@@ -19,7 +19,7 @@ from phdme_jax.methods.equations.diffusion import fit_informed
 from phdme_jax.methods.equations.flow import fit_flow_matching, fit_merged
 from phdme_jax.methods.equations.gradient_input import fit_gradient_input
 from phdme_jax.methods.equations.random_walk import fit_random_walk
-from phdme_jax.methods.particles.pair_rollout import fit_pairs
+from phdme_jax.methods.particles.pair_rollout import fit_generated, fit_pairs
 from phdme_jax.methods.penalties.fit import fit_priors
 from phdme_jax.methods.sampling.constrained_flow import fit_constrained
 from phdme_jax.methods.sampling.corrected import fit_corrected
@@ -164,6 +164,8 @@ _ALL = (
     Method("eno", "fno whose motion must follow from an energy that is learned with it", 17,
            _later("baselines.energy_operator", "fit_energy_operator"), "arXiv 2402.09018", None, GIVEN_RING,
            scope="named", own=("baselines.eno",)),
+    Method("generate_then_roll", "equivariant diffusion, its first frames continued by the learned energy of pairs", 16,
+           fit_generated, "", "equivariant", frozenset({"particles", "symmetry"}), scope="named"),
     Method("nri", "an interaction network of particles from frame to frame, the graph known", 19,
            _later("baselines.interaction_network", "fit_interaction"), "arXiv 1802.04687", None, PARTICLES,
            scope="named"),

@@ -1,7 +1,9 @@
 """The learned energy of particles' pairs, integrated: a Gaussian process of the distance, see `gp.pair_energy`."""
 
+import dataclasses
 import time
 from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -13,7 +15,7 @@ from phdme_jax.gp.sampling import drawn_system
 from phdme_jax.methods.base import Fitted, Host, Model, Options, Task
 from phdme_jax.methods.particles.steps import Known, continued, known, particle_examples
 from phdme_jax.systems.equations.base import Equations
-from phdme_jax.systems.particles.base import motion_of
+from phdme_jax.systems.particles.base import coupling_of, motion_of
 from phdme_jax.systems.particles.bodies import composed_leapfrog
 
 
@@ -30,14 +32,56 @@ def fit_pairs(task: Task, options: Options, host: Host, teacher: Fitted | None, 
       the method; its parameters are the posterior, seconds include compilation.
     """
     del host, teacher, key
+    posterior, sizes, seconds = _learned(task, options)
+    return Fitted(_model(task.problem, *sizes, posterior.nearest.dtype.name), posterior, {"fit": seconds})
+
+
+def _learned(task: Task, options: Options) -> tuple[PairPosterior, tuple[int, int], float]:
+    """The posterior, the sines of its basis and substeps of rollouts, and the seconds it took."""
     problem: Equations = task.problem
     sizes = dict(options["prior"])
     substeps = sizes.pop("substeps")
     chosen, data, began = PairOptions(**sizes), particle_examples(task), time.perf_counter()
     posterior = learn_pair_energy(chosen, problem.grid.spacing[0], *motion_of(data.fields), data.coupling)
     posterior = jax.block_until_ready(posterior)
-    seconds = time.perf_counter() - began
-    return Fitted(_model(problem, chosen.main, substeps, posterior.nearest.dtype.name), posterior, {"fit": seconds})
+    return posterior, (chosen.main, substeps), time.perf_counter() - began
+
+
+class Rolled(NamedTuple):
+    """Parameters of a generator whose first frames a learned energy continues."""
+
+    generator: Any
+    posterior: PairPosterior
+
+
+def fit_generated(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
+    """The first frame of each of the teacher's samples, continued by the learned energy of pairs.
+
+    Args:
+      task: of particles, no frames given; all frames of the training trajectories are learned from.
+      options: the group `prior`, see `fit_pairs`.
+      host: not used.
+      teacher: a generator of whole trajectories.
+      key: not used.
+    Returns:
+      the method; a sample takes one energy, that of the posterior's mean.
+    """
+    del host, key
+    assert teacher is not None
+    posterior, (main, substeps), seconds = _learned(task, options)
+    generator, problem = teacher.model, dataclasses.replace(task.problem, given_frames=1)
+    dtype = posterior.nearest.dtype
+
+    def prepare(params: Rolled, condition: Array) -> tuple[Any, Array]:
+        return generator.prepare(params.generator, condition), condition.astype(dtype)
+
+    def draw(params: Rolled, prepared: tuple[Any, Array], latent: Array, key: Array) -> Array:
+        fields = generator.draw(params.generator, prepared[0], latent, key).astype(dtype)
+        told = Known(fields[:1], coupling_of(fields, prepared[1]))
+        return roll_out(problem, main, substeps, params.posterior, params.posterior.energy.mean, told)
+
+    model = Model(prepare=prepare, draw=draw, latent=generator.latent, num_calls=generator.num_calls)
+    return Fitted(model, Rolled(teacher.params, posterior), {"fit": seconds})
 
 
 def roll_out(

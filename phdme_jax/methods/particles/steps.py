@@ -97,7 +97,8 @@ def particle_examples(task: Task, dtype: str | None = None) -> ParticleExample:
     """The training trajectories of a task, leaves with a leading sample axis; of their own type where none is named."""
     examples, problem = task.train(), task.problem
     fields, condition = (jnp.asarray(part, dtype) for part in (examples.fields, examples.condition))
-    return ParticleExample(fields, jax.vmap(lambda told: known(problem, told).coupling)(condition))
+    own = len(problem.conditions) - (1 + len(problem.fields) if problem.given_frames else 0)
+    return ParticleExample(fields, jax.vmap(coupling_of)(fields, condition[..., :own]))
 
 
 def window_loss(
