@@ -177,7 +177,7 @@ def is_slow(name, method):
 
 def belongs(name, entry):
     """Whether a method is tried on a problem; generators of particles are those of other fields."""
-    particles = "particles" in entry.needs | entry.needs_instead
+    particles = "particles" in entry.needs | entry.needs_instead and entry.teacher is None
     return entry.refusal(world(name)[0].problem) is None and (name != "springs" or particles)
 
 
