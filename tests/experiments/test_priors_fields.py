@@ -64,6 +64,7 @@ def test_methods_are_run_where_they_fit():
     assert found == {
         ("diffusion", False): everywhere,
         ("projected", False): kept,
+        ("subspace", False): {"advection"},
         ("augmented", False): everywhere,
         ("penalty_linear", False): {"advection", "dam_break"},
         ("penalty_multilinear", False): {"viscous_burgers", *SQUARE},
