@@ -29,9 +29,9 @@ def studies() -> Iterator[Study]:
 STUDIES = {study.name: study for study in studies()}
 TAKE_ANY = {"centre", "data.start", "test_start", "least_log_likelihood"}
 TAKE_ZERO = TAKE_ANY | {
-    "pair", "radius", "propagator.depth", "neural_ode.depth", "hnn.depth", "fno.depth", "network.depth", "heads",
-    "residual_weight", "boundary_weight", "ema_decay", "real_fraction", "start_noise", "amplitude_draws", "shrinkage",
-    "frame_share", "mean_weight", "sample_weight", "inequality_weight", "objective_weight", "level_share",
+    "pair", "radius", "propagator.depth", "neural_ode.depth", "hnn.depth", "fno.depth", "eno.depth", "network.depth",
+    "heads", "residual_weight", "boundary_weight", "ema_decay", "real_fraction", "start_noise", "amplitude_draws",
+    "shrinkage", "frame_share", "mean_weight", "sample_weight", "inequality_weight", "objective_weight", "level_share",
     "num_between", "corrections", "noise", "derivative_noise", "data.num_sites", "force", "input_size", "first_frame",
     "start_frame", "rest_scale", "refresh", "share", "matching_share", "stages.distilled", "push", "observation_push",
     "residual_push", "guidance", "resample_every", "sensors.num_calls", "sensors.steps", "questions.num_calibration",
