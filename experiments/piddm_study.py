@@ -6,7 +6,6 @@
 Without run folders the committed results are read. What has no rows is left out.
 """
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -22,17 +21,13 @@ from experiments.report.one_step import (
     question_splits,
     systems_of,
 )
-from experiments.report.parts import Rows, begin_page, read_parts
-from phdme_jax.app.command import CommandParser, folder, run_main
+from experiments.report.parts import Rows, begin_page, page_command, require_parts
 from phdme_jax.app.drawing import Labels
 from phdme_jax.app.page import Picture, Section, build_report
-from phdme_jax.app.tables import print_table
-from phdme_jax.files import InputError
 
 STUDIES = (poisson_2d.STUDY, helmholtz_2d.STUDY, darcy_binary.STUDY, darcy_one_step.STUDY, burgers.STUDY)
 PROBLEMS = {study.name: study.title.removesuffix(", in one call") for study in STUDIES}
 PARTS = {**PROBLEMS, piddm_ablations.STUDY.name: piddm_ablations.STUDY.title}
-RESULTS = Path(__file__).parent / "results"
 CAPTION = "means over seeds; hollow marks: the solution computed anew"
 SPREAD = (
     "A residual is worth nothing where the distribution collapses: the residual, also by a stencil that no method was "
@@ -130,11 +125,7 @@ def make_page(folders: Sequence[Path], workdir: Path) -> Path:
     Raises:
       InputError: no folder holds rows of a part, or the folder to write is that of a run.
     """
-    parts = read_parts(folders, tuple(PARTS))
-    if not parts:
-        raise InputError(
-            f"{', '.join(map(str, folders))}: no results of {', '.join(PARTS)}; expected run folders of these studies"
-        )
+    parts = require_parts(folders, tuple(PARTS))
     parts = {name: Rows(name, [*part.rows, *derived_rows(part)]) for name, part in parts.items()}
     begin_page(workdir, [row for part in parts.values() for row in part.rows])
 
@@ -149,20 +140,8 @@ def make_page(folders: Sequence[Path], workdir: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the page from the command line; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-
-    def make() -> None:
-        parser = CommandParser(prog="python -m experiments.piddm_study", description="One-step models on one page.")
-        parser.add_argument("folders", type=folder, nargs="*", metavar="RUN_FOLDER", help="of the studies' runs")
-        parser.add_argument("--workdir", type=folder, default=Path("runs/piddm_study"), metavar="DIR", help="to write")
-        options = parser.parse_args(given)
-        folders = options.folders or sorted(path.parent for path in RESULTS.glob("*/results.jsonl"))
-        path = make_page(folders, options.workdir)
-        parts = read_parts([options.workdir], tuple(PARTS))
-        print_table([row for part in parts.values() for row in part.rows], COLUMNS)
-        print(f"{main_finding(parts).text}\n\nreport: {path}")
-
-    return run_main(make)
+    parts = tuple(PARTS), COLUMNS
+    return page_command("piddm_study", "One-step models on one page.", make_page, main_finding, parts, arguments)
 
 
 if __name__ == "__main__":

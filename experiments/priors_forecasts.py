@@ -4,7 +4,6 @@ Advection and Burgers' equation on a ring. Generators are told the first frame a
 Fourier operators step from frame to frame, plain, projected on what is conserved, or with an energy learned beside.
 """
 
-import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -18,7 +17,7 @@ from experiments.evaluation.field_forecasts import forecast_reference_rows, fore
 from experiments.priors_fields import LAPTOP, LARGE, LAYOUTS, SMALL
 from experiments.report.forecasts_of_fields import field_forecast_sections
 from experiments.study.command import main
-from experiments.study.study import Bench, Context, Study, Variant
+from experiments.study.study import Study, Variant
 from phdme_jax.methods.presets import FEW_CALLS, INFORMED, equation_groups, prior_groups
 from phdme_jax.methods.ranges import Range
 from phdme_jax.methods.table import METHODS as TABLE
@@ -42,12 +41,6 @@ def make_variants(config: ConfigDict) -> Iterator[Variant]:
     for method in METHODS:
         cases = tuple(case for case in CASES if TABLE[method].refusal(equations_of_case(config, case)) is None)
         yield Variant(method, cases=cases)
-
-
-def _bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
-    return dataclasses.replace(
-        case_bench(options_of_case, context, config, case, seed), num_samples=config.asked.num_samples
-    )
 
 
 def _about(config: ConfigDict) -> str:
@@ -113,7 +106,7 @@ STUDY = Study(
         ),
     },
     problem=equations_of_case,
-    bench=_bench,
+    bench=partial(case_bench, options_of_case),
     scores=(forecast_scores,),
     sections=field_forecast_sections(),
     metrics=("rmse", "nmse", "crps", "residual_rms", "mass_error", "nfe"),

@@ -49,18 +49,33 @@ def make_variants(config: ConfigDict) -> Iterator[Variant]:
         yield Variant(method, PROJECTED)
 
 
-def _size(frames: int, counts: tuple[int, int], network: Mapping[str, int], training: tuple[int, int, float]) -> Any:
+def particle_groups(network: Mapping[str, int], num_train: int, **training: Any) -> dict[str, Any]:
+    """Groups of generators of particles but for their stages: networks, noise, samplers, penalties.
+
+    Args:
+      network: sizes of `space_time`.
+      num_train: examples that are learned from.
+      **training: more of the group `training`.
+    Returns:
+      the groups.
+    """
     net = {"name": "space_time", "vectors": 2, "reach": 2, **network}
+    return {
+        "network": {**net, "equivariant": False},
+        "symmetric_network": {**net, "equivariant": True},
+        "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
+        **equation_groups("edm", FEW_CALLS, noise="edm", **training),
+        **prior_groups(min(256, num_train), linear=0.1, convex=0.1, reducible=0.1, general=0.1),
+    }
+
+
+def _size(frames: int, counts: tuple[int, int], network: Mapping[str, int], training: tuple[int, int, float]) -> Any:
     return lambda: {
         "cases": {name: {**case, "num_frames": frames} for name, case in CASES.items()},
         "data": {"num_train": counts[0], "num_test": counts[1]},
-        "network": {**net, "equivariant": False},
-        "symmetric_network": {**net, "equivariant": True},
+        **particle_groups(network, counts[0]),
         "stages": {"diffusion": ((1, *training),)},
-        "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
-        **equation_groups("edm", FEW_CALLS, noise="edm"),
         "prior": dict(PAIR_PRIOR),
-        **prior_groups(min(256, counts[0]), linear=0.1, convex=0.1, reducible=0.1, general=0.1),
     }
 
 

@@ -6,21 +6,19 @@ Protocol of Han et al. (2024), arXiv 2410.13027, section 5.1: 3,000 training tra
 are generated anew here, so that its numbers are context and no rows.
 """
 
-import dataclasses
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
-
-from ml_collections import ConfigDict
 
 from experiments.data.cases import case_bench, equations_of_case
 from experiments.data.equations import RANGES, about_equations, check_equations
 from experiments.data.particles import options_of_case
 from experiments.evaluation.predictions import answered_prediction_scores, prediction_reference_rows
+from experiments.priors_particles import LAPTOP, LARGE, SMALL, particle_groups
 from experiments.report.predictions import prediction_sections
 from experiments.study.command import main
-from experiments.study.study import Bench, Context, Study
-from phdme_jax.methods.presets import FEW_CALLS, INFORMED, PAIR_PRIOR, equation_groups, prior_groups
+from experiments.study.study import Study
+from phdme_jax.methods.presets import PAIR_PRIOR
 
 METHODS = (
     "diffusion",
@@ -40,12 +38,6 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-def prediction_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
-    """The bench of a case, several samples of each trajectory."""
-    bench = case_bench(options_of_case, context, config, case, seed)
-    return dataclasses.replace(bench, num_samples=config.asked.num_samples)
-
-
 def _size(
     frames: tuple[int, int],
     counts: tuple[int, int, int],
@@ -54,18 +46,13 @@ def _size(
     steppers: Mapping[str, Any],
     prior: Mapping[str, Any],
 ) -> Any:
-    net = {"name": "space_time", "vectors": 2, "reach": 2, **network}
     (num_frames, given), (num_train, num_test, num_samples) = frames, counts
     return lambda: {
         "cases": {name: {**case, "num_frames": num_frames, "given_frames": given} for name, case in CASES.items()},
         "data": {"num_train": num_train, "num_test": num_test},
         "asked": {"num_samples": num_samples},
-        "network": {**net, "equivariant": False},
-        "symmetric_network": {**net, "equivariant": True},
-        "stages": {"diffusion": ((1, *training),), "flow": ((1, *training),)},
-        "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
-        **equation_groups("edm", FEW_CALLS, noise="edm", flow_predicts="edm"),
-        **prior_groups(min(256, num_train), linear=0.1, convex=0.1, reducible=0.1, general=0.1),
+        **particle_groups(network, num_train, flow_predicts="edm"),
+        "stages": dict.fromkeys(("diffusion", "flow"), ((1, *training),)),
         "baselines": {"ema_decay": 0.999, "substeps": 4, **steppers},
         "prior": dict(prior),
     }
@@ -76,9 +63,6 @@ def _steppers(width: int, hnn: tuple[Any, ...], nri: tuple[Any, ...]) -> dict[st
     return {"hnn": {"width": width, "depth": 2}, "nri": {"width": width}, "stages": {"hnn": hnn, "nri": nri}}
 
 
-SMALL = {"width": 16, "vector_channels": 8, "layers": 1, "heads": 2, "embedding_size": 16}
-LAPTOP = {"width": 32, "vector_channels": 16, "layers": 3, "heads": 4, "embedding_size": 32}
-LARGE = {"width": 128, "vector_channels": 32, "layers": 6, "heads": 8, "embedding_size": 128}
 STUDY = Study(
     name="priors_prediction",
     title="Prediction of particles: symmetry and conservation",
@@ -112,7 +96,7 @@ STUDY = Study(
         ),
     },
     problem=equations_of_case,
-    bench=prediction_bench,
+    bench=partial(case_bench, options_of_case),
     scores=(answered_prediction_scores,),
     sections=prediction_sections(),
     metrics=("ade", "fde", "ade_best", "energy_error", "momentum_error", "nfe"),

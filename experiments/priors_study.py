@@ -6,18 +6,14 @@
 Without run folders the committed results are read. What has no rows is left out.
 """
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from experiments import priors_fields, priors_forecasts, priors_particles, priors_prediction
-from experiments.report.parts import Rows, begin_page, read_parts
+from experiments.report.parts import Rows, begin_page, page_command, require_parts
 from experiments.report.prior_ratios import TEST, derived_rows, finding, ratio_picture, ratios_of
-from phdme_jax.app.command import CommandParser, folder, run_main
 from phdme_jax.app.page import Picture, Section, build_report
-from phdme_jax.app.tables import print_table
-from phdme_jax.files import InputError
 
 
 class Part(NamedTuple):
@@ -74,7 +70,6 @@ PARTS: dict[str, Part] = {
         headline=1,
     ),
 }
-RESULTS = Path(__file__).parent / "results"
 COLUMNS = ("energy_error", "momentum_error", "trajectory_error", "dynamic_error", "residual_rms", "rmse", "ade", "fde")
 OBEDIENCE = (
     "Ratios are to diffusion without priors, within a seed; of residuals the data's own, the error of the scheme, is "
@@ -131,11 +126,7 @@ def make_page(folders: Sequence[Path], workdir: Path) -> Path:
     Raises:
       InputError: no folder holds rows of a part, or the folder to write is that of a run.
     """
-    parts = read_parts(folders, tuple(PARTS))
-    if not parts:
-        raise InputError(
-            f"{', '.join(map(str, folders))}: no results of {', '.join(PARTS)}; expected run folders of these studies"
-        )
+    parts = require_parts(folders, tuple(PARTS))
     parts = {
         name: Rows(name, [*part.rows, *derived_rows(part, PARTS[name].errors, PARTS[name].floored)])
         for name, part in parts.items()
@@ -150,20 +141,8 @@ def make_page(folders: Sequence[Path], workdir: Path) -> Path:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Make the page from the command line; returns the exit code."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
-
-    def make() -> None:
-        parser = CommandParser(prog="python -m experiments.priors_study", description="Priors on one page.")
-        parser.add_argument("folders", type=folder, nargs="*", metavar="RUN_FOLDER", help="of the studies' runs")
-        parser.add_argument("--workdir", type=folder, default=Path("runs/priors_study"), metavar="DIR", help="to write")
-        options = parser.parse_args(given)
-        folders = options.folders or sorted(path.parent for path in RESULTS.glob("*/results.jsonl"))
-        path = make_page(folders, options.workdir)
-        parts = read_parts([options.workdir], tuple(PARTS))
-        print_table([row for part in parts.values() for row in part.rows], COLUMNS)
-        print(f"{main_finding(parts).text}\n\nreport: {path}")
-
-    return run_main(make)
+    parts = tuple(PARTS), COLUMNS
+    return page_command("priors_study", "Priors on one page.", make_page, main_finding, parts, arguments)
 
 
 if __name__ == "__main__":

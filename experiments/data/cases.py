@@ -1,6 +1,7 @@
 """Benches of equations, several in one study, each with arguments of its own."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from ml_collections import ConfigDict
@@ -32,7 +33,7 @@ def case_bench(
     Args:
       options_of_case: (configuration, case) -> groups of options for the methods.
       context: of the run.
-      config: groups `cases` and `data`.
+      config: groups `cases` and `data`; where it has the group `asked`, `num_samples` of each condition.
       case: name of the equations.
       seed: draws the examples.
     Returns:
@@ -43,4 +44,5 @@ def case_bench(
     made_from = {"case": case, "equations": config.cases[case].to_dict()}
     sets = load_or_make(dict.fromkeys(counts, equations), counts, seed, context.workdir / case, made_from)
     splits = {context.asked: Split(*sets[context.asked])}
-    return bench_of(context, equations, options, sets, splits, seed)
+    bench = bench_of(context, equations, options, sets, splits, seed)
+    return replace(bench, num_samples=config.asked.num_samples) if "asked" in config else bench

@@ -1,18 +1,22 @@
 """Rows of several finished studies, read for one page on all of them."""
 
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
+from phdme_jax.app.command import CommandParser, folder, run_main
+from phdme_jax.app.page import Section
 from phdme_jax.app.rows import ResultRow, append_rows, read_rows
-from phdme_jax.app.tables import format_value
+from phdme_jax.app.tables import format_value, print_table
 from phdme_jax.files import InputError, read_json
 
 Settings = Mapping[str, Any]
 Curve = dict[Any, list[float]]
 
 
+RESULTS = Path(__file__).parents[1] / "results"
 ROUNDING = 1e-6  # what is below this share of a number is of rounding
 
 
@@ -72,6 +76,52 @@ def read_parts(folders: Iterable[Path], names: Sequence[str]) -> dict[str, Rows]
     rows = list({row.key: row for file in files for row in read_rows(file)}.values())
     found = {name: Rows(name, rows) for name in names}
     return {name: part for name, part in found.items() if part.rows}
+
+
+def require_parts(folders: Sequence[Path], names: Sequence[str]) -> dict[str, Rows]:
+    """`read_parts`; raises InputError where none of the parts has rows."""
+    parts = read_parts(folders, names)
+    if not parts:
+        raise InputError(
+            f"{', '.join(map(str, folders))}: no results of {', '.join(names)}; expected run folders of these studies"
+        )
+    return parts
+
+
+def page_command(
+    name: str,
+    description: str,
+    make_page: Callable[[Sequence[Path], Path], Path],
+    finding: Callable[[dict[str, Rows]], Section],
+    parts: tuple[Sequence[str], Sequence[str]],
+    arguments: Sequence[str] | None,
+) -> int:
+    """The command line of a page made of rows: run folders in, or the committed results; the page and its table out.
+
+    Args:
+      name: of the module.
+      description: one line for the help.
+      make_page: (folders, folder to write) -> path of the report.
+      finding: rows of the page by part -> the section of the main finding.
+      parts: names of the parts, and the columns of the table.
+      arguments: of the command line; the process's own where None.
+    Returns:
+      exit code, see `run_main`.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+
+    def make() -> None:
+        parser = CommandParser(prog=f"python -m experiments.{name}", description=description)
+        parser.add_argument("folders", type=folder, nargs="*", metavar="RUN_FOLDER", help="of the studies' runs")
+        parser.add_argument("--workdir", type=folder, default=Path("runs") / name, metavar="DIR", help="to write")
+        options = parser.parse_args(given)
+        folders = options.folders or sorted(path.parent for path in RESULTS.glob("*/results.jsonl"))
+        path = make_page(folders, options.workdir)
+        found = read_parts([options.workdir], parts[0])
+        print_table([row for part in found.values() for row in part.rows], parts[1])
+        print(f"{finding(found).text}\n\nreport: {path}")
+
+    return run_main(make)
 
 
 def begin_page(workdir: Path, rows: Iterable[ResultRow]) -> None:

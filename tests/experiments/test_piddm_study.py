@@ -2,9 +2,9 @@
 
 import pytest
 
-from experiments.piddm_study import RESULTS, main, main_finding, make_page
+from experiments.piddm_study import main, main_finding, make_page
 from experiments.report.one_step import SOLVED, derived_rows, finding, method_picture, points_of
-from experiments.report.parts import Rows, read_parts
+from experiments.report.parts import RESULTS, Rows, read_parts
 from phdme_jax.app.drawing import Labels
 from phdme_jax.app.rows import ResultRow, append_rows, read_rows
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from phdme_jax.files import InputError
 from phdme_jax.gp.basis import Energy
 from phdme_jax.gp.pair_energy import PairOptions, PairPosterior, learn_pair_energy, pair_basis, pair_pull
 from phdme_jax.gp.sampling import drawn_system
@@ -64,9 +65,15 @@ def fit_generated(task: Task, options: Options, host: Host, teacher: Fitted | No
       teacher: a generator of whole trajectories.
       key: not used.
     Returns:
-      the method; a sample takes one energy, that of the posterior's mean.
+      the method; the energy is the posterior's mean.
+    Raises:
+      InputError: frames are given, which `gp_rollout` continues.
     """
     del host, key
+    if task.problem.given_frames:
+        raise InputError(
+            f"generate_then_roll generates first frames, and those of {task.problem.name} are given; ask gp_rollout"
+        )
     assert teacher is not None
     posterior, (main, substeps), seconds = _learned(task, options)
     generator, problem = teacher.model, dataclasses.replace(task.problem, given_frames=1)

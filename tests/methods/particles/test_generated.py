@@ -5,10 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from phdme_jax.files import InputError
 from phdme_jax.methods.base import Examples, Fitted, Model, Task
 from phdme_jax.methods.particles.pair_rollout import fit_generated
 from phdme_jax.methods.presets import PAIR_PRIOR
 from phdme_jax.systems import make_equations
+from phdme_jax.systems.given_frames import with_given_frames
 from phdme_jax.training.stages import Trainer
 
 
@@ -38,3 +40,10 @@ def test_what_a_generator_spoils_after_the_first_frame_is_made_good(name, tolera
     np.testing.assert_allclose(found, samples.fields[0], atol=tolerance)
     assert jnp.abs(spoiled(teacher.params, condition, model.latent(key), key) - samples.fields[0]).max() > 0.1
     assert fitted.model.num_calls == 24
+
+
+def test_given_frames_are_refused():
+    equations = with_given_frames(make_equations("five_springs", num_frames=5), 2)
+    task = Task(equations, lambda: None, lambda key, count: None, jax.random.key(1))
+    with pytest.raises(InputError, match="those of five_springs are given; ask gp_rollout"):
+        fit_generated(task, {}, Trainer(), Fitted(None, None, {}), task.key)
