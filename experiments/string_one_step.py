@@ -34,11 +34,11 @@ def one_step_groups(size: str) -> dict[str, Any]:
     if size == "smoke":
         return {
             "sampling": {"num_steps": 4, "num_samples": 4},
-            "one_step": {"num_pairs": 64, "num_calls": 4, "stage": (20, 8, 1e-3)},
+            "one_step": {"num_pairs": 64, "num_calls": 4, "stage": (20, 8, 1e-3), "unet": {"channels": 8}},
         }
     return {
         "sampling": {"num_steps": 20, "num_samples": 16},
-        "one_step": {"num_pairs": 4096, "num_calls": 20, "stage": (2000, 16, 1e-3)},
+        "one_step": {"num_pairs": 4096, "num_calls": 20, "stage": (2000, 16, 1e-3), "unet": {"channels": 32}},
     }
 
 

@@ -2,27 +2,30 @@
 
     xi(eps) = what the sampler makes of the noise eps in many calls,   L = mean |d(eps) - xi(eps)|^2
 
-d is the denoiser at the largest noise, from the teacher's own parameters; mean and scale that the sample is made with
-stay the teacher's. The size of deviations is corrected anew, by samples of the teacher.
+d is the denoiser at the largest noise, from the teacher's own parameters, or a network of another size from new ones;
+mean and scale that the sample is made with stay the teacher's. The size of deviations is corrected anew, by samples of
+the teacher.
 Source: Luhman and Luhman (2021), arXiv 2101.02388 (pairs of a deterministic sampler), for conditional trajectories.
 """
 
 import time
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key, PyTree
 
+from phdme_jax.diffusion.networks import Condition
 from phdme_jax.files import InputError
 from phdme_jax.methods.base import Fitted, Host, Options, Start, Task, stage_key
 from phdme_jax.methods.energy.conditional import Design, GeneratorParams, conditional_mean, make_model, scale_of
 from phdme_jax.methods.energy.generator import Recipe, design_of
 from phdme_jax.methods.energy.losses import Example, draw_deviation
-from phdme_jax.methods.energy.options import SCHEDULE
+from phdme_jax.methods.energy.options import SCHEDULE, read_options
 from phdme_jax.methods.energy.rollouts import kept_rollouts
 from phdme_jax.methods.energy.training import with_amplitude
 from phdme_jax.numerics.batching import batched, in_chunks
@@ -38,11 +41,13 @@ class OneStepOptions:
       num_pairs: of noise and sample.
       num_calls: of the teacher, a pair.
       stage: (steps, batch, rate) of the training.
+      unet: sizes that are other than those of the teacher's network; left empty, its parameters are begun from.
     """
 
     num_pairs: int = 4096
     num_calls: int = 20
     stage: tuple[int, int, float] = (2000, 16, 1e-3)
+    unet: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Pair(NamedTuple):
@@ -92,6 +97,12 @@ def fit_one_step(
     name = f"one_step_{chosen.num_pairs}_{chosen.num_calls}"
     made = host.keep(name, partial(_pairs, design, chosen, task, params))
     pairs, (steps, batch, rate) = Pair(*(jnp.asarray(made[name]) for name in Pair._fields)), chosen.stage
+    first = params.denoiser
+    if chosen.unet:
+        design = replace(design, denoiser=read_options(options).network.make_denoiser(chosen.unet))
+        first = design.denoiser.init(
+            jax.random.fold_in(key, 1), pairs.xi[0], Condition(pairs.mean[0, 0], pairs.mean[0])
+        )
 
     def loss(network: PyTree, pair: Pair, key: Array) -> tuple[Array, dict[str, Array]]:
         del key
@@ -101,7 +112,7 @@ def fit_one_step(
     seconds = {**teacher.seconds, "pairs": float(made["seconds"])}
     decay = options["training"]["ema_decay"]
     network, seconds["one_step"] = host.train(
-        "one_step", loss, params.denoiser, pairs, key, steps=steps, batch=batch, rate=rate, ema_decay=decay
+        "one_step", loss, first, pairs, key, steps=steps, batch=batch, rate=rate, ema_decay=decay
     )
     student = params._replace(denoiser=network)
     draws = options["training"].get("amplitude_draws", 0)

@@ -48,9 +48,9 @@ class NetworkOptions:
         """The learned step."""
         return Propagator(parity, **{**self.propagator, **(self.observed_propagator if observed else {})})
 
-    def make_denoiser(self) -> Network:
-        """The denoiser."""
-        return precondition(make_unet(**self.unet), SCHEDULE, self.prediction)
+    def make_denoiser(self, others: Mapping[str, Any] | None = None) -> Network:
+        """The denoiser, maybe with some `others` in place of its sizes."""
+        return precondition(make_unet(**{**self.unet, **(others or {})}), SCHEDULE, self.prediction)
 
 
 @dataclass(frozen=True)

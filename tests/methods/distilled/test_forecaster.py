@@ -11,9 +11,10 @@ from phdme_jax.diffusion.networks import Condition
 from phdme_jax.diffusion.preconditioning import precondition
 from phdme_jax.diffusion.propagator import Propagator, init_propagator
 from phdme_jax.diffusion.unet import make_unet
-from phdme_jax.methods.base import Normaliser, Start, Task, stage_key
-from phdme_jax.methods.distilled.forecaster import OneStepOptions, _pairs, draw
+from phdme_jax.methods.base import Fitted, Normaliser, Start, Task, stage_key
+from phdme_jax.methods.distilled.forecaster import OneStepOptions, _pairs, draw, fit_one_step
 from phdme_jax.methods.energy.conditional import Design, Fields, GeneratorParams, make_model
+from phdme_jax.methods.energy.generator import Recipe
 from phdme_jax.methods.energy.options import SCHEDULE
 from phdme_jax.systems import make_system
 
@@ -21,7 +22,8 @@ SYSTEM = make_system("vibrating_string", num_points=8, order=2)
 STRUCTURE = SYSTEM.structure
 TIMES = tuple(np.linspace(0.0, 1.0, 6).tolist())
 STEP = Propagator(STRUCTURE.parity, radius=1, width=4, depth=1)
-UNET = make_unet(channels=8, multipliers=(1,), embedding_size=8, heads=0, flat_time=True)
+SIZES = {"channels": 8, "multipliers": (1,), "embedding_size": 8, "heads": 0, "flat_time": True}
+UNET = make_unet(**SIZES)
 DESIGN = Design(Fields(STRUCTURE), TIMES, TIMES, STEP, precondition(UNET, SCHEDULE, "x0"), num_steps=3)
 
 
@@ -30,6 +32,7 @@ def drawn_starts(key, count):
     return Start(np.asarray(states), np.zeros((count, len(TIMES), 0)))
 
 
+PAIR_KEY = jax.random.fold_in(stage_key(jax.random.key(2), "pairs"), 0)
 TASK = Task(SYSTEM, lambda: None, drawn_starts, jax.random.key(2), TIMES)
 
 
@@ -48,7 +51,7 @@ def params():
 
 def test_pairs_are_what_the_teacher_draws_from_the_same_noise(params):
     made, model = _pairs(DESIGN, OneStepOptions(num_pairs=3, num_calls=3), TASK, params), make_model(DESIGN)
-    starts = drawn_starts(jax.random.fold_in(stage_key(TASK.key, "pairs"), 0), 3)
+    starts = drawn_starts(PAIR_KEY, 3)
     for index in range(3):
         start = jax.tree.map(lambda leaf: leaf[index], starts)
         around = model.prepare(params, start)
@@ -66,3 +69,55 @@ def test_one_call_is_the_denoiser_at_the_largest_noise(params):
     _, sigma = SCHEDULE.alpha_sigma(jnp.asarray(1.0, "float32"))
     expected = DESIGN.denoiser.apply(params.denoiser, sigma * noise, jnp.asarray(1.0, "float32"), features)
     np.testing.assert_allclose(one[:, 1:-1], expected[:, 1:-1], rtol=1e-4, atol=1e-4)  # single precision
+
+
+class Keeper:
+    """A host that hands every stage to a function of loss, parameters and data."""
+
+    def __init__(self, train):
+        self._train = train
+
+    def train(self, stage, loss, params, data, key, **numbers):
+        return self._train(loss, params, data), 1.0
+
+    def keep(self, name, make):
+        return make()
+
+
+def student_of(params, train, **chosen):
+    """The one-call student of a forecaster around `params`."""
+    options = {
+        "network": {"propagator": {"radius": 1, "width": 4, "depth": 1}, "unet": SIZES, "prediction": "x0"},
+        "training": {"ema_decay": 0.9, "residual_stage": (1, 1, 1e-3)},
+        "physics": {"residual_weight": 0.0, "boundary_weight": 0.0},
+        "sampling": {"num_steps": 3, "num_samples": 2},
+        "one_step": {"num_pairs": 3, "num_calls": 3, **chosen},
+    }
+    recipe, teacher = Recipe(data="observed", physics=False), Fitted(make_model(DESIGN), params, {})
+    return fit_one_step(recipe, TASK, options, Keeper(train), teacher, jax.random.key(8))
+
+
+def count(tree):
+    return sum(leaf.size for leaf in jax.tree.leaves(tree))
+
+
+def test_a_student_begins_where_its_teacher_is_or_is_of_another_size(params):
+    seen = []
+
+    def train(loss, network, pairs):
+        pair = jax.tree.map(lambda leaf: leaf[0], pairs)
+        seen.append((network, pairs, loss(network, pair, jax.random.key(0))[0]))
+        return network
+
+    plain, small = (student_of(params, train, **chosen) for chosen in ({}, {"unet": {"channels": 4, "groups": 2}}))
+    (first, pairs, error), (new, same, other) = seen
+    np.testing.assert_array_equal(*(jax.tree.leaves(tree)[0] for tree in (first, params.denoiser)))
+    assert count(new) < 0.6 * count(first)
+    # both learn the same pairs, and the loss is the distance to what the teacher drew
+    jax.tree.map(np.testing.assert_array_equal, pairs, same)
+    for student, network, found in ((plain, first, error), (small, new, other)):
+        around = student.model.prepare(params, jax.tree.map(lambda leaf: leaf[0], drawn_starts(PAIR_KEY, 3)))
+        drawn = student.model.draw(student.params, around, pairs.noise[0], jax.random.key(1))
+        xi = (student.params.normaliser.normalised(drawn) - around.mean) / (params.scale * params.amplitude)
+        assert student.params.denoiser is network and student.model.num_calls == 1
+        np.testing.assert_allclose(np.mean((xi - pairs.xi[0]) ** 2), found, rtol=1e-4)
