@@ -135,8 +135,8 @@ def test_a_fitted_one_commutes_with_the_group(springs):
     moved_latent, _ = symmetry.act(element, latent, condition)
     _, moved = symmetry.act(element, line, condition)
     key = jax.random.key(7)
-    found = model.draw(params, model.prepare(params, moved), moved_latent, key)
-    direct = model.draw(params, model.prepare(params, condition), latent, key)
+    draw = jax.jit(lambda condition, latent: model.draw(params, model.prepare(params, condition), latent, key))
+    found, direct = draw(moved, moved_latent), draw(condition, latent)
     expected, _ = symmetry.act(element, direct, condition)
     np.testing.assert_allclose(found, expected, atol=1e-4)
     assert jnp.abs(found - direct).max() > 0.1

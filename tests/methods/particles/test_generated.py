@@ -35,7 +35,7 @@ def test_what_a_generator_spoils_after_the_first_frame_is_made_good(name, tolera
     fitted = fit_generated(task, options, Trainer(), teacher, jax.random.key(2))
     condition, key = samples.condition[0], jax.random.key(3)
     prepared = fitted.model.prepare(fitted.params, condition)
-    found = fitted.model.draw(fitted.params, prepared, fitted.model.latent(key), key)
+    found = jax.jit(fitted.model.draw)(fitted.params, prepared, fitted.model.latent(key), key)
     np.testing.assert_array_equal(found[0], samples.fields[0, 0])
     np.testing.assert_allclose(found, samples.fields[0], atol=tolerance)
     assert jnp.abs(spoiled(teacher.params, condition, model.latent(key), key) - samples.fields[0]).max() > 0.1
