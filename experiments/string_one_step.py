@@ -1,7 +1,7 @@
 """The string's forecaster in one call of its network: `python -m experiments.string_one_step --size laptop --seeds 3`.
 
 All is as in the string study; a student is distilled from the sampler's 20 calls, see
-`phdme_jax.methods.distilled.forecaster`. Beside it stand the sampler in fewer calls and in one, without a student.
+`phdme_jax.methods.distilled.forecaster`, into a network of half its channels. Beside it stand the sampler in fewer calls and in one, without a student.
 """
 
 from collections.abc import Iterator
@@ -38,7 +38,8 @@ def one_step_groups(size: str) -> dict[str, Any]:
         }
     return {
         "sampling": {"num_steps": 20, "num_samples": 16},
-        "one_step": {"num_pairs": 4096, "num_calls": 20, "stage": (2000, 16, 1e-3), "unet": {"channels": 32}},
+        # of validation, shallow water, seed 1: after 2,000 and 8,000 steps the CRPS is 1.015 and 1.009 times the teacher's
+        "one_step": {"num_pairs": 4096, "num_calls": 20, "stage": (8000, 16, 1e-3), "unet": {"channels": 32}},
     }
 
 
