@@ -31,8 +31,10 @@ from phdme_jax.systems.equations.base import Equations, Residuals, Sample, uncon
 from phdme_jax.systems.equations.burgers import periodic_derivative
 
 NODES, STENCIL = 12, 9
+GAUSS_NEWTON_STEPS = 10
 DIFFUSIVITIES, PHASES = (1.0, 5.0), (0.0, float(np.pi))
 WAVE_NUMBERS, FREQUENCIES = (2.0, 20.0), (2.0, 8.0)
+DIFFUSIVITY_GRID = np.linspace(0.0, 10.0, 41)
 SecondDerivative = Callable[[Array], Array]
 
 
@@ -99,14 +101,33 @@ def _mean_conserved(fields: Float[Array, "x time 1"], condition: Array) -> Float
     return mean[1:] - mean[0]
 
 
-def _resolve_heat(fields: Array, condition: Array) -> Array:
+def _resolve_heat(fields: Float[Array, "x time 1"], condition: Array) -> Float[Array, "x time 1"]:
+    """The solution from the first frame with the nu that comes nearest to the field.
+
+    Nearest in values: noise of the field would make the nu of the smallest residual too small, as its second
+    derivative has more of it than the field. The best of a grid, then Gauss-Newton steps.
+    """
     del condition
     values = fields[..., 0]
-    nu = fitted_diffusivity(*_steps(_circle, NODES, values))
-    wave = np.arange(len(values) // 2 + 1)
-    times = jnp.linspace(0.0, 1.0, values.shape[1], dtype=values.dtype)
-    decay = jnp.exp(-nu * jnp.asarray(wave**2, values.dtype)[:, None] * times)
-    return jnp.fft.irfft(jnp.fft.rfft(values[:, 0])[:, None] * decay, len(values), axis=0)[..., None]
+    squares = jnp.asarray(np.arange(len(values) // 2 + 1) ** 2, values.dtype)[:, None]
+    ages = squares * jnp.linspace(0.0, 1.0, values.shape[1], dtype=values.dtype)
+    first = jnp.fft.rfft(values[:, 0])[:, None]
+
+    def waves(nu: Array) -> Array:
+        return first * jnp.exp(-nu * ages)
+
+    def of_waves(found: Array) -> Array:
+        return jnp.fft.irfft(found, len(values), axis=0)
+
+    def nearer(nu: Array, _: None) -> tuple[Array, None]:
+        found = waves(nu)
+        slope, missed = of_waves(-ages * found), values - of_waves(found)
+        return jnp.maximum(nu + ratio(jnp.sum(slope * missed), jnp.sum(slope**2)), 0.0), None
+
+    grid = jnp.asarray(DIFFUSIVITY_GRID, values.dtype)
+    distances = jax.lax.map(lambda nu: jnp.sum((values - of_waves(waves(nu))) ** 2), grid)
+    nu, _ = jax.lax.scan(nearer, grid[jnp.argmin(distances)], length=GAUSS_NEWTON_STEPS)
+    return of_waves(waves(nu))[..., None]
 
 
 def _draw_heat(num_points: int, num_frames: int, diffusivity: float | None, phase: float | None, key: Array) -> Sample:
@@ -143,8 +164,8 @@ def make_heat(
       diffusivity: nu; None draws it.
       phase: phi, all that the first frame depends on; None draws it.
     Returns:
-      the equations; the field temperature on (x, t). `resolve` solves from the field's own first frame with the nu that
-      fits the field best.
+      the equations; the field temperature on (x, t). `resolve` solves from the field's own first frame with the nu
+      whose solution is nearest to the field.
     Raises:
       ValueError: few places or frames.
     """

@@ -41,6 +41,20 @@ def test_of_a_sum_of_waves_with_one_diffusivity_nothing_is_left_and_of_two_somet
     np.testing.assert_allclose(equations.conserved(two.at[:, 5].add(0.2), NOTHING)[4], 0.2, atol=1e-14)
 
 
+@pytest.mark.parametrize("diffusivity", [0.0, 1.0, 4.9])
+def test_solving_takes_the_diffusivity_that_is_nearest_in_values_whatever_noise_the_field_has(diffusivity):
+    """Noise of a tenth moves the nu of the smallest residual by half and more, and the nearest one hardly."""
+    equations = make_equations("heat", num_points=32, num_frames=32)
+    place, time = 2 * np.pi * np.arange(32)[:, None] / 32, np.linspace(0.0, 1.0, 32)
+    truth = jnp.asarray(np.sin(place + 0.4) * np.exp(-diffusivity * time))[..., None]
+    noise = 0.1 * jax.random.normal(jax.random.key(3), truth.shape).at[:, 0].set(0.0)
+    np.testing.assert_allclose(equations.resolve(truth, NOTHING), truth, atol=1e-12)
+    np.testing.assert_allclose(equations.resolve(truth + noise, NOTHING), truth, atol=0.02)
+    # the first frame alone is kept
+    kept = equations.resolve(truth + noise, NOTHING)[:, 0]
+    np.testing.assert_allclose(kept, truth[:, 0], atol=1e-14)
+
+
 def test_the_best_diffusivity_is_that_of_least_squares():
     change, integral = jax.random.normal(jax.random.key(1), (2, 5, 4))
     expected = np.linalg.lstsq(integral.reshape(-1, 1), change.ravel(), rcond=None)[0][0]
