@@ -122,11 +122,13 @@ def _resolve_heat(fields: Float[Array, "x time 1"], condition: Array) -> Float[A
     def nearer(nu: Array, _: None) -> tuple[Array, None]:
         found = waves(nu)
         slope, missed = of_waves(-ages * found), values - of_waves(found)
-        return jnp.maximum(nu + ratio(jnp.sum(slope * missed), jnp.sum(slope**2)), 0.0), None
+        return jnp.clip(nu + ratio(jnp.sum(slope * missed), jnp.sum(slope**2)), lowest, highest), None
 
     grid = jnp.asarray(DIFFUSIVITY_GRID, values.dtype)
     distances = jax.lax.map(lambda nu: jnp.sum((values - of_waves(waves(nu))) ** 2), grid)
-    nu, _ = jax.lax.scan(nearer, grid[jnp.argmin(distances)], length=GAUSS_NEWTON_STEPS)
+    best = grid[jnp.argmin(distances)]
+    lowest, highest = jnp.maximum(best - grid[1], 0.0), best + grid[1]
+    nu, _ = jax.lax.scan(nearer, best, length=GAUSS_NEWTON_STEPS)
     return of_waves(waves(nu))[..., None]
 
 
