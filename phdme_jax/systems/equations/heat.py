@@ -34,7 +34,7 @@ NODES, STENCIL = 12, 9
 GAUSS_NEWTON_STEPS = 10
 DIFFUSIVITIES, PHASES = (1.0, 5.0), (0.0, float(np.pi))
 WAVE_NUMBERS, FREQUENCIES = (2.0, 20.0), (2.0, 8.0)
-DIFFUSIVITY_GRID = np.linspace(0.0, 10.0, 41)
+TRIED = np.concatenate([[0.0], np.geomspace(1e-2, 1e4, 121)])
 SecondDerivative = Callable[[Array], Array]
 
 
@@ -102,10 +102,11 @@ def _mean_conserved(fields: Float[Array, "x time 1"], condition: Array) -> Float
 
 
 def _resolve_heat(fields: Float[Array, "x time 1"], condition: Array) -> Float[Array, "x time 1"]:
-    """The solution from the first frame with the nu that comes nearest to the field.
+    """Solution from the first frame with the nu >= 0 of least squares: min over nu of sum (u - S(nu) u_0)^2.
 
-    Nearest in values: noise of the field would make the nu of the smallest residual too small, as its second
-    derivative has more of it than the field. The best of a grid, then Gauss-Newton steps.
+    Of values, not of the residual: noise of u makes the nu of the least residual too small, as its second derivative
+    has more noise than u. The best of `TRIED`, then Gauss-Newton steps between its neighbours: that of a field that is
+    no solution may be any, and free steps can go without bound.
     """
     del condition
     values = fields[..., 0]
@@ -124,11 +125,10 @@ def _resolve_heat(fields: Float[Array, "x time 1"], condition: Array) -> Float[A
         slope, missed = of_waves(-ages * found), values - of_waves(found)
         return jnp.clip(nu + ratio(jnp.sum(slope * missed), jnp.sum(slope**2)), lowest, highest), None
 
-    grid = jnp.asarray(DIFFUSIVITY_GRID, values.dtype)
-    distances = jax.lax.map(lambda nu: jnp.sum((values - of_waves(waves(nu))) ** 2), grid)
-    best = grid[jnp.argmin(distances)]
-    lowest, highest = jnp.maximum(best - grid[1], 0.0), best + grid[1]
-    nu, _ = jax.lax.scan(nearer, best, length=GAUSS_NEWTON_STEPS)
+    tried = jnp.asarray(TRIED, values.dtype)
+    best = jnp.argmin(jax.lax.map(lambda nu: jnp.sum((values - of_waves(waves(nu))) ** 2), tried))
+    lowest, highest = (tried[jnp.clip(best + side, 0, len(TRIED) - 1)] for side in (-1, 1))
+    nu, _ = jax.lax.scan(nearer, tried[best], length=GAUSS_NEWTON_STEPS)
     return of_waves(waves(nu))[..., None]
 
 
@@ -167,7 +167,7 @@ def make_heat(
       phase: phi, all that the first frame depends on; None draws it.
     Returns:
       the equations; the field temperature on (x, t). `resolve` solves from the field's own first frame with the nu
-      whose solution is nearest to the field.
+      whose solution is nearest to the field, up to 1e4.
     Raises:
       ValueError: few places or frames.
     """
