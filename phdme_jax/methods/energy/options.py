@@ -49,7 +49,7 @@ class NetworkOptions:
         return Propagator(parity, **{**self.propagator, **(self.observed_propagator if observed else {})})
 
     def make_denoiser(self, others: Mapping[str, Any] | None = None) -> Network:
-        """The denoiser, maybe with some `others` in place of its sizes."""
+        """The denoiser, maybe with `others` in place of some of its sizes."""
         return precondition(make_unet(**{**self.unet, **(others or {})}), SCHEDULE, self.prediction)
 
 

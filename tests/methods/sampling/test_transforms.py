@@ -28,9 +28,18 @@ def residual_size(fields):
     return float(jnp.mean(jnp.abs(stacked_residual(POISSON, fields, jnp.zeros((20, 0))))))
 
 
+@pytest.fixture
+def optimised():
+    """Programs as users run them, which agree to the last bit in what they share."""
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+@pytest.mark.usefixtures("optimised")
 def test_a_corrected_sample_obeys_the_equation_better_and_keeps_the_other_fields(teacher):
     plain, after = sampled(teacher, KEY), corrected(teacher, (0, 200))
-    np.testing.assert_allclose(plain[:, 1], after[:, 1], atol=1e-6)  # two programs, single precision
+    np.testing.assert_array_equal(plain[:, 1], after[:, 1])
     assert residual_size(after) < 0.5 * residual_size(plain)
     assert np.abs(corrected(teacher, (4, 200)) - after).max() > 1e-6
     np.testing.assert_allclose(corrected(teacher, (0, 0)), plain, atol=1e-6)
