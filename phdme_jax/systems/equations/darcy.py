@@ -260,7 +260,7 @@ def frozen_balance(
 
 
 def solve_nodal(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) -> Float[Array, "x y"]:
-    """Pressure at which the fluxes balance in every cell, with mean zero.
+    """Pressure at which the fluxes balance in every cell, with mean zero; one step of refinement.
 
     Args:
       permeability: K at the nodes of a square grid, positive.
@@ -277,9 +277,10 @@ def solve_nodal(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) 
     before, after = jnp.pad(right, ((0, 0), (1, 0))), jnp.pad(right, ((0, 0), (0, 1)))
     own = jnp.stack([-before, above + under + before + after, -after], axis=-1)
     factor = block_tridiagonal.eliminate(own.at[0, 0, 1].multiply(2.0), -above[..., None])
-    balance = source * width[:, None] * width
-    pressure = block_tridiagonal.solve_eliminated(factor, balance)
-    return centred(pressure)
+    area = width[:, None] * width
+    pressure = block_tridiagonal.solve_eliminated(factor, source * area)
+    left = source - outflow(pressure, permeability)
+    return centred(pressure + block_tridiagonal.solve_eliminated(factor, left * area))
 
 
 Solver = Callable[[Array, Array], Array]

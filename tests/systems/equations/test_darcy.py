@@ -95,6 +95,15 @@ def test_nodal_fluxes_are_those_of_a_manufactured_pressure():
     assert abs(np.log2(coarse / fine) - 2) < 0.2
 
 
+@pytest.mark.parametrize("roughness", [0.0, 0.5])
+def test_nodal_pressures_leave_a_residual_of_rounding_whatever_the_permeability(roughness):
+    noise = np.random.default_rng(0).standard_normal((32, 32))
+    coefficient = jnp.asarray(np.exp(roughness * noise))
+    source = jnp.asarray(darcy.corner_source(32))
+    left = darcy.outflow(jax.jit(darcy.solve_nodal)(coefficient, source), coefficient) - source
+    assert np.sqrt(np.mean(np.asarray(left) ** 2)) < 3e-13
+
+
 def test_nodal_outflow_sums_to_nothing():
     fields = jnp.stack([jax.random.normal(jax.random.key(0), (9, 9)), permeability(9)], axis=-1)
     width = darcy._cell_width(9)
