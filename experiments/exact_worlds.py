@@ -5,7 +5,7 @@ own. Two worlds are asked about a linear observation, a Gaussian and a mixture o
 plane, samples are brought onto an ellipse.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from jaxtyping import Array
 from ml_collections import ConfigDict
 
 from experiments.study.command import main
-from experiments.study.study import Answer, Bench, Context, Run, Shown, Split, Study
+from experiments.study.study import Answer, Bench, Context, Run, Shown, Split, Study, Variant
 from phdme_jax.app.page import Section
 from phdme_jax.app.rows import Measurement
 from phdme_jax.diffusion.exact import (
@@ -58,6 +58,7 @@ TOTAL = 1.0  # that the equation asks for
 AXES = (1.6, 0.7)  # half axes of the ellipse
 BINS = 40
 RATIOS = (0.1, 0.3, 1.0, 3.0)  # of noise to example, that Jensen's gap is shown at
+ONWARD = (("answers.anchored", False),)
 
 
 def _size(count: int, num_train: int, steps: int) -> Callable[[], dict[str, Any]]:
@@ -71,6 +72,15 @@ def _size(count: int, num_train: int, steps: int) -> Callable[[], dict[str, Any]
         "answers": {**ANSWERING, "push": 0.2, "iterations": 2},
         "residual_guidance": {"num_own": 64, "num_calls": 12},
     }
+
+
+def make_variants(config: ConfigDict) -> Iterator[Variant]:
+    """Every method; ECI and PCFM also on from where they are, not through the first noise."""
+    del config
+    for method in (*METHODS, *ANSWERS):
+        yield Variant(method)
+    for method in ("eci", "pcfm"):
+        yield Variant(method, ONWARD)
 
 
 # ---- worlds
@@ -332,6 +342,7 @@ STUDY = Study(
     metrics=("mean_error", "covariance_error", "angle_error"),
     cases=CASES,
     methods=(*METHODS, *ANSWERS),
+    variants=make_variants,
     about=lambda config: f"Exact networks, {config.samples.count} samples of each answer.",
     ranges=presets.RANGES | {"num_train": Range(2), "samples.count": Range(8)},
     extras=(reference_rows, jensen_rows),

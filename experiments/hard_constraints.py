@@ -28,6 +28,7 @@ from phdme_jax.methods.presets import (
 )
 
 SOLVED = ("eci", "pcfm", "matched_flow")
+ONWARD = (("answers.anchored", False),)
 METHODS = ("flow_matching", "eci", "pcfm", "sda", "moment_matched", "dps", "matched_flow", "d_flow")
 CASES: dict[str, dict[str, Any]] = {
     "burgers_ic": {"fixed": {"shock": 0.5}, "seen": "initial", "padding": ("edge", "edge")},
@@ -48,9 +49,11 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
-    """Every method, and those that impose what is asked also with the whole computed anew from what is free in it."""
+    """Every method; ECI and PCFM also on from where they are; and with the whole computed anew from what is free."""
     for method in METHODS:
         yield Variant(method)
+    for method in ("eci", "pcfm"):
+        yield Variant(method, ONWARD)
     able = tuple(case for case in config.cases if equations_of_case(config, case).resolve is not None)
     for method in SOLVED:
         yield Variant(method, (("solved", True),), able)

@@ -232,7 +232,7 @@ ANSWERING: dict[str, Any] = {
     "times": 100,
     "mixes": 1,
     "resample_every": 0,
-    "anchored": False,
+    "anchored": True,
     "imposes_conserved": True,
     "searches": 10,
     "flow_steps": 12,

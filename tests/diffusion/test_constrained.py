@@ -29,8 +29,8 @@ def missed(example):
 def sampler(name, world):
     velocity = oracles.exact_velocity(world)
     if name == "eci":
-        return lambda noise: sample_eci(velocity, noise, KEY, written_over, 400)
-    return lambda noise: sample_pcfm(velocity, noise, missed, 400)
+        return lambda noise: sample_eci(velocity, noise, KEY, written_over, 400, anchored=False)
+    return lambda noise: sample_pcfm(velocity, noise, missed, 400, anchored=False)
 
 
 def conditional(world):
@@ -64,22 +64,24 @@ def test_published_steps_make_spreads_too_large():
     )
     deviation = jnp.std(fresh(jax.random.normal(KEY, (2000, *SHAPE)), jax.random.split(KEY, 2000)))
     assert float(deviation) == pytest.approx(0.69, abs=0.02)
-    free = oracles.affine_law(lambda noise: sample_eci(velocity, noise, KEY, lambda x: x, 100), SHAPE)
+    free = oracles.affine_law(lambda noise: sample_eci(velocity, noise, KEY, lambda x: x, 100, anchored=False), SHAPE)
     np.testing.assert_allclose(free.covariance, jnp.eye(6), atol=0.1)  # Euler's steps
 
 
 def test_values_hold_to_rounding_and_the_law_of_the_rest_is_biased():
     """Correlated entries. Written over once a time they hardly reach the rest; more mixes bring its mean nearer."""
     velocity, expected = oracles.exact_velocity(WORLD), conditional(WORLD)
-    mixed = partial(sample_eci, velocity, key=KEY, correct=written_over, num_steps=100, num_mixes=8)
+    mixed = partial(sample_eci, velocity, key=KEY, correct=written_over, num_steps=100, num_mixes=8, anchored=False)
     laws = {name: oracles.affine_law(sampler(name, WORLD), SHAPE) for name in ("eci", "pcfm")}
     laws["eci, 8 mixes"] = oracles.affine_law(mixed, SHAPE)
+    laws["eci, published"] = oracles.affine_law(partial(mixed, num_mixes=1, anchored=True), SHAPE)
     for law in laws.values():
         np.testing.assert_allclose(missed(law.mean), 0.0, atol=1e-6)
     laws["flow"] = oracles.affine_law(lambda noise: sample_flow(velocity, noise, KEY, 200), SHAPE)
     error = {name: float(jnp.abs(FREE * (law.mean - expected.mean)).max()) for name, law in laws.items()}
     assert 0.05 < error["eci, 8 mixes"] < 0.6 * error["eci"] < 0.6 * error["flow"], error
     assert 0.8 * error["flow"] < error["pcfm"] < error["flow"], error
+    assert 0.3 * error["eci"] < error["eci, published"] < 0.6 * error["eci"], error
 
 
 def test_fresh_noise_is_drawn_as_often_as_told():

@@ -37,7 +37,8 @@ def test_study_compares_answers_with_draws_of_the_right_one(tmp_path):
 
 def test_only_what_can_be_solved_is_solved():
     config = hard_constraints.STUDY.get_config("smoke")
-    cases = {frozenset(variant.cases) for variant in hard_constraints.make_variants(config) if variant.changes}
+    solved = [one for one in hard_constraints.make_variants(config) if ("solved", True) in one.changes]
+    cases = {frozenset(variant.cases) for variant in solved}
     assert cases == {frozenset(("burgers_ic", "heat", "reaction_diffusion", "burgers_bc", "stefan"))}
 
 

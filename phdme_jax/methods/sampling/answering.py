@@ -36,7 +36,8 @@ class Answering:
       mixes: of `eci`, at each time.
       resample_every: of `eci`, corrections between fresh draws of its noise; zero keeps the first, as published for
         initial values.
-      anchored: whether `eci` and `pcfm` go through the noise at each time, as published, see `constrained.sample_eci`.
+      anchored: whether `eci` and `pcfm` go through the noise at each time, as published; else on from where they are,
+        see `constrained.sample_eci`.
       imposes_conserved: whether `eci`, `pcfm` and `matched_flow` impose what is conserved beside the observations,
         where the problem has it; `eci` what is affine in the fields alone.
       searches: of `d_flow`, steps of L-BFGS.
@@ -55,7 +56,7 @@ class Answering:
     times: int = 100
     mixes: int = 1
     resample_every: int = 0
-    anchored: bool = False
+    anchored: bool = True
     imposes_conserved: bool = True
     searches: int = 10
     flow_steps: int = 12
