@@ -50,6 +50,7 @@ RANGES: dict[str, Range] = {
     "eno.weight": FROM_ZERO,
     "push": FROM_ZERO,
     "observation_push": FROM_ZERO,
+    "pushed_steps": FROM_ZERO,
     "resample_every": FROM_ZERO,
     "residual_push": FROM_ZERO,
     "guidance": FROM_ZERO,

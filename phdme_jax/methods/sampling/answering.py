@@ -29,6 +29,7 @@ class Answering:
       iterations: of `moment_matched`, `matched_flow` and `prior_and_solver`, of conjugate gradients.
       observation_push: of `diffusionpde`.
       residual_push: of `diffusionpde`, in the last fifth of its levels.
+      pushed_steps: of `dps` and `diffusionpde`, whose errors fall with their number; zero takes those of `sampling`.
       published_residual: whether `diffusionpde` goes down `Equations.published`, where there is one.
       guidance: of `residual_guidance`, weight of the denoiser that is told a residual of zero over the one that is told
         nothing; at one it is that denoiser alone.
@@ -51,6 +52,7 @@ class Answering:
     iterations: int = 4
     observation_push: float = 1.0
     residual_push: float = 0.1
+    pushed_steps: int = 0
     published_residual: bool = False
     guidance: float = 2.0
     times: int = 100

@@ -28,7 +28,7 @@ def fit_diffusion_pde(task: Task, options: Options, host: Host, teacher: Fitted 
     del host
     assert teacher is not None and teacher.model.denoise is not None
     plain, chosen, net = teacher.model.denoise, answering_options(options), network_of(task, options)
-    schedule, num_steps = teacher_schedule(options), Sampling(**options["sampling"]).num_steps
+    schedule, num_steps = teacher_schedule(options), chosen.pushed_steps or Sampling(**options["sampling"]).num_steps
     published = task.problem.published
     if chosen.published_residual and published is not None:
         net = replace(net, equations=replace(task.problem, residual=published))

@@ -51,6 +51,8 @@ def fit_guided(
         raise ValueError(f"expected a rule among {RULES}, got {rule!r}")
     assert teacher is not None and teacher.model.denoise is not None
     plain, chosen, sampling = teacher.model.denoise, answering_options(options), Sampling(**options["sampling"])
+    if rule == "dps" and chosen.pushed_steps:
+        sampling = sampling._replace(num_steps=chosen.pushed_steps)
     schedule = teacher_schedule(options)
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:

@@ -124,6 +124,15 @@ def test_pushes_bring_the_mean_to_the_observations(method, push):
     np.testing.assert_allclose(untouched, 0.0, atol=1e-6)
 
 
+def test_steps_of_pushes_are_their_own():
+    for method, calls in (("dps", 7), ("diffusionpde", 13), ("sda", 60)):
+        fitted = METHODS[method].fit(task(), options(pushed_steps=7), Trainer(), teacher(), KEY)
+        assert fitted.model.num_calls == calls
+    for method in ("dps", "diffusionpde"):
+        few, same = law_of(method, pushed_steps=7), law_of(method, sampling={"num_steps": 7})
+        np.testing.assert_allclose(few.mean, same.mean, atol=1e-9)
+
+
 def test_a_residual_pushes_the_end_of_a_sampler():
     free, pushed = (law_of("diffusionpde", observation_push=0.0, residual_push=push).covariance for push in (0.0, 0.02))
     total = ENCODING.scale / jnp.linalg.norm(ENCODING.scale)
