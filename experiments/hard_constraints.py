@@ -29,6 +29,8 @@ from phdme_jax.methods.presets import (
 
 SOLVED = ("eci", "pcfm", "matched_flow")
 ONWARD = (("answers.anchored", False),)
+STEPS = (("answers.imposed_frames", 5),)  # of the scheme of Burgers' equation, as published
+BURGERS = ("burgers_ic", "burgers_bc")
 METHODS = ("flow_matching", "eci", "pcfm", "sda", "moment_matched", "dps", "matched_flow", "d_flow")
 CASES: dict[str, dict[str, Any]] = {
     "burgers_ic": {"fixed": {"shock": 0.5}, "seen": "initial", "padding": ("edge", "edge")},
@@ -49,11 +51,13 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
-    """Every method; ECI and PCFM also on from where they are; and with the whole computed anew from what is free."""
+    """Every method, and what it is changed to: on from where it is, first steps imposed, the whole computed anew."""
     for method in METHODS:
         yield Variant(method)
     for method in ("eci", "pcfm"):
         yield Variant(method, ONWARD)
+    for method in ("pcfm", "matched_flow"):
+        yield Variant(method, STEPS, BURGERS)
     able = tuple(case for case in config.cases if equations_of_case(config, case).resolve is not None)
     for method in SOLVED:
         yield Variant(method, (("solved", True),), able)

@@ -46,8 +46,8 @@ ANSWERS = (
 )
 # more and longer steps make residuals smaller still, and samples more alike (validation, 5 and 20 steps, 3e-4 to 1e-2)
 REFINED = {"refinements": 5, "refinement_rate": 1e-3}
-# of validation, seed 0: pushes of 1, 10, 30 and 100 by observations in 24 steps of `diffusionpde`, 30 in 100 steps, which
-# lower its CRPS (mean of three questions) from 0.14 to 0.08, that of `dps` from 0.18 to 0.12
+# of validation, seed 0: pushes of 1, 10, 30 and 100 by observations in 24 steps of `diffusionpde`, 30 in 100 steps,
+# which lower its CRPS (mean of three questions) from 0.14 to 0.08, that of `dps` from 0.18 to 0.12
 PUSHED = {"observation_push": 30.0, "residual_push": 1.0}
 SOLVED = (("solved", True),)
 

@@ -41,6 +41,8 @@ class Answering:
         see `constrained.sample_eci`.
       imposes_conserved: whether `eci`, `pcfm` and `matched_flow` impose what is conserved beside the observations,
         where the problem has it; `eci` what is affine in the fields alone.
+      imposed_frames: of `pcfm` and `matched_flow`, frames after the first at which they impose the residual too, of
+        fields over (place, time); five of Burgers' equation as published.
       searches: of `d_flow`, steps of L-BFGS.
       flow_steps: of `d_flow`, calls to follow the flow once.
       residual_weight: of `d_flow` and `optimised_data`, beside the mean square of the observations' misfit.
@@ -60,6 +62,7 @@ class Answering:
     resample_every: int = 0
     anchored: bool = True
     imposes_conserved: bool = True
+    imposed_frames: int = 0
     searches: int = 10
     flow_steps: int = 12
     residual_weight: float = 1.0

@@ -11,10 +11,11 @@ from jaxtyping import Array, Key
 from phdme_jax.diffusion import constrained
 from phdme_jax.diffusion.constrained import Correct, Residual, project
 from phdme_jax.methods.base import Fitted, Host, Options, Task
-from phdme_jax.methods.equations.constraints import OfExample, conserved_of
+from phdme_jax.methods.equations.constraints import OfExample, conserved_of, residual_of
 from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.equations.network import EquationNetwork, Params, network_of
 from phdme_jax.methods.equations.questions import Observed
+from phdme_jax.methods.equations.residual_size import with_residual_scale
 from phdme_jax.methods.sampling.answering import Answering, Asked, answering, answering_options
 
 
@@ -34,7 +35,8 @@ def fit_constrained(
     """A flow whose end is made to obey a constraint at each time.
 
     Its end is written over with the observations, what else is conserved and affine corrected by the least change of
-    the rest (ECI), or projected on observations and all that is conserved (PCFM).
+    the rest (ECI), or projected on observations, all that is conserved and, where asked for, the residual of the first
+    frames (PCFM).
 
     Args:
       task: gives the network its shape, and what is conserved.
@@ -47,10 +49,10 @@ def fit_constrained(
       what answers; constraints hold to rounding, the noise of observations is not read.
     Source: Cheng et al. (2025), arXiv 2412.01786; Utkarsh et al. (2025), arXiv 2506.04171.
     """
-    del host, key
+    del host
     assert teacher is not None
     chosen, net = answering_options(options), network_of(task, options)
-    velocity_of = make_velocity(net)
+    velocity_of, teacher = make_velocity(net), able_to_impose(net, chosen, teacher, task, key)
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
         velocity, seen = velocity_of(params.network, asked.prepared), asked.observed
@@ -66,11 +68,12 @@ def fit_constrained(
                 resample_every=chosen.resample_every,
                 anchored=chosen.anchored,
             )
-        effort = effort_for(net, balance)
+        steps = first_steps(net, chosen, params, asked)
+        effort = effort_for(net, balance, steps)
         return constrained.sample_pcfm(
             velocity,
             latent,
-            together(seen, balance),
+            together(seen, balance, steps),
             chosen.times,
             iterations=effort.iterations,
             final_steps=effort.final_steps,
@@ -80,9 +83,28 @@ def fit_constrained(
     return answering(net, teacher, draw, chosen.times * (chosen.mixes if rule == "eci" else 1))
 
 
-def effort_for(net: EquationNetwork, balance: OfExample | None) -> Effort:
-    """What projections take on observations and, where it is not None, what is conserved."""
+def effort_for(net: EquationNetwork, balance: OfExample | None, steps: OfExample | None) -> Effort:
+    """What projections take on observations and, where they are not None, what is conserved and the first steps."""
+    if steps is not None:
+        return CURVED
     return VALUES if balance is None else AFFINE if net.equations.affine_conserved else CURVED
+
+
+def able_to_impose(net: EquationNetwork, chosen: Answering, teacher: Fitted, task: Task, key: Key[Array, ""]) -> Fitted:
+    """A teacher that knows the size of the residual where its first steps are imposed."""
+    if not chosen.imposed_frames:
+        return teacher
+    return teacher._replace(params=with_residual_scale(net, teacher.params, task, key))
+
+
+def first_steps(net: EquationNetwork, chosen: Answering, params: Params, asked: Asked) -> OfExample | None:
+    """Normalised fields -> residual at the first frames, in units of its size; None where it is not imposed."""
+    if not chosen.imposed_frames:
+        return None
+    assert params.residual_scale is not None
+    given, scale = asked.prepared.given, params.residual_scale
+    residual = residual_of(net.equations, net.kinds, given.encoding, given.condition)
+    return lambda fields: residual(fields)[:, 1 : 1 + chosen.imposed_frames] / scale
 
 
 def imposed(net: EquationNetwork, chosen: Answering, params: Params, asked: Asked) -> OfExample | None:
@@ -104,11 +126,12 @@ def _correction(seen: Observed, balance: OfExample | None) -> Correct:
     return correct
 
 
-def together(seen: Observed, balance: OfExample | None) -> Residual:
-    """What is missed of observations and of what is conserved, side by side."""
+def together(seen: Observed, *others: OfExample | None) -> Residual:
+    """What is missed of observations and of all else that is not None, side by side."""
+    asked = [other for other in others if other is not None]
 
     def residual(fields: Array) -> Array:
         missed = (seen.mask * (fields - seen.values)).ravel()
-        return missed if balance is None else jnp.concatenate([missed, balance(fields).ravel()])
+        return jnp.concatenate([missed, *(other(fields).ravel() for other in asked)])
 
     return residual

@@ -21,7 +21,7 @@ from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.equations.network import Params, Sampling, network_of
 from phdme_jax.methods.equations.questions import LEAST_NOISE
 from phdme_jax.methods.sampling.answering import Asked, answering, answering_options
-from phdme_jax.methods.sampling.constrained_flow import effort_for, imposed, together
+from phdme_jax.methods.sampling.constrained_flow import able_to_impose, effort_for, first_steps, imposed, together
 
 
 def fit_matched_flow(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
@@ -37,14 +37,16 @@ def fit_matched_flow(task: Task, options: Options, host: Host, teacher: Fitted |
     Returns:
       what answers; observations without noise, and what is conserved, hold to rounding.
     """
-    del host, key
+    del host
     assert teacher is not None
     chosen, net = answering_options(options), network_of(task, options)
+    teacher = able_to_impose(net, chosen, teacher, task, key)
     velocity_of, num_calls = make_velocity(net), Sampling(**options["sampling"]).flow_steps
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
         balance, seen = imposed(net, chosen, params, asked), asked.observed
-        constraint, effort = together(seen, balance), effort_for(net, balance)
+        steps = first_steps(net, chosen, params, asked)
+        constraint, effort = together(seen, balance, steps), effort_for(net, balance, steps)
         missed = constraint(latent)
         noise = jnp.broadcast_to(seen.noise, seen.mask.shape).ravel()
         noises = jnp.full_like(missed, LEAST_NOISE).at[: noise.size].set(noise)
@@ -57,7 +59,7 @@ def fit_matched_flow(task: Task, options: Options, host: Host, teacher: Fitted |
             chosen.iterations,
         )
         fields = sample(guided, LEVELS, latent, key, sampler="dpm", num_steps=num_calls, spacing="log_snr")
-        exact = together(seen._replace(mask=seen.mask * (seen.noise <= LEAST_NOISE)), balance)
+        exact = together(seen._replace(mask=seen.mask * (seen.noise <= LEAST_NOISE)), balance, steps)
         return project(exact, fields, effort.final_steps, effort.iterations)
 
     return answering(net, teacher, draw, num_calls, num_calls * chosen.iterations)
