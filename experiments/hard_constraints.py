@@ -61,6 +61,8 @@ def make_variants(config: ConfigDict) -> Iterator[Variant]:
     able = tuple(case for case in config.cases if equations_of_case(config, case).resolve is not None)
     for method in SOLVED:
         yield Variant(method, (("solved", True),), able)
+    for method in ("eci", "pcfm"):
+        yield Variant(method, (*ONWARD, ("solved", True)), able)
 
 
 def _size(points: int, counts: tuple[int, int], network: Mapping[str, Any], training: Any, times: int) -> Any:

@@ -82,6 +82,8 @@ def test_values_hold_to_rounding_and_the_law_of_the_rest_is_biased():
     assert 0.05 < error["eci, 8 mixes"] < 0.6 * error["eci"] < 0.6 * error["flow"], error
     assert 0.8 * error["flow"] < error["pcfm"] < error["flow"], error
     assert 0.3 * error["eci"] < error["eci, published"] < 0.6 * error["eci"], error
+    spread = (jnp.diag(laws["eci, published"].covariance) / jnp.diag(expected.covariance))[:3]
+    assert 12 < spread.min() < spread.max() < 18, "published steps make spreads too large"
 
 
 def test_fresh_noise_is_drawn_as_often_as_told():

@@ -31,10 +31,12 @@ CASES = [
 ]
 
 
+@pytest.mark.parametrize("channels", [(3, 4), (4, 3)])
 @pytest.mark.parametrize(("shape", "window", "stride", "padding"), CASES)
-def test_values_and_gradients_are_those_of_the_plain_convolution(shape, window, stride, padding):
+def test_values_and_gradients_are_those_of_the_plain_convolution(shape, window, stride, padding, channels):
     keys, strides = jax.random.split(jax.random.key(0), 4), (stride,) * len(shape)
-    inputs, kernel = jax.random.normal(keys[0], (2, *shape, 3)), jax.random.normal(keys[1], (*window, 3, 4))
+    inputs = jax.random.normal(keys[0], (2, *shape, channels[0]))
+    kernel = jax.random.normal(keys[1], (*window, *channels))
 
     def of(convolution):
         def size(inputs, kernel):
