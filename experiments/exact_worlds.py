@@ -59,6 +59,7 @@ AXES = (1.6, 0.7)  # half axes of the ellipse
 BINS = 40
 RATIOS = (0.1, 0.3, 1.0, 3.0)  # of noise to example, that Jensen's gap is shown at
 ONWARD = (("answers.anchored", False),)
+UNBOUNDED = (("answers.variance_bound", 0.0),)
 
 
 def _size(count: int, num_train: int, steps: int) -> Callable[[], dict[str, Any]]:
@@ -75,12 +76,13 @@ def _size(count: int, num_train: int, steps: int) -> Callable[[], dict[str, Any]
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
-    """Every method; ECI and PCFM also on from where they are, not through the first noise."""
+    """Every method; ECI and PCFM also on from where they are, not through the first noise; SDA also as published."""
     del config
     for method in (*METHODS, *ANSWERS):
         yield Variant(method)
     for method in ("eci", "pcfm"):
         yield Variant(method, ONWARD)
+    yield Variant("sda", UNBOUNDED)
 
 
 # ---- worlds

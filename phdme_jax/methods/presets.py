@@ -52,6 +52,7 @@ RANGES: dict[str, Range] = {
     "observation_push": FROM_ZERO,
     "pushed_steps": FROM_ZERO,
     "imposed_frames": FROM_ZERO,
+    "variance_bound": FROM_ZERO,
     "resample_every": FROM_ZERO,
     "residual_push": FROM_ZERO,
     "guidance": FROM_ZERO,
@@ -226,6 +227,7 @@ PAIR_PRIOR: dict[str, Any] = {
 ANSWERING: dict[str, Any] = {
     "push": 1.0,
     "gamma": 1.0,
+    "variance_bound": 1.0,
     "iterations": 4,
     "observation_push": 1.0,
     "residual_push": 0.1,

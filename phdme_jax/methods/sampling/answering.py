@@ -25,7 +25,8 @@ class Answering:
 
     Attributes:
       push: of `dps`: length of its steps, in normalised units.
-      gamma: of `sda` and `residual_guidance`: variance of an example given a noisy one, in units of r^2 / (1 + r^2).
+      gamma: of `sda` and `residual_guidance`: variance of an example given a noisy one, in units of r^2 b / (b + r^2).
+      variance_bound: b there; zero is none, gamma r^2, as published.
       iterations: of `moment_matched`, `matched_flow` and `prior_and_solver`, of conjugate gradients.
       observation_push: of `diffusionpde`.
       residual_push: of `diffusionpde`, in the last fifth of its levels.
@@ -51,6 +52,7 @@ class Answering:
 
     push: float = 1.0
     gamma: float = 1.0
+    variance_bound: float = 1.0
     iterations: int = 4
     observation_push: float = 1.0
     residual_push: float = 0.1

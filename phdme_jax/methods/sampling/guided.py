@@ -1,12 +1,13 @@
 """Answers of a diffusion model that is guided by observations while it samples; nothing is trained.
 
     dps             x' <- x' - zeta grad_x |y - H x0_hat(x)|
-    sda             x0_hat <- x0_hat + sigma^2/alpha grad_x log N(y; H x0_hat(x), noise^2 + gamma r^2 / (1 + r^2))
+    sda             x0_hat <- x0_hat + sigma^2/alpha grad_x log N(y; H x0_hat(x), noise^2 + gamma r^2 b / (b + r^2))
     moment_matched  the same with the covariance of an example given x that the denoiser's Jacobian says
 
 y are the observations, H takes them of an example, x is noisy and x' the next, r = sigma / alpha. All in normalised
-units. The published covariance of `sda`, gamma r^2, is that of data without a bound; r^2 / (1 + r^2) is that of white
-data of unit variance.
+units. The published covariance of `sda`, gamma r^2, is that of data without a bound, b infinite; b = 1 is that of white
+data of unit variance. Smooth fields have modes of far larger variance, on which b = 1 pushes too far where many places
+are seen.
 """
 
 from typing import Any
@@ -22,7 +23,7 @@ from phdme_jax.methods.base import Fitted, Host, Options, Task
 from phdme_jax.methods.equations.diffusion import sample_as, teacher_schedule
 from phdme_jax.methods.equations.network import Params, Sampling, network_of
 from phdme_jax.methods.equations.questions import Observed
-from phdme_jax.methods.sampling.answering import TINY, Asked, answering, answering_options, missed
+from phdme_jax.methods.sampling.answering import TINY, Answering, Asked, answering, answering_options, missed
 
 RULES = ("dps", "sda", "moment_matched")
 
@@ -64,7 +65,7 @@ def fit_guided(
                 return chosen.push * jax.grad(lambda point: jnp.sqrt(of_values(denoise(point, t)) + TINY))(noisy)
 
         elif rule == "sda":
-            guided = _spread_guidance(denoise, schedule, seen, chosen.gamma)
+            guided = _spread_guidance(denoise, schedule, seen, chosen)
         else:
             variance = jnp.broadcast_to(seen.noise**2, seen.mask.shape)
             guided = moment_matched(
@@ -77,12 +78,13 @@ def fit_guided(
     return answering(network_of(task, options), teacher, draw, calls, backward)
 
 
-def _spread_guidance(denoise: Denoise, schedule: Any, seen: Observed, gamma: float) -> Denoise:
+def _spread_guidance(denoise: Denoise, schedule: Any, seen: Observed, chosen: Answering) -> Denoise:
     """That of `sda`, see the module's docstring."""
 
     def guided(noisy: Array, t: Array) -> Array:
         square = schedule.noise_ratio(jnp.asarray(t, noisy.dtype)) ** 2
-        scale = jnp.sqrt(seen.noise**2 / (seen.noise**2 + gamma * square / (1.0 + square)))
+        bounded = square / (1.0 + square / chosen.variance_bound) if chosen.variance_bound else square
+        scale = jnp.sqrt(seen.noise**2 / (seen.noise**2 + chosen.gamma * bounded))
         return residual_guidance(denoise, schedule, lambda fields: scale * seen.misfit(fields), 1.0)(noisy, t)
 
     return guided

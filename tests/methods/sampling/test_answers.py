@@ -58,13 +58,18 @@ def task():
     return Task(EQUATIONS, lambda: examples, lambda key, count: examples.condition[:count], KEY)
 
 
+def world_of(variance):
+    """The world of this file where zero, else one whose entries know nothing of each other."""
+    return WORLD._replace(covariance=variance * jnp.eye(8)) if variance else WORLD
+
+
 @lru_cache
-def teacher():
+def teacher(variance=0.0):
     """A diffusion model whose denoiser is the exact one."""
     net = shared.EquationNetwork(EQUATIONS, shared.make_network(SHAPE, **MLP), ("linear",) * 2, SHAPE, "float64")
     given = Encoding(jnp.zeros(0), jnp.ones(0))
     params = shared.Params(None, ENCODING, given)
-    return exact_diffusion(net, WORLD, params)
+    return exact_diffusion(net, world_of(variance), params)
 
 
 def question(noise=NOISE):
@@ -78,10 +83,10 @@ OPERATOR = jnp.eye(8)[jnp.flatnonzero(MASK.ravel(), size=3)]
 POSTERIOR = oracles.condition_on(WORLD, OPERATOR, SEEN, NOISE**2)
 
 
-def law_of(method, **answers):
+def law_of(method, variance=0.0, **answers):
     """Law of the answers, in normalised units; methods are affine in the noise but for their searches."""
     entry = METHODS[method]
-    fitted = entry.fit(task(), options(**answers), Trainer(), teacher(), KEY)
+    fitted = entry.fit(task(), options(**answers), Trainer(), teacher(variance), KEY)
 
     def drawn(noise):
         asked = fitted.model.prepare(fitted.params, question())
@@ -113,6 +118,21 @@ def test_guidance_by_one_variance_is_near_and_pushes_of_one_length_are_not():
     best = missed(law_of("sda", gamma=1.0), POSTERIOR)
     assert best[0] < 0.6 * none[0] and best[1] < 0.3 * none[1], (best, none)
     assert best[0] > 0.1, "of a covariance that is not white it is biased"
+
+
+@pytest.mark.parametrize("variance", [0.25, 4.0])
+def test_guidance_by_one_variance_is_exact_where_entries_are_independent(variance):
+    """Of data of variance b, that of an example given a noisy one is r^2 b / (b + r^2)."""
+    posterior = oracles.condition_on(world_of(variance), OPERATOR, SEEN, NOISE**2)
+    exact = missed(law_of("sda", variance, variance_bound=variance), posterior)
+    other = missed(law_of("sda", variance, variance_bound=1.0), posterior)
+    assert max(exact) < 0.01 * max(variance, 1.0) and max(other) > 2.0 * max(exact), (exact, other)
+
+
+def test_no_bound_is_a_bound_beyond_all_noise():
+    free, far = (law_of("sda", variance_bound=bound) for bound in (0.0, 1e12))
+    np.testing.assert_allclose(free.mean, far.mean, rtol=1e-6)
+    np.testing.assert_allclose(free.covariance, far.covariance, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("method", "push"), [("dps", 0.2), ("diffusionpde", 1.0)])
