@@ -120,7 +120,7 @@ def sizes_of(
         "smoke": size(small, (64, 16, 4, 2, 9), SMALL_UNET, (20, 8, 1e-3), (20, 20, 8, 5e-4), (64, 4), 4),
         # of validation: weights 1, 10 and 100 of the residual after 3,000 steps of seed 0, 3,000 and 10,000 steps at 1
         "laptop": size(
-            large, (10000, 2048, 32, 8, 32), network, (10000, 8, 1e-3), (6000, 10000, 8, 5e-4), (8192, 24), 100
+            large, (10000, 2048, 16, 8, 19), network, (10000, 8, 1e-3), (6000, 10000, 8, 5e-4), (8192, 24), 100
         ),
         "accelerator": size(
             published,
