@@ -43,7 +43,7 @@ class Answering:
       imposes_conserved: whether `eci`, `pcfm` and `matched_flow` impose what is conserved beside the observations,
         where the problem has it; `eci` what is affine in the fields alone.
       imposed_frames: of `pcfm` and `matched_flow`, frames after the first at which they impose the residual too, of
-        fields over (place, time); five of Burgers' equation as published.
+        fields with an axis of time; five of Burgers' equation as published.
       searches: of `d_flow`, steps of L-BFGS.
       flow_steps: of `d_flow`, calls to follow the flow once.
       residual_weight: of `d_flow` and `optimised_data`, beside the mean square of the observations' misfit.

@@ -5,6 +5,7 @@ Nothing is trained.
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
@@ -62,7 +63,7 @@ def fit_constrained(
                 velocity,
                 latent,
                 key,
-                _correction(seen, balance if net.equations.affine_conserved else None),
+                settled(seen, AFFINE, balance if net.equations.affine_conserved else None),
                 chosen.times,
                 num_mixes=chosen.mixes,
                 resample_every=chosen.resample_every,
@@ -70,15 +71,16 @@ def fit_constrained(
             )
         steps = first_steps(net, chosen, params, asked)
         effort = effort_for(net, balance, steps)
-        return constrained.sample_pcfm(
+        ends = constrained.sample_pcfm(
             velocity,
             latent,
             together(seen, balance, steps),
             chosen.times,
             iterations=effort.iterations,
-            final_steps=effort.final_steps,
+            final_steps=0,
             anchored=chosen.anchored,
         )
+        return settled(seen, effort, balance, steps)(ends)
 
     return answering(net, teacher, draw, chosen.times * (chosen.mixes if rule == "eci" else 1))
 
@@ -91,9 +93,24 @@ def effort_for(net: EquationNetwork, balance: OfExample | None, steps: OfExample
 
 
 def able_to_impose(net: EquationNetwork, chosen: Answering, teacher: Fitted, task: Task, key: Key[Array, ""]) -> Fitted:
-    """A teacher that knows the size of the residual where its first steps are imposed."""
+    """A teacher that knows the size of the residual where its first steps are imposed.
+
+    Raises:
+      ValueError: they are to be imposed where the fields are not known to have an axis of time, or fewer frames.
+    """
     if not chosen.imposed_frames:
         return teacher
+    axis = net.equations.time_axis
+    if axis is None:
+        raise ValueError(
+            f"expected fields with an axis of time for answers.imposed_frames={chosen.imposed_frames}, and "
+            f"{net.equations.name} is not known to have one; set it to 0"
+        )
+    if chosen.imposed_frames >= net.equations.grid.points[axis]:
+        raise ValueError(
+            f"expected answers.imposed_frames below the {net.equations.grid.points[axis]} frames of "
+            f"{net.equations.name}, got {chosen.imposed_frames}"
+        )
     return teacher._replace(params=with_residual_scale(net, teacher.params, task, key))
 
 
@@ -104,7 +121,8 @@ def first_steps(net: EquationNetwork, chosen: Answering, params: Params, asked: 
     assert params.residual_scale is not None
     given, scale = asked.prepared.given, params.residual_scale
     residual = residual_of(net.equations, net.kinds, given.encoding, given.condition)
-    return lambda fields: residual(fields)[:, 1 : 1 + chosen.imposed_frames] / scale
+    last, axis = 1 + chosen.imposed_frames, net.equations.time_axis
+    return lambda fields: jax.lax.slice_in_dim(residual(fields), 1, last, axis=axis) / scale
 
 
 def imposed(net: EquationNetwork, chosen: Answering, params: Params, asked: Asked) -> OfExample | None:
@@ -114,14 +132,21 @@ def imposed(net: EquationNetwork, chosen: Answering, params: Params, asked: Aske
     return conserved_of(net.equations, net.kinds, params.fields, asked.prepared.given.condition)
 
 
-def _correction(seen: Observed, balance: OfExample | None) -> Correct:
-    """Observations written over and, by the least change of all other values, what is conserved."""
-    if balance is None:
+def settled(seen: Observed, effort: Effort, *others: OfExample | None) -> Correct:
+    """Observations written over and, by the least change of all other values, all else that is not None imposed.
+
+    Observations hold exactly, and the rest is better conditioned than with both imposed side by side.
+    """
+    asked = [other for other in others if other is not None]
+    if not asked:
         return seen.written_over
 
+    def rest(point: Array) -> Array:
+        fields = seen.written_over(point)
+        return jnp.concatenate([other(fields).ravel() for other in asked])
+
     def correct(fields: Array) -> Array:
-        free = project(lambda point: balance(seen.written_over(point)), fields, AFFINE.final_steps, AFFINE.iterations)
-        return seen.written_over(free)
+        return seen.written_over(project(rest, fields, effort.final_steps, effort.iterations))
 
     return correct
 

@@ -12,7 +12,6 @@ Source: the guidance of Rozet et al. (2024), arXiv 2405.13712, on the constraint
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from phdme_jax.diffusion.constrained import project
 from phdme_jax.diffusion.flow import LEVELS, as_denoiser
 from phdme_jax.diffusion.guidance import moment_matched
 from phdme_jax.diffusion.samplers import sample
@@ -21,7 +20,14 @@ from phdme_jax.methods.equations.flow import make_velocity
 from phdme_jax.methods.equations.network import Params, Sampling, network_of
 from phdme_jax.methods.equations.questions import LEAST_NOISE
 from phdme_jax.methods.sampling.answering import Asked, answering, answering_options
-from phdme_jax.methods.sampling.constrained_flow import able_to_impose, effort_for, first_steps, imposed, together
+from phdme_jax.methods.sampling.constrained_flow import (
+    able_to_impose,
+    effort_for,
+    first_steps,
+    imposed,
+    settled,
+    together,
+)
 
 
 def fit_matched_flow(task: Task, options: Options, host: Host, teacher: Fitted | None, key: Key[Array, ""]) -> Fitted:
@@ -59,7 +65,7 @@ def fit_matched_flow(task: Task, options: Options, host: Host, teacher: Fitted |
             chosen.iterations,
         )
         fields = sample(guided, LEVELS, latent, key, sampler="dpm", num_steps=num_calls, spacing="log_snr")
-        exact = together(seen._replace(mask=seen.mask * (seen.noise <= LEAST_NOISE)), balance, steps)
-        return project(exact, fields, effort.final_steps, effort.iterations)
+        exact = seen._replace(mask=seen.mask * (seen.noise <= LEAST_NOISE))
+        return settled(exact, effort, balance, steps)(fields)
 
     return answering(net, teacher, draw, num_calls, num_calls * chosen.iterations)

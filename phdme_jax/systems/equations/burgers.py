@@ -165,4 +165,5 @@ def make_burgers(num_points: int = 64, num_frames: int = 64, viscosity: float = 
         resolve=Bound(_resolve, viscosity),
         unseen=Bound(_central_residual, viscosity),
         published=Bound(burgers_residual, viscosity),
+        time_axis=1,
     )

@@ -183,6 +183,7 @@ def make_heat(
         unseen=Bound(_residual, _periodic_central, 2, 0),
         conserved=_mean_conserved,
         affine_conserved=True,
+        time_axis=1,
     )
 
 
@@ -211,4 +212,5 @@ def make_stokes(
         residual=Bound(_residual, Bound(_beside_wall, STENCIL), NODES, 1),
         draw=Bound(_draw_stokes, num_points, num_frames, wave_number, frequency),
         unseen=Bound(_residual, Bound(_beside_wall, 3), 2, 1),
+        time_axis=1,
     )

@@ -148,4 +148,5 @@ def make_inviscid_burgers(
         resolve=Bound(_resolve, duration),
         unseen=Bound(_central_residual, duration),
         conserved=Bound(_conserved, duration),
+        time_axis=1,
     )

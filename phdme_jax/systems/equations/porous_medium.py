@@ -109,4 +109,5 @@ def make_porous_medium(num_points: int = 64, num_frames: int = 64, exponent: flo
         unseen=_central_residual,
         conserved=_conserved,
         affine_conserved=True,
+        time_axis=1,
     )

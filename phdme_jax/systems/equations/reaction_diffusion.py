@@ -199,4 +199,5 @@ def make_reaction_diffusion(
         resolve=Bound(_resolve, duration),
         unseen=Bound(_unseen_residual, duration),
         conserved=Bound(_conserved, duration),
+        time_axis=1,
     )

@@ -195,4 +195,5 @@ def make_stefan(
         unseen=Bound(_residual, duration, 3, 2),
         conserved=Bound(_conserved, duration),
         affine_conserved=True,
+        time_axis=1,
     )

@@ -13,6 +13,8 @@ from phdme_jax.methods.equations.encoding import Encoding
 from phdme_jax.methods.equations.flow import make_model
 from phdme_jax.methods.equations.questions import Question
 from phdme_jax.methods.presets import INFORMED, MLP, equation_groups
+from phdme_jax.methods.sampling.answering import Answering
+from phdme_jax.methods.sampling.constrained_flow import able_to_impose
 from phdme_jax.methods.table import METHODS
 from phdme_jax.systems import make_equations
 from phdme_jax.training.stages import Trainer
@@ -80,7 +82,22 @@ def test_first_steps_of_a_scheme_are_imposed_where_asked_for(method):
     residual = jax.vmap(equations.residual)(jnp.asarray(found), jnp.asarray(found[..., :0]))["balance"]
     left = np.sqrt(np.mean(np.asarray(residual).reshape(found.shape) ** 2, axis=(0, 1, 3)))
     assert left[1:3].max() < 1e-4 * left[3:].min()
-    assert max(missed(equations, truth, found)) < 1e-5
+    values, balance = missed(equations, truth, found)
+    assert values < 1e-6 and balance < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("case", "size", "frames", "message"),
+    [("poisson_2d", {"num_points": 9}, 2, "not known to have one"), ("heat", {"num_frames": 16}, 16, "below the 16")],
+)
+def test_frames_that_are_not_there_are_refused(case, size, frames, message):
+    equations = make_equations(case, **size)
+    net = shared.EquationNetwork(equations, shared.make_network((9, 9, 1), **MLP), ("linear",), (9, 9, 1))
+    task = Task(equations, lambda: None, lambda key, count: None, KEY)
+    with pytest.raises(ValueError, match=message):
+        able_to_impose(
+            net, Answering(imposed_frames=frames), Fitted(make_model(net, {"sampling": {}}), None, {}), task, KEY
+        )
 
 
 def test_values_written_over_are_corrected_where_that_is_exact():
