@@ -50,7 +50,7 @@ REFINED = {"refinements": 5, "refinement_rate": 1e-3}
 # of `diffusionpde` and 30 in 100 steps, which have a CRPS (mean of three kinds) of 0.08 over 8 questions, the best of
 # 24 steps 0.14 over 16; so `dps` 0.12 and 0.18
 PUSHED = {"observation_push": 30.0, "residual_push": 1.0}
-# of the same 8 questions, mean CRPS of `sda` at (gamma, bound): (1, 1), as of white data, 0.84; (1, none), as published,
+# of the same 8 questions, mean CRPS of `sda` at (gamma, bound): (1, 1), as of white data, 0.84; (1, none), published,
 # 0.27; (1, 10) 0.17; (1, 30) 0.19; (0.3, 30) 0.15; (0.1, none) 0.95 and (0.1, 100) 1.0, pushed too far
 SPREAD = {"gamma": 0.3, "variance_bound": 30.0}
 SOLVED = (("solved", True),)
