@@ -80,7 +80,7 @@ def test_without_priors_it_is_the_plain_diffusion_model(springs):
 
 
 @pytest.mark.parametrize(
-    "form", [*(pytest.param(form, marks=pytest.mark.slow) for form in ("linear", "convex")), "reducible", "general"]
+    "form", [*(pytest.param(form, marks=pytest.mark.slow) for form in ("linear", "convex", "reducible")), "general"]
 )
 def test_a_penalty_begins_as_large_as_its_weight(springs, form):
     host = Watched()
@@ -191,7 +191,10 @@ def test_encodings_commute_with_the_group(springs):
     assert jnp.abs(moved.fields - one.fields).max() > 0.1
 
 
-@pytest.mark.parametrize(("name", "commutes"), [("equivariant", True), ("priors", True), ("diffusion", False)])
+@pytest.mark.parametrize(
+    ("name", "commutes"),
+    [("equivariant", True), pytest.param("priors", True, marks=pytest.mark.slow), ("diffusion", False)],
+)
 def test_samples_move_with_their_noise(springs, name, commutes):
     task, _ = springs
     fitted = fit(springs, name)
@@ -294,8 +297,15 @@ def test_a_penalty_without_a_weight_is_refused(springs, penalties):
         METHODS["penalty_linear"].fit(task, options, Trainer(), None, task.key)
 
 
-@pytest.mark.parametrize("given", [0, 2])
-@pytest.mark.parametrize(("dtype", "tolerance"), [(jnp.float32, 1e-5), (jnp.float64, 1e-12)])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance", "given"),
+    [
+        (jnp.float64, 1e-12, 0),
+        (jnp.float64, 1e-12, 2),
+        (jnp.float32, 1e-5, 2),
+        pytest.param(jnp.float32, 1e-5, 0, marks=pytest.mark.slow),
+    ],
+)
 def test_the_space_time_network_commutes_to_rounding(dtype, tolerance, given):
     sizes = {name: size for name, size in NET.items() if name != "name"}
     network = make_space_time(**sizes, dimension=3, given_vectors=given)
