@@ -21,7 +21,7 @@ from phdme_jax.app.rows import Measurement
 from phdme_jax.files import config_digest
 from phdme_jax.forecasting import bands
 from phdme_jax.methods.base import Fitted, Method, Options, stage_key, unusual_draws
-from phdme_jax.methods.draws import Draws, draw_forecasts
+from phdme_jax.methods.draws import Draws, compile_draws, draw_forecasts
 from phdme_jax.methods.table import METHODS, lineage
 from phdme_jax.training.stages import Trainer
 
@@ -63,6 +63,7 @@ class SeedRun:
         self.config = changed(context.config, self.changes)
         self._fitted: dict[str, Fitted] = {}
         self._draws: dict[Any, Draws] = {}
+        self._compiled: set[Any] = set()
         self._hosts: dict[str, Trainer] = {}
 
     @cached_property
@@ -133,8 +134,17 @@ class SeedRun:
         label = (fitted.model.draw, id(fitted.params), split, jax.random.key_data(key).tobytes())
         if label not in self._draws:
             count = self.bench.splits[split].num_samples or self.bench.num_samples
+            if self.bench.splits[split].questions:
+                self._compile(fitted, condition, count, key)
             self._draws[label] = draw_forecasts(fitted, condition, count, key)
         return self._draws[label].finished(fitted.model, condition)
+
+    def _compile(self, fitted: Fitted, condition: Any, count: int, key: Any) -> None:
+        """Seconds an answer are those of later ones: once for each method and number of questions."""
+        label = (fitted.model.draw, id(fitted.params), len(jax.tree.leaves(condition)[0]), count)
+        if label not in self._compiled:
+            compile_draws(fitted, condition, count, key)
+            self._compiled.add(label)
 
     def forecasts(self, name: str, split: str) -> bands.Forecasts:
         """A method's forecasts of a split, observed as its truth is."""

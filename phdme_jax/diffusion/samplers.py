@@ -119,7 +119,7 @@ def sample(
     eta: float = 0.0,
     spacing: str = "time",
     clamp: Callable[[Array], Array] | None = None,
-    push: Callable[[Array, Array], Array] | None = None,
+    push: Callable[[Array, Array], tuple[Array, Array]] | None = None,
 ) -> Float[Array, "*shape"]:
     """One example from noise.
 
@@ -135,7 +135,8 @@ def sample(
       spacing: "time", "log_snr" or "karras"; with the first, the variance-preserving schedules take so wide a step at
         the start that "heun" and "dpm" need many: give those two "log_snr" or "karras".
       clamp: applied to every x0_hat, to write known entries into it; the example returned obeys it exactly.
-      push: (noisy, t) -> what is subtracted from the next state, such as a step of guidance; not in the last call.
+      push: (noisy, t) -> (x0_hat, what is subtracted from the next state, such as a step of guidance), called in
+        place of `denoise`; nothing is subtracted after the last call.
 
     Returns:
       example, of the shape and type of `noise`, in normalised units.
@@ -150,9 +151,8 @@ def sample(
 
     def call(carry: tuple[Array, Array], row: tuple[Array, SamplerTable]) -> tuple[tuple[Array, Array], None]:
         (state, previous), (index, now) = carry, row
-        denoised = denoise(state, now.time)
+        denoised, shift = (denoise(state, now.time), 0.0) if push is None else push(state, now.time)
         denoised = denoised if clamp is None else clamp(denoised)
-        shift = 0.0 if push is None else push(state, now.time)
         state = now.keep * state + now.pull * denoised + now.recall * previous - shift
         if stochastic:
             fresh = jax.random.normal(jax.random.fold_in(key, index), noise.shape, noise.dtype)

@@ -117,6 +117,14 @@ def draw_forecasts(fitted: Fitted, condition: PyTree, num_samples: int, key: Key
     return _checked(mean, drawn, (time.perf_counter() - began) / count)
 
 
+def compile_draws(fitted: Fitted, condition: PyTree, num_samples: int, key: Key[Array, ""]) -> None:
+    """Draw one slice, so that the seconds of later draws of as many conditions have no compilation in them."""
+    prepared = prepare(fitted, condition)
+    one = max(1, chunk_size() // num_samples)
+    means(fitted, prepared)
+    samples(fitted, jax.tree.map(lambda leaf: leaf[:one], prepared), num_samples, key)
+
+
 def _checked(mean: np.ndarray | None, drawn: np.ndarray | None, seconds: float) -> Draws:
     found = [values for values in (mean, drawn) if values is not None]
     ok = np.all([np.isfinite(values).all(axis=tuple(range(1, values.ndim))) for values in found], axis=0)

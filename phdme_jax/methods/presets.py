@@ -240,6 +240,7 @@ ANSWERING: dict[str, Any] = {
     "imposes_conserved": True,
     "imposed_frames": 0,
     "searches": 10,
+    "student_searches": 50,
     "flow_steps": 12,
     "residual_weight": 1.0,
     "descents": 2000,

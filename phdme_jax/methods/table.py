@@ -187,6 +187,8 @@ _ALL = (
     _Answer("matched_flow", "the same in the metric of the flow's own covariance", 4, fit_matched_flow, "",
             "flow_matching"),
     _Answer("d_flow", "the flow, its noise searched for", 4, fit_d_flow, "arXiv 2402.14017", "flow_matching"),
+    _Answer("piddm_search", "its student with the residual in its loss, the noise searched for", 8,
+            Bound(fit_d_flow, student=True), PIDDM, "piddm"),
     _Answer("residual_guidance", "diffusion told the size of the residual, guided to zero and by the observations", 14,
             fit_residual_guidance, "Osaka, Takeishi, Yairi (2026)", "diffusion", own=("residual_guidance",)),
     Method("prior_and_solver", "diffusion of the cause alone, guided by the observations through the solver", 13,

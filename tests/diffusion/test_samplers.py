@@ -238,6 +238,20 @@ def test_mistakes_are_refused(options):
         samplers.num_function_evaluations("heun", 0)
 
 
+def test_a_push_answers_in_the_place_of_the_denoiser_and_moves_the_next_state():
+    schedule = CosineSchedule()
+
+    def never(noisy, t):
+        raise AssertionError("expected one call of the network a step")
+
+    run = partial(samplers.sample, noise=jnp.ones(3), key=KEY, num_steps=6)
+    plain = run(lambda noisy, t: 0.5 * noisy, schedule)
+    still = run(never, schedule, push=lambda noisy, t: (0.5 * noisy, jnp.zeros(3)))
+    moved = run(never, schedule, push=lambda noisy, t: (0.5 * noisy, jnp.full(3, 0.1)))
+    np.testing.assert_array_equal(still, plain)
+    assert (moved < plain).all()
+
+
 def test_without_a_potential_a_pushed_sampler_is_heuns_method_and_with_one_it_goes_downhill():
     schedule, world = CosineSchedule(-8.0, 8.0), oracles.gaussian_world((3, 2), seed=4)
     denoise = oracles.exact_denoiser(world, schedule)

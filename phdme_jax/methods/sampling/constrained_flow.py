@@ -122,6 +122,7 @@ def first_steps(net: EquationNetwork, chosen: Answering, params: Params, asked: 
     given, scale = asked.prepared.given, params.residual_scale
     residual = residual_of(net.equations, net.kinds, given.encoding, given.condition)
     last, axis = 1 + chosen.imposed_frames, net.equations.time_axis
+    assert axis is not None
     return lambda fields: jax.lax.slice_in_dim(residual(fields), 1, last, axis=axis) / scale
 
 

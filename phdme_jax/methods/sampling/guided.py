@@ -5,7 +5,8 @@
     moment_matched  the same with the covariance of an example given x that the denoiser's Jacobian says
 
 y are the observations, H takes them of an example, x is noisy and x' the next, r = sigma / alpha. All in normalised
-units. The published covariance of `sda`, gamma r^2, is that of data without a bound, b infinite; b = 1 is that of white
+units. The published covariance of `sda`, gamma r^2, published with gamma = 0.01 and Langevin corrections, which are
+not here, is that of data without a bound, b infinite; b = 1 is that of white
 data of unit variance. Smooth fields have modes of far larger variance, on which b = 1 pushes too far where many places
 are seen.
 """
@@ -61,8 +62,13 @@ def fit_guided(
         push, guided = None, denoise
         if rule == "dps":
 
-            def push(noisy: Array, t: Array) -> Array:
-                return chosen.push * jax.grad(lambda point: jnp.sqrt(of_values(denoise(point, t)) + TINY))(noisy)
+            def push(noisy: Array, t: Array) -> tuple[Array, Array]:
+                def distance(point: Array) -> tuple[Array, Array]:
+                    answer = denoise(point, t)
+                    return jnp.sqrt(of_values(answer) + TINY), answer
+
+                slope, answer = jax.grad(distance, has_aux=True)(noisy)
+                return answer, chosen.push * slope
 
         elif rule == "sda":
             guided = _spread_guidance(denoise, schedule, seen, chosen)

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import circle, poisson_1d, poisson_2d
 from experiments.data.questions import Asking, question_splits
+from experiments.evaluation.equations import hidden_places
 from experiments.study.command import main
 from experiments.study.study import Variant
 from phdme_jax.calibration import coverage_interval
@@ -125,6 +126,16 @@ def test_each_question_is_calibrated_by_others_of_its_kind_and_shifted_ones_are_
     assert np.abs(np.subtract(*masks)).sum() > 0, "places are drawn anew"
     np.testing.assert_array_equal(splits["forward_shifted"].truth, drawn[2, :5])
     assert splits["forward_shifted"].calibrated_by == "calibration_forward"
+
+
+def test_what_was_observed_is_not_scored():
+    values = np.arange(2 * 3 * 2, dtype=float).reshape(2, 3, 2)
+    mask = np.zeros((2, 3, 2))
+    mask[0, 1, 0] = mask[0, 0, 1] = mask[1, 2, 0] = mask[1, 2, 1] = 1.0
+    found = hidden_places(mask, values)
+    np.testing.assert_array_equal(found, [[[0, 3], [4, 5]], [[6, 7], [8, 9]]])
+    with pytest.raises(ValueError, match="as many observed places"):
+        hidden_places(np.eye(2, 3)[:, :, None] * [1.0, 0.0], values)
 
 
 @pytest.mark.slow

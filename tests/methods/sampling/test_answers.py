@@ -260,10 +260,17 @@ def test_what_is_conserved_is_told_to_all_that_depends_on_it(flow, monkeypatch):
     assert max(missed(law, posterior)) < 0.06, missed(law, posterior)
 
 
-def test_a_search_for_noise_meets_observations_and_equations(flow):
-    """Residual: the sum of both fields, physical units."""
-    _, free = answers_of(flow, "d_flow", searches=0)
-    _, found = answers_of(flow, "d_flow", searches=40, residual_weight=1.0)
+@pytest.mark.parametrize(
+    ("method", "option", "steps"), [("d_flow", "searches", 12), ("piddm_search", "student_searches", 1)]
+)
+def test_a_search_for_noise_meets_observations_and_equations(flow, method, option, steps, monkeypatch):
+    """Residual: the sum of both fields, physical units. The student is the exact one of its world, in one call."""
+    root = jnp.linalg.cholesky(WORLD.covariance)
+    student = lambda network, prepared: lambda noise: (root @ noise.ravel()).reshape(SHAPE)  # noqa: E731
+    monkeypatch.setattr("phdme_jax.methods.sampling.d_flow.make_student", lambda net: student)
+    _, free = answers_of(flow, method, **{option: 0})
+    model, found = answers_of(flow, method, **{option: 40}, residual_weight=1.0)
+    assert (model.num_calls, model.num_backward) == (42 * steps, 41 * steps)
     missed_by = [np.abs(part.reshape(64, -1) @ OPERATOR.T - SEEN).mean() for part in (free, found)]
     total = [np.abs((ENCODING.shift + ENCODING.scale * part).sum(axis=-1)).mean() for part in (free, found)]
     assert missed_by[1] < 0.3 * missed_by[0] and total[1] < 0.5 * total[0], (missed_by, total)
