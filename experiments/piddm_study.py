@@ -39,8 +39,8 @@ NEAR = (
     "that sampling leaves. The energy distance is unbiased and may be negative."
 )
 COST = (
-    "Calls of the network a sample, gradients through it apart from these; seconds a sample with compilation in it; "
-    "seconds of training with the teacher and its pairs in it."
+    "Calls of the network a sample, gradients through it apart from these; seconds a sample, of answers "
+    "without compilation; seconds of training with the teacher and its pairs in it."
 )
 SPREAD_CAPTION = (
     "Residual against the error of the spread, left and low is better; dotted: what sampling leaves of the spread. A "

@@ -81,7 +81,7 @@ def test_the_lead_counts_the_problems_that_were_judged():
 QUESTIONS = [
     row(method, metric, value, seed, "inverse")
     for seed in range(2)
-    for method, crps, covered in (("dps", 0.4, 0.7), ("kriging", 0.1, 0.95))
+    for method, crps, covered in (("dps", 0.4, 0.7), ("kriging", 0.1, 0.95), ("prior_and_solver", 0.01, 0.9))
     for metric, value in (
         ("crps", crps),
         ("coverage", covered),
@@ -95,7 +95,8 @@ def test_questions_alone_make_a_page(tmp_path):
     folder = tmp_path / "run"
     append_rows(folder / "results.jsonl", QUESTIONS)
     text = make_page([folder], tmp_path / "page").read_text()
-    assert "Inverse: kriging has the least CRPS of 2 methods, 0.1 ± 0; its bands hold 95 % of the examples" in text
+    assert "Inverse: kriging has the least CRPS of 2 methods, 0.1 ± 0; its bands hold 95 % of the examples. " in text
+    assert "examples. prior_and_solver, which runs the solver, has 0.01 ± 0." in text
     assert "questions" in text and "nearness" not in text and text.count("data:image/png") == 1
 
 

@@ -21,13 +21,15 @@ from phdme_jax.methods.sampling.answering import Answering, Asked, answering, an
 
 
 class Effort(NamedTuple):
-    """What projections take: Gauss-Newton steps at the end, and conjugate gradients a step."""
+    """What projections take: Gauss-Newton steps at the end, conjugate gradients of each, and those of a step before."""
 
     final_steps: int
     iterations: int
+    before: int
 
 
-VALUES, AFFINE, CURVED = Effort(2, 2), Effort(3, 40), Effort(6, 40)
+VALUES, AFFINE, CURVED = Effort(2, 2, 2), Effort(3, 40, 40), Effort(6, 40, 40)
+STEPPED = Effort(6, 150, 40)  # first steps of a scheme say some of what is conserved again
 
 
 def fit_constrained(
@@ -76,7 +78,7 @@ def fit_constrained(
             latent,
             together(seen, balance, steps),
             chosen.times,
-            iterations=effort.iterations,
+            iterations=effort.before,
             final_steps=0,
             anchored=chosen.anchored,
         )
@@ -88,7 +90,7 @@ def fit_constrained(
 def effort_for(net: EquationNetwork, balance: OfExample | None, steps: OfExample | None) -> Effort:
     """What projections take on observations and, where they are not None, what is conserved and the first steps."""
     if steps is not None:
-        return CURVED
+        return STEPPED
     return VALUES if balance is None else AFFINE if net.equations.affine_conserved else CURVED
 
 

@@ -83,7 +83,7 @@ def test_first_steps_of_a_scheme_are_imposed_where_asked_for(method):
     left = np.sqrt(np.mean(np.asarray(residual).reshape(found.shape) ** 2, axis=(0, 1, 3)))
     assert left[1:3].max() < 1e-4 * left[3:].min()
     values, balance = missed(equations, truth, found)
-    assert values < 1e-6 and balance < 1e-5
+    assert values < 1e-6 and balance < 3e-6
 
 
 @pytest.mark.parametrize(
