@@ -45,7 +45,8 @@ class Answering:
       imposed_frames: of `pcfm` and `matched_flow`, frames after the first at which they impose the residual too, of
         fields with an axis of time; five of Burgers' equation as published.
       searches: of `d_flow`, steps of L-BFGS.
-      student_searches: of `piddm_search`, the same.
+      student_searches: of `piddm_search`, steps of Adam.
+      student_rate: of these steps.
       flow_steps: of `d_flow`, calls to follow the flow once.
       residual_weight: of `d_flow`, `piddm_search` and `optimised_data`, beside the mean square of the observations'
         misfit.
@@ -68,7 +69,8 @@ class Answering:
     imposes_conserved: bool = True
     imposed_frames: int = 0
     searches: int = 10
-    student_searches: int = 50
+    student_searches: int = 100
+    student_rate: float = 0.05
     flow_steps: int = 12
     residual_weight: float = 1.0
     descents: int = 2000
