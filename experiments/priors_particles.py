@@ -64,7 +64,7 @@ def particle_groups(network: Mapping[str, int], num_train: int, **training: Any)
         "network": {**net, "equivariant": False},
         "symmetric_network": {**net, "equivariant": True},
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
-        **equation_groups("edm", FEW_CALLS, noise="edm", **training),
+        **equation_groups("edm", FEW_CALLS, noise="edm", slice_size=8, **training),
         **prior_groups(min(256, num_train), linear=0.1, convex=0.1, reducible=0.1, general=0.1),
     }
 

@@ -53,6 +53,7 @@ RANGES: dict[str, Range] = {
     "pushed_steps": FROM_ZERO,
     "imposed_frames": FROM_ZERO,
     "variance_bound": FROM_ZERO,
+    "slice_size": FROM_ZERO,
     "resample_every": FROM_ZERO,
     "residual_push": FROM_ZERO,
     "guidance": FROM_ZERO,

@@ -52,6 +52,8 @@ class LoopOptions:
         a shorter last chunk) or one call a step; None scans except on CPU, where convolutions in a scan are slow. Scan
         there for networks without convolutions whose step is shorter than a millisecond.
       real_fraction: share of real examples in a batch; above 0 the dataset is a `MixedData`.
+      slice_size: examples of a batch whose gradients a CPU computes side by side, so that they stay in its caches; a
+        divisor of the batch. Zero takes all, as other devices and several of them do.
       checkpoint_seconds: wall time between checkpoints; 0 writes one after every chunk. The last is always written.
       description: title of the progress bar.
     """
@@ -63,6 +65,7 @@ class LoopOptions:
     chunk_steps: int = 25
     scan: bool | None = None
     real_fraction: float = 0.0
+    slice_size: int = 0
     checkpoint_seconds: float = 60.0
     description: str = "training"
 
@@ -74,6 +77,10 @@ class LoopOptions:
         for name in ("ema_decay", "real_fraction"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"expected 0 <= {name} < 1, got {getattr(self, name)}")
+        if self.slice_size < 0 or (self.slice_size and self.batch_size % self.slice_size):
+            raise ValueError(
+                f"expected a slice_size that divides a batch of {self.batch_size}, or zero, got {self.slice_size}"
+            )
 
 
 class TrainReport(NamedTuple):
@@ -183,6 +190,8 @@ def _run_digest(options: LoopOptions, key: Key[Array, ""]) -> str:
     """Digest of all that decides the result: the configuration, the key and the options that are not for show."""
     deciding = dataclasses.asdict(options)
     del deciding["checkpoint_seconds"], deciding["description"]
+    if not deciding["slice_size"]:
+        del deciding["slice_size"]
     return config_digest({**deciding, "key": jax.random.key_data(key).tolist()})
 
 
@@ -198,7 +207,10 @@ def _compile(
     `arguments` are state, dataset and key, already on the mesh.
     """
     state, dataset, key = arguments
-    train_step = sharding.split_batch(make_train_step(example_loss, optimizer, options.ema_decay), mesh)
+    sliced = options.slice_size and mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+    slices = options.batch_size // options.slice_size if sliced else 1
+    train_step = make_train_step(example_loss, optimizer, options.ema_decay, slices=slices)
+    train_step = sharding.split_batch(train_step, mesh)
     draw = make_mixed_draw(options.real_fraction) if options.real_fraction > 0 else draw_batch
     scan = mesh.devices.flat[0].platform != "cpu" if options.scan is None else options.scan
     if not scan:

@@ -32,6 +32,7 @@ class Trainer:
         shared: Path | None = None,
         suffix: str = "",
         shared_digest: str | None = None,
+        slice_size: int = 0,
     ) -> None:
         """A host.
 
@@ -43,10 +44,12 @@ class Trainer:
           shared: folder of kept arrays; None keeps them in memory alone.
           suffix: follows the name of kept arrays in their files' names.
           shared_digest: of all that kept arrays depend on beside their name; `digest` where None.
+          slice_size: see `training.loop.LoopOptions`; all examples of a batch where it does not divide it.
         """
         self.folder, self.digest, self.watch, self.description = folder, digest, watch, description
         self.shared, self.suffix = shared, suffix
         self.shared_digest = digest if shared_digest is None else shared_digest
+        self.slice_size = slice_size
         self.costs: dict[str, StageCost] = {}  # of the stages trained so far, in order
         self._kept: dict[str, Mapping[str, Any]] = {}
 
@@ -91,6 +94,7 @@ class Trainer:
             config_digest=self.digest,
             ema_decay=ema_decay,
             real_fraction=real_fraction,
+            slice_size=0 if self.slice_size and batch % self.slice_size else self.slice_size,
             description=f"{self.description} {stage}".strip(),
         )
         state, report = train(

@@ -25,7 +25,11 @@ class MixedData(NamedTuple):
 
 
 def make_train_step(
-    example_loss: ExampleLoss, optimizer: optax.GradientTransformation, ema_decay: float, axis_name: str | None = None
+    example_loss: ExampleLoss,
+    optimizer: optax.GradientTransformation,
+    ema_decay: float,
+    axis_name: str | None = None,
+    slices: int = 1,
 ) -> TrainStep:
     """Makes `train_step(state, batch, keys) -> (state, metrics)`, pure and free of devices.
 
@@ -44,6 +48,7 @@ def make_train_step(
       ema_decay: limit of the decay of the average, see `update_average`.
       axis_name: name of a `pmap` or `vmap` axis over which gradients and metrics are averaged; None under `jit`, also
         with sharded arrays.
+      slices: parts of the batch, one after the other, whose gradients are added up: the same but for rounding.
 
     Returns:
       the step; `batch` has a leading batch axis on every leaf, `keys` has shape (batch,).
@@ -52,14 +57,29 @@ def make_train_step(
       ValueError: at trace time, when `example_loss` returns a metric under a name that the step itself uses.
     """
 
-    def train_step(state: TrainState, batch: PyTree, keys: Key[Array, "batch"]) -> tuple[TrainState, Metrics]:
+    def slopes(params: PyTree, batch: PyTree, keys: Key[Array, "batch"]) -> tuple[Array, Metrics, list[PyTree]]:
         def batch_loss(params: PyTree) -> tuple[Array, Metrics]:
             losses, metrics = jax.vmap(example_loss, in_axes=(None, 0, 0))(params, batch, keys)
             return jnp.mean(losses, axis=0), {name: jnp.mean(value, axis=0) for name, value in metrics.items()}
 
-        loss, pull_back, metrics = jax.vjp(batch_loss, state.params, has_aux=True)
+        loss, pull_back, metrics = jax.vjp(batch_loss, params, has_aux=True)
         rows = jnp.eye(loss.size, dtype=loss.dtype).reshape(-1, *loss.shape)
-        gradients = [pull_back(row)[0] for row in rows]
+        return loss, metrics, [pull_back(row)[0] for row in rows]
+
+    def mean_slopes(params: PyTree, batch: PyTree, keys: Key[Array, "batch"]) -> tuple[Array, Metrics, list[PyTree]]:
+        size = keys.shape[0] // slices
+        parts = jax.tree.map(lambda leaf: leaf.reshape(slices, size, *leaf.shape[1:]), (batch, keys))
+        shapes = jax.eval_shape(slopes, params, *jax.tree.map(lambda leaf: leaf[0], parts))
+        zero = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+
+        def add(total: PyTree, part: PyTree) -> tuple[PyTree, None]:
+            return jax.tree.map(jnp.add, total, slopes(params, *part)), None
+
+        total, _ = jax.lax.scan(add, zero, parts)
+        return jax.tree.map(lambda leaf: leaf / slices, total)
+
+    def train_step(state: TrainState, batch: PyTree, keys: Key[Array, "batch"]) -> tuple[TrainState, Metrics]:
+        loss, metrics, gradients = (slopes if slices == 1 else mean_slopes)(state.params, batch, keys)
         reserved = sorted({"loss", "grad_norm", "finite"} & set(metrics))
         if reserved:
             raise ValueError(f"example_loss returns metrics named {reserved}, which train_step itself reports; rename")

@@ -161,6 +161,23 @@ def test_float32_state_keeps_every_dtype_under_x64():
     assert {metrics[name].dtype for name in ("loss", "grad_norm", "largest")} == {jnp.dtype("float32")}
 
 
+@pytest.mark.parametrize("losses", [1, 2])
+def test_slices_of_a_batch_add_up_to_the_step_of_the_whole(losses):
+    def loss(params, example, key):
+        value, metrics = noisy_loss(params, {name: example[name] for name in ("x", "y")}, key)
+        return (value if losses == 1 else jnp.stack([value, jnp.sum(jax.tree.leaves(params)[0] ** 2)])), metrics
+
+    optimizer = make_optimizer(1e-2, 0, 100)
+    state, keys = init_train_state(network(jnp.float64), optimizer), example_keys(jax.random.key(0), 0, 50)
+    batch = {**regression_data(jnp.float64), "nothing": jnp.zeros((50, 3, 0))}
+    (whole, told), *others = (
+        jax.jit(make_train_step(loss, optimizer, 0.99, slices=slices))(state, batch, keys) for slices in (1, 5, 50)
+    )
+    for state, metrics in others:
+        for one, other in zip(jax.tree.leaves((state, metrics)), jax.tree.leaves((whole, told)), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
 def test_step_refuses_reserved_metric_names():
     def loss(params, example, key):
         return params["w"].sum(), {"loss": params["w"].sum()}
