@@ -1,10 +1,13 @@
 """The reference case on its published protocol: the learned energy finds the right well, a quadratic one cannot."""
 
+import pytest
+
 from experiments.driven_pendulum import STUDY
 from experiments.study.command import main
 from phdme_jax.app.rows import read_rows
 
 
+@pytest.mark.slow
 def test_the_energy_learned_from_one_noisy_driven_trajectory_finds_the_well(tmp_path):
     arguments = ["--size", "laptop", "--validate", "--seeds", "2", "--methods", "gp_rollout,quadratic_hamiltonian"]
     assert main(STUDY, [*arguments, "--config.sampling.num_samples=2", "--workdir", str(tmp_path)]) == 0

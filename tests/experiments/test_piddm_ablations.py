@@ -32,6 +32,7 @@ def rows_of(folder):
     return [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_shifted_questions_are_asked_beside_the_usual_ones(tmp_path):
     """Shorter waves than those that were learned from are harder to find from the solution."""
     study = replace(piddm_ablations.STUDY, cases=("poisson_2d",))

@@ -75,6 +75,7 @@ def test_methods_are_run_where_they_fit():
     }
 
 
+@pytest.mark.slow
 def test_every_method_fits_its_cases(tmp_path):
     study = priors_fields.STUDY
     arguments = ["--size", "smoke", "--methods", ",".join(study.methods), "--workdir", str(tmp_path)]

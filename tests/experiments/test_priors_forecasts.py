@@ -22,6 +22,7 @@ FEW = [
 ]
 
 
+@pytest.mark.slow
 def test_study_of_three_methods_writes_what_they_are_scored_by(tmp_path):
     arguments = ["--size", "smoke", "--methods", "diffusion,fno,projected_fno", "--cases", "advection", *FEW]
     assert main(priors_forecasts.STUDY, [*arguments, "--workdir", str(tmp_path)]) == 0
@@ -50,6 +51,7 @@ def test_methods_are_run_where_they_fit():
     }
 
 
+@pytest.mark.slow
 def test_every_method_fits_its_cases(tmp_path):
     study = priors_forecasts.STUDY
     arguments = ["--size", "smoke", "--methods", ",".join(study.methods), "--workdir", str(tmp_path)]

@@ -53,6 +53,7 @@ def test_given_frames_are_put_in_the_place_of_predicted_ones():
     assert rows["ade"].value == 0.0 and rows["dynamic_error"].value < 1e-10
 
 
+@pytest.mark.slow
 def test_every_method_fits_its_cases(tmp_path):
     study = priors_prediction.STUDY
     arguments = ["--size", "smoke", "--methods", ",".join(study.methods), "--workdir", str(tmp_path)]

@@ -73,6 +73,7 @@ def test_choices_and_numbers_share_no_trajectory(benches):
     assert not any(np.allclose(one, other) for one in final for other in choosing)
 
 
+@pytest.mark.slow
 def test_an_answer_is_calibrated_on_as_many_sensors(tmp_path):
     context = parse(string_sensors.STUDY, [*TINY, "--workdir", str(tmp_path)])
     run = SeedRun(context, "vibrating_string", 0)

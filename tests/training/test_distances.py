@@ -62,6 +62,7 @@ def test_answers_to_the_same_tasks_leave_their_own_pairs_out():
     assert np.mean(every) < -6 * np.std(every) / np.sqrt(40)
 
 
+@pytest.mark.slow
 def test_mean_discrepancy_of_gaussians_is_that_of_their_closed_form():
     """With kernels of width s and X ~ N(m, I), Y ~ N(0, I): X - Y ~ N(m, 2 I), whose kernel has the mean
 

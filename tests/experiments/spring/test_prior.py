@@ -193,6 +193,7 @@ def test_learned_energy_is_even_and_its_lengthscale_held(learned):
     assert float(best.hyperparameters.lengthscale[1]) == 0.0
 
 
+@pytest.mark.slow
 def test_draws_follow_the_exact_posterior_of_a_damping(monkeypatch):
     """One row, target = -theta x + noise of known size: the posterior of log theta on a grid is the judge."""
     basis, box = Basis(2, 2, 0, ("known", "quadratic")), Box(jnp.zeros(2), jnp.ones(2))

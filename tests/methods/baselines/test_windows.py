@@ -80,6 +80,7 @@ def test_an_oscillator_is_learned_well_enough_to_beat_its_mean():
     assert set(fitted.found) == {"viscous_damping"} and 0 < fitted.found["viscous_damping"] < 0.05
 
 
+@pytest.mark.slow
 def test_a_network_without_structure_learns_what_was_measured():
     """Fields that are twice what was measured: the same network as on the measurements, its forecasts doubled."""
     doubled = task(2 * STATES, coordinates=(lambda fields: fields / 2, lambda measured: 2 * measured))

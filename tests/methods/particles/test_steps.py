@@ -168,6 +168,7 @@ def test_a_trained_hamiltonian_network_is_better_than_straight_lines(springs):
     np.testing.assert_allclose(momentum, momentum[:, :1] + 0 * momentum, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_interaction_network_is_trained_and_forecasts(springs):
     truth, condition = fresh(springs, 2)
     drawn = draw_forecasts(fit(springs, "nri"), condition, 1, jax.random.key(0))

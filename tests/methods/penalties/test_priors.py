@@ -69,6 +69,7 @@ def fit(springs, name, host=None):
     return FITTED[name]
 
 
+@pytest.mark.slow
 def test_without_priors_it_is_the_plain_diffusion_model(springs):
     from phdme_jax.methods.penalties.fit import fit_priors
 
@@ -275,7 +276,7 @@ def test_what_is_kept_depends_on_every_group_that_is_read(springs, name):
     assert seen & owned <= set(METHODS[name].own)
 
 
-@pytest.mark.parametrize("name", ["subspace", "priors"])
+@pytest.mark.parametrize("name", ["subspace", pytest.param("priors", marks=pytest.mark.slow)])
 def test_samples_in_the_subspace_keep_the_momentum_to_rounding(springs, name):
     task, _ = springs
     fitted = fit(springs, name)
