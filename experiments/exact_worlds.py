@@ -76,7 +76,7 @@ def _size(count: int, num_train: int, steps: int) -> Callable[[], dict[str, Any]
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
-    """Every method; ECI and PCFM also on from where they are, not through the first noise; SDA also as published."""
+    """Every method; ECI and PCFM also on from where they are, not through the first noise; SDA also without a bound."""
     del config
     for method in (*METHODS, *ANSWERS):
         yield Variant(method)

@@ -16,7 +16,6 @@ from phdme_jax.methods.table import METHODS, lineage
 
 TEST, REFERENCE = "test", "reference"
 SOLVED = {"solved": True}
-SOLVING = ("prior_and_solver",)  # run the solver of the equations themselves
 LOSS = 2.0  # so many times the teacher's error of spread or spectrum is a loss of the distribution
 RATIOS = ("residual_rms", "mmse", "smse", "spectrum_error")
 TRAINING = ("train_seconds", "seconds_per_update", "memory")
@@ -145,7 +144,7 @@ def _questions(part: Rows, system: str) -> str:
         scores = {name: values for name, values in scores.items() if values}
         if not scores:
             continue
-        told = {name: scores.pop(name) for name in SOLVING if name in scores and len(scores) > 1}
+        told = {name: scores.pop(name) for name in list(scores) if "resolve" in METHODS[name].needs and len(scores) > 1}
         best = min(scores, key=lambda name: fmean(scores[name]))
         covered = list(part.values(system, "coverage", best, split=split).values())
         band = f"; its bands hold {100 * fmean(covered):.0f} % of the examples" if covered else ""

@@ -96,7 +96,7 @@ class SeedRun:
             shared=self.folder(shared) / "data",
             suffix=f"_{self.case}_{self.seed}" if self.context.study.cases else f"_{self.seed}",
             shared_digest=self.digest(shared),
-            slice_size=self.config.to_dict().get("training", {}).get("slice_size", 0),
+            slice_size=self.config.get("training", {}).get("slice_size", 0),
         )
 
     def fitted(self, name: str) -> Fitted:

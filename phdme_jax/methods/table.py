@@ -30,6 +30,7 @@ from phdme_jax.methods.sampling.matched_flow import fit_matched_flow
 from phdme_jax.methods.sampling.prior_and_solver import fit_prior_and_solver
 from phdme_jax.methods.sampling.projected import fit_projected
 from phdme_jax.methods.sampling.resolved import fit_resolved
+from phdme_jax.methods.sampling.student_search import fit_student_search
 from phdme_jax.methods.sampling.told_residual import fit_residual_guidance
 from phdme_jax.methods.sensors.assimilation import fit_assimilation
 from phdme_jax.methods.sensors.ensemble import make_ensemble_smoother
@@ -188,7 +189,7 @@ _ALL = (
             "flow_matching"),
     _Answer("d_flow", "the flow, its noise searched for", 4, fit_d_flow, "arXiv 2402.14017", "flow_matching"),
     _Answer("piddm_search", "its student with the residual in its loss, the noise searched for", 8,
-            Bound(fit_d_flow, student=True), PIDDM, "piddm"),
+            fit_student_search, PIDDM, "piddm"),
     _Answer("residual_guidance", "diffusion told the size of the residual, guided to zero and by the observations", 14,
             fit_residual_guidance, "Osaka, Takeishi, Yairi (2026)", "diffusion", own=("residual_guidance",)),
     Method("prior_and_solver", "diffusion of the cause alone, guided by the observations through the solver", 13,

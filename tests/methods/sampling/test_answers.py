@@ -268,7 +268,7 @@ def test_a_search_for_noise_meets_observations_and_equations(flow, method, optio
     """Residual: the sum of both fields, physical units. The student is the exact one of its world, in one call."""
     root = jnp.linalg.cholesky(WORLD.covariance)
     student = lambda network, prepared: lambda noise: (root @ noise.ravel()).reshape(SHAPE)  # noqa: E731
-    monkeypatch.setattr("phdme_jax.methods.sampling.d_flow.make_student", lambda net: student)
+    monkeypatch.setattr("phdme_jax.methods.sampling.student_search.make_student", lambda net: student)
     _, free = answers_of(flow, method, **{option: 0})
     model, found = answers_of(flow, method, **{option: 40}, residual_weight=1.0, student_rate=0.1)
     assert (model.num_calls, model.num_backward) == calls
