@@ -1,11 +1,13 @@
 """Draws of many conditions from a model of one."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from phdme_jax.methods.base import Fitted, Model
-from phdme_jax.methods.draws import draw_forecasts
+from phdme_jax.methods.draws import compile_draws, draw_forecasts
 
 MODEL = Model(
     prepare=lambda params, condition: condition,
@@ -27,3 +29,27 @@ def test_what_is_not_finite_is_zero_and_told_and_what_is_stays_as_drawn():
     keys = jax.random.split(jax.random.key(0), (3, 4))
     noise = np.asarray(jax.vmap(jax.vmap(MODEL.latent))(keys))
     np.testing.assert_allclose((drawn.samples - drawn.mean[:, None])[[0, 2]], noise[[0, 2]], atol=1e-5)
+
+
+def test_after_compiling_as_many_conditions_are_drawn_without_a_trace():
+    """Seconds an answer: 20 conditions of 4 samples are several slices, of which one was drawn before."""
+    traces = []
+
+    def draw(params, prepared, latent, key):
+        traces.append("draw")
+        return params / prepared + latent
+
+    def prepare(params, condition):
+        traces.append("prepare")
+        return condition
+
+    def mean(params, prepared):
+        traces.append("mean")
+        return params / prepared
+
+    fitted = Fitted(dataclasses.replace(MODEL, draw=draw, prepare=prepare, mean=mean), jnp.float32(3.0), {})
+    condition = np.ones((20, 2), np.float32)
+    compile_draws(fitted, condition, 4, jax.random.key(0))
+    before = sorted(traces)
+    draw_forecasts(fitted, condition, 4, jax.random.key(1))
+    assert sorted(set(before)) == ["draw", "mean", "prepare"] and sorted(traces) == before

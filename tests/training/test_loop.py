@@ -180,6 +180,16 @@ def test_another_configuration_is_refused(finished, change):
         run(finished[0], **change)
 
 
+def test_slices_of_two_train_to_the_same_parameters_but_for_rounding(finished, monkeypatch):
+    seen = []
+    made = loop.make_train_step
+    monkeypatch.setattr(loop, "make_train_step", lambda *args, **more: seen.append(more) or made(*args, **more))
+    state, report = run(None, slice_size=2)
+    assert seen == [{"slices": 4}]
+    jax.tree.map(lambda one, whole: np.testing.assert_allclose(one, whole, rtol=1e-5), state.params, finished[1].params)
+    np.testing.assert_allclose(report.losses, finished[2].losses, rtol=1e-5)
+
+
 def test_mixed_data_reaches_the_loss(tmp_path):
     def loss(params, example, key):
         return params["w"] ** 2, {"real_share": example}
@@ -195,7 +205,10 @@ def test_mixed_data_reaches_the_loss(tmp_path):
     np.testing.assert_allclose(np.concatenate(seen), [0.25, 0.25])
 
 
-@pytest.mark.parametrize("change", [{"batch_size": 0}, {"chunk_steps": 0}, {"real_fraction": 1.0}, {"ema_decay": 1.0}])
+@pytest.mark.parametrize(
+    "change",
+    [{"batch_size": 0}, {"chunk_steps": 0}, {"real_fraction": 1.0}, {"ema_decay": 1.0}, {"slice_size": 3}],
+)
 def test_options_refuse_impossible_numbers(change):
     with pytest.raises(ValueError, match=next(iter(change))):
         options(**change)

@@ -8,13 +8,13 @@ import pytest
 from phdme_jax.diffusion.constrained import project
 from phdme_jax.methods.base import Examples, Fitted, Task
 from phdme_jax.methods.equations import network as shared
-from phdme_jax.methods.equations.constraints import conserved_of
+from phdme_jax.methods.equations.constraints import conserved_of, residual_of
 from phdme_jax.methods.equations.encoding import Encoding
 from phdme_jax.methods.equations.flow import make_model
-from phdme_jax.methods.equations.questions import Question
+from phdme_jax.methods.equations.questions import Observed, Question
 from phdme_jax.methods.presets import INFORMED, MLP, equation_groups
 from phdme_jax.methods.sampling.answering import Answering
-from phdme_jax.methods.sampling.constrained_flow import able_to_impose
+from phdme_jax.methods.sampling.constrained_flow import STEPPED, able_to_impose, settled
 from phdme_jax.methods.table import METHODS
 from phdme_jax.systems import make_equations
 from phdme_jax.training.stages import Trainer
@@ -84,6 +84,27 @@ def test_first_steps_of_a_scheme_are_imposed_where_asked_for(method):
     assert left[1:3].max() < 1e-4 * left[3:].min()
     values, balance = missed(equations, truth, found)
     assert values < 1e-6 and balance < 3e-6
+
+
+def test_steps_that_say_again_what_is_conserved_are_imposed_with_it():
+    """Five steps of the scheme on its own grid: the balances of their frames follow from them."""
+    equations = make_equations("burgers_ic")
+    truth = jax.vmap(equations.draw)(jax.random.split(KEY, 4)).fields.astype(jnp.float32)
+    scale = Encoding(jnp.zeros(1, jnp.float32), jnp.ones(1, jnp.float32))
+    balance, residual = (made(equations, ("linear",), scale, truth[0, ..., :0]) for made in (conserved_of, residual_of))
+
+    def steps(fields):
+        return 0.02 * residual(fields)[:, 1:6]
+
+    @jax.jit
+    @jax.vmap
+    def left(example, noise):
+        mask = jnp.zeros_like(example).at[:, 0].set(1.0)
+        found = settled(Observed(mask, example, jnp.zeros(1)), STEPPED, balance, steps)(example + 0.1 * noise)
+        return jnp.abs(balance(found)).max(), jnp.abs(steps(found)).max()
+
+    balances, stepped = left(truth, jax.random.normal(KEY, truth.shape, jnp.float32))
+    assert balances.max() < 3e-6 and stepped.max() < 3e-6, (balances, stepped)
 
 
 @pytest.mark.parametrize(
