@@ -36,7 +36,7 @@ NUM_SHIFTED = {"smoke": 4, "laptop": 32}
 def groups(size: str) -> dict[str, Any]:
     """Groups of the study of Poisson's equation, and what differs of each problem in a group of its name."""
     base: dict[str, Any] = dict(CASES["poisson_2d"].sizes[size]())
-    base["questions"] |= {"num_shifted": NUM_SHIFTED[size]}
+    base["questions"] |= {"num_shifted": NUM_SHIFTED[size], "sparse": False}
     for case, study in CASES.items():
         found = study.sizes[size]()
         kinds, equations = found["data"]["kinds"], found["equations"]

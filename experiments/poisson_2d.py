@@ -58,11 +58,11 @@ SOLVED = (("solved", True),)
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
-    """Every method, and students and teachers with their solution computed anew."""
+    """Every method, and students, teachers and kriging with their solution computed anew."""
     del config
     for method in (*METHODS, *STUDENTS, *ANSWERS):
         yield Variant(method)
-    for method in ("diffusion", "flow_matching", *STUDENTS):
+    for method in ("diffusion", "flow_matching", *STUDENTS, "kriging"):
         yield Variant(method, SOLVED)
 
 
@@ -116,6 +116,7 @@ def sizes_of(
                 "share": 0.03,
                 "noise": 0.01,
                 "num_calibration": counts[4],
+                "sparse": True,
             },
             "answers": {**ANSWERING, **PUSHED, **SPREAD, "pushed_steps": pushed},
             "residual_guidance": {"num_own": pairs[0], "num_calls": pairs[1]},

@@ -29,6 +29,7 @@ class Asking:
       count: examples that each question is asked of, the first ones of the split.
       num_samples: of each answer.
       share: of the places of every field, seen by a reconstruction.
+      sparse: whether the cause alone, and the solution alone, are seen at these places too.
       sensors: places that are seen at all times where the second axis is time; none where zero.
       noise: standard deviation of what is observed, in units of the field's.
       num_calibration: other examples, on which the band of the answers is calibrated; none where zero.
@@ -42,6 +43,7 @@ class Asking:
     noise: float = 0.0
     num_calibration: int = 0
     num_shifted: int = 0
+    sparse: bool = False
 
 
 def question_splits(
@@ -66,8 +68,9 @@ def question_splits(
         "shifted", drawn from another distribution, which are asked forward and inverse alone.
     Returns:
       splits forward (all of the cause) and inverse (all of the solution) where there is a map between them,
-      reconstruction (some places of every field), and sensors; before them one that calibrates each, after them
-      those of the shifted examples. What is observed counts in no calibrated band.
+      reconstruction (some places of every field), sparse_forward and sparse_inverse (those of the cause, of the
+      solution, alone), and sensors; before them one that calibrates each, after them those of the shifted examples.
+      What is observed counts in no calibrated band.
     """
     scale = _deviations(asked.fields[: asking.count], kinds)
     ask = partial(_ask, equations, asking, kinds, scale)
@@ -126,16 +129,17 @@ def _masks(
     equations: Equations, shape: tuple[int, ...], asking: Asking, key: Key[Array, ""]
 ) -> Mapping[str, Float[np.ndarray, "sample *grid field"]]:
     masks: dict[str, Any] = {}
-    if "map" in equations.offers:
-        solution = np.arange(shape[-1]) < equations.num_solution
-        masks["forward"] = np.broadcast_to(np.where(solution, 0.0, 1.0), shape)
-        masks["inverse"] = np.broadcast_to(np.where(solution, 1.0, 0.0), shape)
+    solution = (np.arange(shape[-1]) < equations.num_solution).astype(float)
+    sides = {"forward": 1.0 - solution, "inverse": solution} if "map" in equations.offers else {}
+    masks |= {name: np.broadcast_to(side, shape) for name, side in sides.items()}
     one, other = jax.random.split(key)
     # so many places exactly, others of each field and example
     places = max(1, round(asking.share * int(np.prod(shape[1:-1]))))
     order = np.argsort(np.asarray(jax.random.uniform(one, (shape[0], shape[-1], int(np.prod(shape[1:-1]))))), axis=-1)
     seen = np.argsort(order, axis=-1) < places
     masks["reconstruction"] = np.moveaxis(seen, 1, -1).reshape(shape).astype(float)
+    if asking.sparse:
+        masks |= {f"sparse_{name}": side * masks["reconstruction"] for name, side in sides.items()}
     if asking.sensors:
         order = np.argsort(np.asarray(jax.random.uniform(other, (shape[0], shape[1]))), axis=-1)
         columns = np.argsort(order, axis=-1) < asking.sensors

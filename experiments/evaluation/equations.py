@@ -154,8 +154,8 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
 
         relative_l2_FIELD = |mean of the samples - truth| / |truth| of each example, for fields not wholly observed
 
-    and, at the places of these fields that were not observed, crps, energy_score and spread_skill, see
-    `app.scores.accuracy`; residuals of one sample; cost.
+    and, at all places of fields that were not observed, crps, energy_score and spread_skill, see
+    `app.scores.accuracy`, each field in its standard deviations; residuals of one sample; cost.
     constraint_error is the largest miss of an observation by a sample, in units of the field's standard deviation;
     conserved_error, where something is, that of what is conserved, in units of the first field's.
     coverage and band_width are those of the calibrated band at the places that were not observed, where there is one.
@@ -170,14 +170,15 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
         error = np.sqrt(missed.sum(axis=1) / size.sum(axis=1))
         rows[f"relative_l2_{equations.fields[index]}"] = mean_measurement(np.where(forecasts.ok, error, np.nan))
     rows |= obedience_scores(answer)
-    unseen = partial(hidden_places, np.asarray(split.condition.mask)[..., hidden])
-    few = Forecasts(
-        unseen(mean[..., hidden]),
-        np.stack([unseen(sample[..., hidden]) for sample in np.moveaxis(forecasts.samples, 1, 0)], axis=1),
-        forecasts.ok,
-        forecasts.seconds,
-    )
-    found = accuracy(unseen(split.truth[..., hidden]), few, tuple(equations.fields[index] for index in hidden))
+    axes = tuple(range(split.truth.ndim - 1))
+    middle, deviation = split.truth.mean(axis=axes), split.truth.std(axis=axes)
+
+    def unseen(values: np.ndarray) -> np.ndarray:
+        return hidden_places(split.condition.mask, (values - middle) / deviation)
+
+    drawn = np.stack([unseen(sample) for sample in np.moveaxis(forecasts.samples, 1, 0)], axis=1)
+    few = Forecasts(unseen(mean), drawn, forecasts.ok, forecasts.seconds)
+    found = accuracy(unseen(split.truth), few, ("hidden",))
     rows |= {name: found[name] for name in ("crps", "energy_score", "spread_skill") if name in found}
     if answer.calibration is not None and answer.band_scores is not None:
         rows |= coverage(split.truth, forecasts, answer.calibration, answer.band_scores, split.counted)
@@ -190,22 +191,22 @@ def answer_scores(answer: Answer) -> dict[str, Measurement]:
 
 
 def hidden_places(mask: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Values where nothing was observed, as many of each field of each example.
+    """Values where nothing was observed, of all fields one after another.
 
     Args:
       mask: one where something was observed, (n, *grid, field).
       values: of the same shape.
     Returns:
-      values, (n, place, field).
+      values, (n, place, 1).
     Raises:
-      ValueError: of some field or example more was observed than of another.
+      ValueError: of some example more was observed than of another.
     """
-    hidden = np.moveaxis(mask == 0, -1, 1).reshape(len(mask), mask.shape[-1], -1)
-    counts = hidden.sum(axis=-1)
+    hidden = np.asarray(mask) == 0
+    counts = hidden.reshape(len(hidden), -1).sum(axis=-1)
     if counts.min() != counts.max():
-        raise ValueError(f"expected as many observed places of each field and example, got {counts.tolist()} hidden")
-    flat = np.moveaxis(values, -1, 1).reshape(hidden.shape)
-    return np.moveaxis(flat[hidden].reshape(*counts.shape, -1), 1, -1)
+        raise ValueError(f"expected as many observed places of each example, got {counts.tolist()} hidden")
+    by_field = np.moveaxis(values, -1, 1)[np.moveaxis(hidden, -1, 1)]
+    return by_field.reshape(len(hidden), -1, 1)
 
 
 def obedience_scores(answer: Answer) -> dict[str, Measurement]:

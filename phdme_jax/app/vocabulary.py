@@ -22,7 +22,10 @@ METRIC_NAMES = (
     "seconds_per_sample", "samples_per_second", "seconds_per_forecast", "fit_seconds", "train_seconds",
     "seconds_per_update", "compile_seconds", "memory",
 )  # fmt: skip
-SPLIT_NAMES = ("train", "calibration", "validation", "test", "shifted", "forward", "inverse", "reconstruction", "given")
+SPLIT_NAMES = (
+    "train", "calibration", "validation", "test", "shifted", "forward", "inverse", "reconstruction", "sparse_forward",
+    "sparse_inverse", "given",
+)  # fmt: skip
 
 # Metrics of which no end is "best": a narrow band is no merit without its coverage, and coverage has a target.
 UNRANKED_METRICS = (

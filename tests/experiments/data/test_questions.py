@@ -38,6 +38,19 @@ def test_questions_see_the_cause_the_solution_or_so_many_places_of_both():
     assert np.abs(some[0] - some[1]).sum() > 0 and np.abs(some[..., 0] - some[..., 1]).sum() > 0
 
 
+def test_one_field_alone_is_seen_at_the_places_of_a_reconstruction():
+    equations = make_equations("darcy_nodal", num_points=10)
+    fields = np.exp(np.random.default_rng(0).standard_normal((4, 10, 10, 2)))
+    examples, asking = Examples(fields, fields[..., :0]), Asking(4, 3, 0.07, noise=0.1, sparse=True)
+    splits = question_splits(equations, examples, asking, ("linear", "log"), "", KEY)
+    assert list(splits) == ["forward", "inverse", "reconstruction", "sparse_forward", "sparse_inverse"]
+    both, cause, solution = (splits[name].condition for name in list(splits)[2:])
+    assert not cause.mask[..., 0].any() and not solution.mask[..., 1].any()
+    np.testing.assert_array_equal(cause.mask + solution.mask, both.mask)
+    np.testing.assert_array_equal(cause.values + solution.values, both.values)
+    np.testing.assert_array_equal(cause.mask.sum(axis=(1, 2)), [[0.0, 7.0]] * 4)
+
+
 def test_noise_is_in_units_of_the_fields_and_told():
     equations = make_equations("burgers", num_points=16, num_frames=16)
     fields = 5.0 * np.random.default_rng(1).standard_normal((50, 16, 16, 1))
@@ -133,9 +146,12 @@ def test_what_was_observed_is_not_scored():
     mask = np.zeros((2, 3, 2))
     mask[0, 1, 0] = mask[0, 0, 1] = mask[1, 2, 0] = mask[1, 2, 1] = 1.0
     found = hidden_places(mask, values)
-    np.testing.assert_array_equal(found, [[[0, 3], [4, 5]], [[6, 7], [8, 9]]])
+    np.testing.assert_array_equal(found[..., 0], [[0, 4, 3, 5], [6, 8, 7, 9]])
+    mask[1, 2, 1], mask[1, 0, 0] = 0.0, 1.0  # two of one field, none of the other
+    np.testing.assert_array_equal(hidden_places(mask, values)[1, :, 0], [8, 7, 9, 11])
+    mask[1, 1, 0] = 1.0
     with pytest.raises(ValueError, match="as many observed places"):
-        hidden_places(np.eye(2, 3)[:, :, None] * [1.0, 0.0], values)
+        hidden_places(mask, values)
 
 
 @pytest.mark.slow
