@@ -28,7 +28,7 @@ from phdme_jax.methods.presets import (
     student_stages,
 )
 
-METHODS = ("diffusion", "flow_matching", "pidm_me", "pidm_se", "pbfm")
+METHODS = ("diffusion", "flow_matching", "pidm_me", "pidm_se", "pbfm", "residual_pushed")
 STUDENTS = ("distilled", "piddm", "piddm_ref", "flow_map", "shortcut")
 ANSWERS = (
     "dps",

@@ -128,6 +128,8 @@ _ALL = (
            fit_gradient_input, PG, None, EQUATIONS),
     Method("cocogen", "diffusion, corrected down the residual while and after sampling", 0,
            fit_corrected, COCOGEN, "diffusion", EQUATIONS),
+    Method("residual_pushed", "diffusion, pushed down the residual in its last steps", 0,
+           Bound(fit_diffusion_pde, asks=False), "arXiv 2406.17763", "diffusion", EQUATIONS, scope="named"),
     Method("generate_then_solve", "diffusion, the solution computed anew", 0, fit_resolved, "", "diffusion", RESOLVE),
     Method("flow_matching", "a velocity along straight lines, without physics", 4,
            fit_flow_matching, "", None, EQUATIONS),

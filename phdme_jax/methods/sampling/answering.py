@@ -131,15 +131,15 @@ def missed(asked: Asked) -> Callable[[Array], Array]:
     return lambda fields: jnp.sum((seen.mask * (fields - seen.values)) ** 2)
 
 
-def broken(net: EquationNetwork, params: Params, asked: Asked) -> Callable[[Array], Array]:
+def broken(net: EquationNetwork, params: Params, prepared: Prepared) -> Callable[[Array], Array]:
     """Normalised fields -> mean square of the residual in units of its size."""
     assert params.residual_scale is not None
-    return scaled_residual(net, asked.prepared.given, params.residual_scale, detached=False)
+    return scaled_residual(net, prepared.given, params.residual_scale, detached=False)
 
 
 def misfit(net: EquationNetwork, params: Params, asked: Asked, weight: float) -> Callable[[Array], Array]:
     """Normalised fields -> mean square of what they miss of the observations, and weight times that of the residual."""
-    of_values, of_equations = missed(asked), broken(net, params, asked)
+    of_values, of_equations = missed(asked), broken(net, params, asked.prepared)
     count = jnp.maximum(jnp.sum(asked.observed.mask), 1.0)
     return lambda fields: of_values(fields) / count + weight * of_equations(fields)
 

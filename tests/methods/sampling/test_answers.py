@@ -169,6 +169,18 @@ def test_a_residual_pushes_the_end_of_a_sampler():
     assert ratios[1] < 0.95 and ratios[1] < ratios[0]
 
 
+def test_samples_are_pushed_down_the_residual_as_answers_without_a_push_by_observations_are():
+    fitted = METHODS["residual_pushed"].fit(task(), options(residual_push=0.02), Trainer(), teacher(), KEY)
+    prepared = fitted.model.prepare(fitted.params, question().condition)
+    free = oracles.affine_law(
+        lambda noise: (fitted.model.draw(fitted.params, prepared, noise, KEY) - ENCODING.shift) / ENCODING.scale, SHAPE
+    )
+    law = law_of("diffusionpde", observation_push=0.0, residual_push=0.02)
+    np.testing.assert_allclose(free.mean, law.mean, atol=1e-9)
+    np.testing.assert_allclose(free.covariance, law.covariance, atol=1e-9)
+    assert fitted.model.num_calls == 119 and fitted.model.num_backward == 118
+
+
 def test_kriging_answers_with_the_posterior_of_the_moments():
     fitted = METHODS["kriging"].fit(task(), options(), Trainer(), None, KEY)
     model = fitted.model
