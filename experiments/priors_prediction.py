@@ -2,8 +2,9 @@
 
 Springs, charges and a cloud of bodies in three dimensions. Generators draw what follows from what they have learned of
 whole trajectories; networks that step and a learned energy of pairs go on from the last given frame.
-Protocol of Han et al. (2024), arXiv 2410.13027, section 5.1: 3,000 training trajectories, 5 samples of each. Its worlds
-are generated anew here, so that its numbers are context and no rows.
+After Han et al. (2024), arXiv 2410.13027, section 5.1: 3,000 training trajectories, 5 samples of each. Not its
+protocol: worlds are generated anew, exact velocities are given with the positions, and ten frames are predicted in
+place of twenty, so that its numbers cannot stand beside these.
 """
 
 from collections.abc import Mapping
@@ -53,7 +54,8 @@ def _size(
         "asked": {"num_samples": num_samples},
         **particle_groups(network, num_train, flow_predicts="edm"),
         "stages": dict.fromkeys(("diffusion", "flow"), ((1, *training),)),
-        "baselines": {"ema_decay": 0.999, "substeps": 4, **steppers},
+        # four substeps of leapfrog with the true force err on charges by an ADE of 0.04, forty by 0.0015
+        "baselines": {"ema_decay": 0.999, "substeps": 10, "rollout_substeps": 40, **steppers},
         "prior": dict(prior),
     }
 
@@ -82,7 +84,7 @@ STUDY = Study(
             (3000, 1000, 5),
             LAPTOP,
             (10000, 32, 2e-3),
-            _steppers(64, ((1, 3000, 32, 3e-3), (5, 2000, 32, 1e-3)), ((10, 10000, 32, 1e-3),)),
+            _steppers(64, ((1, 6000, 32, 3e-3), (5, 4000, 32, 1e-3)), ((10, 10000, 32, 1e-3),)),
             PAIR_PRIOR,
         ),
         # not run yet

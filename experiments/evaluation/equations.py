@@ -51,6 +51,35 @@ def _residual_sizes(equations: Equations) -> Callable[[Any, Any], Any]:
     return sizes
 
 
+@lru_cache
+def _excesses(equations: Equations) -> Callable[[Any, Any, Any], Any]:
+    """Root mean square of what the residuals of many examples differ from those of others of the same conditions."""
+
+    @jax.jit
+    @jax.vmap
+    def excesses(fields: Any, others: Any, condition: Any) -> Any:
+        left, right = (stacked_residual(equations, part, condition) for part in (fields, others))
+        return jnp.sqrt(jnp.mean((left - right) ** 2))
+
+    return excesses
+
+
+def residual_excess(equations: Equations, generated: FieldSet, solved: np.ndarray) -> Measurement:
+    """What a scheme's residual says of fields beyond what it leaves of solutions: mean rms(r(x) - r(x solved)).
+
+    A residual is not zero where another scheme made the data, and that of blurred fields can lie below it. Of this one
+    the floor is zero, and it is in proportion to small errors.
+
+    Args:
+      equations: the equations.
+      generated: fields and their conditions, physical units.
+      solved: solutions that they stand for, such as those that begin as they do.
+    Returns:
+      the mean over examples.
+    """
+    return mean_measurement(in_chunks(_excesses(equations), CHUNK, generated.fields, solved, generated.condition))
+
+
 def physics_scores(equations: Equations, generated: FieldSet) -> dict[str, Measurement]:
     """Residual and, where the solution can be computed anew, how far the generated one is from it.
 
@@ -278,9 +307,13 @@ def generated_set(answer: Answer) -> FieldSet:
 
 
 def drawn_fields(answer: Answer) -> np.ndarray:
-    """One field of each condition: the first sample, or the mean of a method without a distribution."""
+    """One field of each condition: the first sample, or the mean of a method without a distribution.
+
+    Those that failed are not numbers, so that no score can take them for fields.
+    """
     forecasts = answer.forecasts
-    return forecasts.mean if forecasts.samples is None else forecasts.samples[:, 0]
+    drawn = forecasts.mean if forecasts.samples is None else forecasts.samples[:, 0]
+    return np.where(forecasts.ok.reshape(-1, *[1] * (drawn.ndim - 1)), drawn, np.nan)
 
 
 def reference_set(answer: Answer) -> FieldSet:

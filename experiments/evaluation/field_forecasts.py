@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.equations import FieldSet, resolver
-from experiments.evaluation.equations import CHUNK, costs, generated_set, physics_scores
+from experiments.evaluation.equations import CHUNK, costs, generated_set, physics_scores, residual_excess
 from experiments.evaluation.invariants import invariant_errors
 from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
@@ -81,10 +81,12 @@ def _with_given(fields: np.ndarray, condition: np.ndarray) -> np.ndarray:
 
 
 def forecast_scores(answer: Answer) -> dict[str, Measurement]:
-    """All scores of forecasts of fields."""
+    """All scores of forecasts of fields, and residual_excess over the truth."""
     equations = answer.bench.task.problem
     rows = continuation_scores(equations, answer.truth, answer.forecasts)
-    return rows | obedience_scores(equations, generated_set(answer)) | costs(answer)
+    forecast = generated_set(answer)
+    excess = residual_excess(equations, FieldSet(_with_given(*forecast), forecast.condition), answer.truth)
+    return rows | obedience_scores(equations, forecast) | {"residual_excess": excess} | costs(answer)
 
 
 def forecast_reference_rows(run: Run) -> None:

@@ -15,7 +15,7 @@ from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
 from phdme_jax.numerics.batching import in_chunks, num_workers
 from phdme_jax.systems.equations.base import Equations, stacked_residual
-from phdme_jax.systems.particles.base import motion_of, separations
+from phdme_jax.systems.particles.base import centred, motion_of, separations
 from phdme_jax.training import distances
 from phdme_jax.training.judges import classification_score, prediction_score
 
@@ -79,7 +79,7 @@ def _observables(equations: Equations) -> Callable[[Any, Any], dict[str, Any]]:
 
 
 def law_scores(equations: Equations, generated: FieldSet, reference: FieldSet) -> dict[str, Measurement]:
-    """Distances between the laws of generated and unseen trajectories, as many of each.
+    """Distances between the laws of generated and unseen trajectories, as many of each, of the same couplings.
 
         wasserstein_NAME: between the values of the mean energy, the size of the mean momentum, the distance of each
             pair and each speed, in units of their deviation over the data
@@ -105,7 +105,7 @@ def law_scores(equations: Equations, generated: FieldSet, reference: FieldSet) -
     fields = [jnp.asarray(part.fields) for part in sets]
     if not bool(jnp.all(jnp.isfinite(fields[0]))):
         return rows | {name: Measurement(None) for name in ("mmd", "marginal_score")}
-    rows["mmd"] = Measurement(float(distances.mean_discrepancy(*fields)))
+    rows["mmd"] = Measurement(float(distances.mean_discrepancy(fields[0], fields[1], bool(equations.conditions))))
     places = [np.asarray(motion_of(part).position) for part in fields]
     return rows | {"marginal_score": Measurement(marginal_error(*places))}
 
@@ -160,9 +160,15 @@ def particle_scores(answer: Answer) -> dict[str, Measurement]:
 
 
 def particle_reference_rows(run: Run) -> None:
-    """Scores of other trajectories of the data: what the scheme leaves, and the floor that sampling leaves."""
+    """Scores of other motions of the data's law: what the scheme leaves, and the floor that sampling leaves.
+
+    Other motions begin as others of the training set and have the couplings of those that they are compared with, as
+    generated ones have.
+    """
     equations, sets = run.bench.task.problem, run.bench.world
     asked = sets[run.context.asked]
-    other = FieldSet(*(part[: len(asked.fields)] for part in sets["train"]))
+    starts = sets["train"].fields[: len(asked.fields)]
+    moved = in_chunks(resolver(equations), CHUNK, starts, asked.condition[: len(starts)], workers=num_workers())
+    other = FieldSet(np.asarray(jax.vmap(centred)(jnp.asarray(moved))), asked.condition[: len(starts)])
     rows = motion_scores(equations, asked) | law_scores(equations, other, asked) | judge_scores(other, asked)
     run.record("reference", run.context.asked, rows, len(asked.fields))

@@ -2,11 +2,20 @@
 
 import numpy as np
 
-from experiments.data.equations import FieldSet
-from experiments.evaluation.equations import costs, distance_scores, generated_set, physics_scores, reference_set
+from experiments.data.equations import FieldSet, resolver
+from experiments.evaluation.equations import (
+    CHUNK,
+    costs,
+    distance_scores,
+    generated_set,
+    physics_scores,
+    reference_set,
+    residual_excess,
+)
 from experiments.evaluation.invariants import invariant_errors
 from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
+from phdme_jax.numerics.batching import in_chunks, num_workers
 from phdme_jax.systems.equations.base import Equations
 
 MANY = 4  # channels up to which each has distances of its own
@@ -31,9 +40,11 @@ def _mean(values: list[float | None]) -> float | None:
 
 
 def field_scores(answer: Answer) -> dict[str, Measurement]:
-    """All scores of generated fields."""
+    """All scores of generated fields, and residual_excess over the solution that each begins, or that its cause has."""
     equations, generated, reference = answer.bench.task.problem, generated_set(answer), reference_set(answer)
     rows = physics_scores(equations, generated) | closeness_scores(equations, generated, reference)
+    again = in_chunks(resolver(equations), CHUNK, *generated, workers=num_workers())
+    rows["residual_excess"] = residual_excess(equations, generated, again)
     return rows | invariant_errors(equations, generated) | costs(answer)
 
 

@@ -65,7 +65,7 @@ def ratios_of(part: Rows, system: str, metric: str) -> dict[str, list[float]]:
 
 
 def finding(part: Rows, system: str, metrics: Sequence[str]) -> str:
-    """Sentences: of each metric what `priors` leaves, and which method leaves least if it is another."""
+    """Sentences: of each metric what `priors` leaves, which is named before any row is there, and the least of all."""
     sentences = []
     for metric in metrics:
         ratios = ratios_of(part, system, metric)
@@ -73,8 +73,9 @@ def finding(part: Rows, system: str, metrics: Sequence[str]) -> str:
             continue
         words = [f"{metric.replace('_', ' ')}: "]
         best = min(ratios, key=lambda label: fmean(ratios[label]))
-        named = dict.fromkeys(name for name in ("priors", best) if name in ratios)
-        words.append(", ".join(f"{label} {spread(ratios[label])}" for label in named))
+        said = [f"priors {spread(ratios['priors'])}"] if "priors" in ratios else []
+        said += [f"least of all {best} {spread(ratios[best])}"] if best != "priors" else []
+        words.append(", ".join(said))
         sentences.append("".join(words))
     return "; ".join(sentences)
 

@@ -11,7 +11,7 @@ METRIC_NAMES = (
     "mse", "nmse", "rmse", "mae", "crps", "energy_score", "spread_skill", "coverage", "band_width", "energy_drift",
     "energy_error", "mass_drift", "residual_mae", "residual_rms", "relative_residual", "resolve_error", "relative_l2",
     "constraint_error", "conserved_error", "sliced_wasserstein", "wasserstein", "angle_divergence",
-    "sample_energy_drift", "sample_residual_rms",
+    "sample_energy_drift", "sample_residual_rms", "residual_excess",
     "spectrum_error", "energy_distance", "mmse", "smse", "compliance_error", "volume_error",
     "mean_error", "covariance_error", "angle_error", "jensen_gap",
     "dynamic_error", "trajectory_error", "velocity_error", "momentum_error", "mass_error", "mmd", "marginal_score",

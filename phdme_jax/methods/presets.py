@@ -318,7 +318,7 @@ def prior_groups(probes: int, **weights: float) -> dict[str, Any]:
     Returns:
       the groups; samples are as they are drawn.
     """
-    penalties = {"weights": weights, "largest": 5.0, "most_noise": 0.5, "probes": probes}
+    penalties = {"weights": weights, "largest": 1e4, "most_noise": 0.5, "probes": probes}
     return {"penalties": penalties, "projected": False}
 
 

@@ -54,6 +54,8 @@ class Feasibility:
         condition) -> features of the clean example, which the loss has the network predict.
       subspace: fields -> fields that obey it, a linear projection that commutes with the symmetry and leaves constant
         fields, where they are obeyed, as they are; of what is linear alone, None where there is none.
+      continues: (fields, straight line through the last two given frames) -> fields that have of what is linear what
+        the line has, where it is that of the true continuation; None where it is not.
     Raises:
       ValueError: another form, or a subspace of what is not linear.
     """
@@ -62,6 +64,7 @@ class Feasibility:
     form: str
     terms: Callable[[Array, Array, Array], Array]
     subspace: Callable[[Array], Array] | None = None
+    continues: Callable[[Array, Array], Array] | None = None
 
     def __post_init__(self) -> None:
         """Refuses words that no loss knows."""

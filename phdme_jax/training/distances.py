@@ -79,7 +79,9 @@ def energy_distance(
     return ratio(2.0 * mean_distance(left, right, paired) - within, deviation)
 
 
-def mean_discrepancy(left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"]) -> Float[Array, ""]:
+def mean_discrepancy(
+    left: Float[Array, "sample *grid"], right: Float[Array, "other *grid"], paired: bool = False
+) -> Float[Array, ""]:
     """Squared maximum mean discrepancy with Gaussian kernels, unbiased: about zero for sets of one distribution.
 
         MMD^2 = E k(X, X') + E k(Y, Y') - 2 E k(X, Y),   k = mean over s of exp(-|x - y|^2 / 2 s^2)
@@ -89,6 +91,7 @@ def mean_discrepancy(left: Float[Array, "sample *grid"], right: Float[Array, "ot
     Args:
       left: fields of one set.
       right: as many of the other.
+      paired: see `energy_distance`.
     Returns:
       MMD^2.
     Raises:
@@ -115,7 +118,9 @@ def mean_discrepancy(left: Float[Array, "sample *grid"], right: Float[Array, "ot
     def among(square: Array) -> Array:
         return jnp.sum(jnp.where(apart, kernel(square), 0.0)) / (count * (count - 1))
 
-    return among(squares(left, left)) + among(within) - 2.0 * jnp.mean(kernel(squares(left, right)))
+    between = squares(left, right)
+    across = among(between) if paired else jnp.mean(kernel(between))
+    return among(squares(left, left)) + among(within) - 2.0 * across
 
 
 def radial_spectrum(fields: Float[Array, "sample *grid"]) -> Float[Array, " wave"]:

@@ -3,13 +3,15 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import priors_fields
 from experiments.data.cases import equations_of_case
-from experiments.data.equations import FieldSet
+from experiments.data.equations import FieldSet, draw_set
 from experiments.data.prior_fields import options_of_case
+from experiments.evaluation.equations import physics_scores, residual_excess
 from experiments.evaluation.invariants import invariant_errors
 from experiments.evaluation.prior_fields import closeness_scores
 from experiments.study.command import main, parse
@@ -27,6 +29,7 @@ def test_study_of_two_methods_writes_what_each_case_is_scored_by(tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
     plain = {(row["method"], row["metric"]): row["value"] for row in rows if "settings" not in row}
     projected = {(row["method"], row["metric"]): row["value"] for row in rows if "settings" in row}
+    assert all(plain[method, "residual_excess"] > 0 for method in ("diffusion", "equivariant"))
     for metric in ("residual_rms", "residual_rms_unseen", "mass_error", "energy_error", "mmse", "spectrum_error"):
         for method in ("reference", "diffusion", "equivariant"):
             assert np.isfinite(plain[method, metric])
@@ -65,7 +68,7 @@ def test_methods_are_run_where_they_fit():
         ("diffusion", False): everywhere,
         ("projected", False): kept,
         ("subspace", False): {"advection"},
-        ("augmented", False): everywhere,
+        ("augmented", False): everywhere - {"dam_break"},
         ("penalty_linear", False): {"advection", "dam_break"},
         ("penalty_multilinear", False): {"viscous_burgers", *SQUARE},
         ("equivariant", False): set(CYCLIC),
@@ -90,6 +93,25 @@ def test_what_is_kept_is_scored_by_its_deviation_from_the_mean_over_frames():
     assert found["mass_error"].value == pytest.approx(np.sqrt(2.0))
     assert found["energy_error"].value == pytest.approx(np.std([4.5, 4.5, 18.0]))
     assert invariant_errors(make_equations("darcy_nodal"), FieldSet(fields, fields[..., :0])) == {}
+
+
+@pytest.mark.parametrize(("name", "linear"), [("advection", True), ("viscous_burgers", False)])
+def test_an_excess_of_the_residual_is_zero_of_solutions_and_seen_in_blurred_fields(name, linear):
+    """Fields without their small waves may have less of a residual than the data, whose scheme is another."""
+    equations = make_equations(name, num_points=32, num_frames=32)
+    data = draw_set(equations, 4, jax.random.key(0))
+    excess = lambda fields: residual_excess(equations, FieldSet(fields, data.condition), data.fields).value  # noqa: E731
+    floor = physics_scores(equations, data)["residual_rms"].value
+    spectrum = np.fft.rfft(data.fields, axis=1)
+    spectrum[:, 8:] = 0.0
+    blurred = np.fft.irfft(spectrum, 32, axis=1)
+    if linear:
+        assert physics_scores(equations, FieldSet(blurred, data.condition))["residual_rms"].value < floor
+    assert excess(data.fields) == 0.0 and excess(blurred) > 0.1 * floor
+    noise = 1e-3 * np.random.default_rng(0).normal(size=data.fields.shape)
+    assert excess(data.fields + 2 * noise) == pytest.approx(
+        2 * excess(data.fields + noise), rel=1e-6 if linear else 0.05
+    )
 
 
 @pytest.mark.parametrize(("count", "own", "mean"), [(1, False, True), (2, True, True), (5, False, True)])

@@ -57,7 +57,7 @@ def test_a_baseline_as_good_as_the_data_has_no_ratio():
 
 def test_the_finding_names_priors_and_what_is_better():
     words = finding(part_of(PARTICLES, particles()), "five_springs", ("energy_error", "momentum_error", "mmd"))
-    assert "energy error: priors 0.5" in words and "projected" in words
+    assert "energy error: priors 0.5" in words and "least of all priors" in words and "projected" in words
     # of the momentum priors themselves are best, and named once
     assert words.split("momentum")[1].count("priors") == 1 and "5e-07 ± 0" in words
     assert "mmd" not in words

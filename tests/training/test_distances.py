@@ -43,7 +43,6 @@ def test_energy_distance_equals_the_double_sums_and_has_no_bias():
 
 
 def test_answers_to_the_same_tasks_leave_their_own_pairs_out():
-    """Answers around a task's own centre: nothing on average between two sets, less than that with the pairs."""
     left, right = normal(5, 3, 0), normal(5, 3, 1)
     apart = [np.sqrt(np.mean((np.asarray(left) - np.asarray(right)[k]) ** 2, axis=-1)) for k in range(5)]
     total = sum(row.sum() - row[k] for k, row in enumerate(apart))
@@ -52,10 +51,15 @@ def test_answers_to_the_same_tasks_leave_their_own_pairs_out():
     found = distances.energy_distance(left, right, paired=True)
     np.testing.assert_allclose(found, (2 * total - sum(within)) / 20 / scale, rtol=1e-6)
 
+
+@pytest.mark.parametrize("distance", [distances.energy_distance, distances.mean_discrepancy])
+def test_pairs_of_one_task_hide_no_distance(distance):
+    """Nothing on average between two sets of answers; less than that where each answer's own pair counts."""
+
     def value(seed, paired):
         tasks = normal(20, 2, 3 * seed)
         sets = (tasks + 0.3 * normal(20, 2, 3 * seed + place) for place in (1, 2))
-        return float(distances.energy_distance(*sets, paired=paired))
+        return float(distance(*sets, paired=paired))
 
     paired, every = ([value(seed, kept) for seed in range(40)] for kept in (True, False))
     assert abs(np.mean(paired)) < 3 * np.std(paired) / np.sqrt(40)

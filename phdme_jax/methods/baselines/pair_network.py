@@ -74,7 +74,8 @@ def fit_hamiltonian(task: Task, options: Options, host: Host, teacher: Fitted | 
 
     Args:
       task: of particles, first frames given.
-      options: the group `baselines`: `hnn` (width, depth), its stages, `substeps` between frames.
+      options: the group `baselines`: `hnn` (width, depth), its stages, `substeps` between frames and, of forecasts,
+        `rollout_substeps`.
       host: trains.
       teacher: none.
       key: random key.
@@ -83,9 +84,11 @@ def fit_hamiltonian(task: Task, options: Options, host: Host, teacher: Fitted | 
     """
     del teacher
     group, problem = options["baselines"], task.problem
-    factory, substeps = _factory(len(problem.fields), **group["hnn"]), group["substeps"]
+    factory, interval = _factory(len(problem.fields), **group["hnn"]), problem.grid.spacing[0]
+    substeps, finer = group["substeps"], group["rollout_substeps"]
 
-    def advance_of(params: PyTree) -> Advance:
-        return leaping(factory.field(params), problem.grid.spacing[0], substeps)
+    def advance_of(substeps: int, params: PyTree) -> Advance:
+        return leaping(factory.field(params), interval, substeps)
 
-    return fit_step(Stepper("hnn", factory.init, advance_of, substeps), task, options, host, key)
+    stepper = Stepper("hnn", factory.init, partial(advance_of, substeps), finer, partial(advance_of, finer))
+    return fit_step(stepper, task, options, host, key)

@@ -44,12 +44,14 @@ class Stepper(NamedTuple):
       make: (scale of the fields, key) -> untrained parameters.
       advance_of: parameters -> (coupling -> one frame on).
       calls: of the network, or of an integrator, a frame.
+      rolled: the same with other steps, for what follows training; `advance_of` where there is none.
     """
 
     name: str
     make: Callable[[Array, Array], PyTree]
     advance_of: AdvanceOf
     calls: int
+    rolled: AdvanceOf | None = None
 
 
 class StepParams(NamedTuple):
@@ -87,7 +89,7 @@ def step_model(problem: Equations, stepper: Stepper) -> Model:
     def prepare(params: StepParams, condition: Array) -> Float[Array, "time particle field"]:
         told = known(problem, condition)
         told = jax.tree.map(lambda leaf: leaf.astype(params.scale.dtype), told)
-        return continued(problem, stepper.advance_of(params.network), told)
+        return continued(problem, (stepper.rolled or stepper.advance_of)(params.network), told)
 
     later = problem.grid.points[0] - problem.given_frames
     return dataclasses.replace(mean_model(prepare, ()), num_calls=stepper.calls * later)

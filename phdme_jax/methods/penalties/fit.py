@@ -29,6 +29,9 @@ from phdme_jax.methods.penalties.penalty import (
     penalty_options,
     with_channels,
 )
+from phdme_jax.numerics.bound import Bound
+from phdme_jax.systems.equations.base import Equations
+from phdme_jax.systems.given_frames import told_frames
 from phdme_jax.systems.priors import Feasibility, Symmetry
 
 DRAWS = 16  # of levels and noise, for each example that the start is measured on
@@ -224,7 +227,8 @@ def fit_priors(
       key: of the method and seed.
       symmetry: a word of `SYMMETRIES`.
       forms: of feasibilities that are penalties.
-      exact: whether what is linear and has a subspace is imposed by it, in the place of a penalty.
+      exact: whether what is linear and has a subspace is imposed by it, in the place of a penalty; where two frames or
+        more are given, draws also have what these leave of it.
     Returns:
       the fitted method.
     Raises:
@@ -262,4 +266,20 @@ def fit_priors(
 
     loss = make_loss(net, answer, schedule, parts, settings, features, starts)
     recipe = Recipe("diffusion", lambda number: loss, make_model(net, schedule, options, denoise_of))
-    return shared.fit_recipe(lambda _: recipe, task, options, host, key, net)
+    fitted = shared.fit_recipe(lambda _: recipe, task, options, host, key, net)
+    return _continuing(fitted, task.problem) if exact else fitted
+
+
+def _continuing(fitted: Fitted, problem: Equations) -> Fitted:
+    """The method whose draws have of what is linear what two given frames or more leave of it; nothing is trained."""
+    known = tuple(one.continues for one in problem.priors.feasibilities if one.continues is not None)
+    if problem.given_frames < 2 or not known:
+        return fitted
+    return fitted._replace(model=dataclasses.replace(fitted.model, finish=Bound(_continued, known)))
+
+
+def _continued(known: Sequence[Callable[[Array, Array], Array]], fields: Array, condition: Array) -> Array:
+    line, _ = told_frames(condition, fields.shape[-1])
+    for continues in known:
+        fields = continues(fields, line)
+    return fields

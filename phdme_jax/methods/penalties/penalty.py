@@ -2,12 +2,14 @@
 
     loss += sum_f weight_f J_f / J_f(start),   J_f = E w(t) mean terms_f(x0_hat, x0)^2
 
-    linear:   w = min(1 / r^2, largest)      all others:  the same where r <= most_noise, zero elsewhere
+    linear, general:  w = min(1 / r^2, largest)      all others:  the same where r <= most_noise, zero elsewhere
 
-r is the noise over the example. A linear penalty has no gap between the mean of examples and an example. All others
-have one, which grows with the variance of what the noise leaves open: they are asked where the noise is small.
-Of a general feasibility the network answers with the features' mean in channels of its own, and the terms are what it
-misses of the clean example's.
+r is the noise over the example; 1 / r^2 is how denoising counts a level. Terms that are linear in what is predicted are
+told from the clean example's own, which a scheme leaves where it is not the one that made the example: the mean of
+examples has that mean. A linear penalty has no gap between the mean of examples and an example, a general one neither:
+of it the network answers with the features' mean in channels of its own, and the terms are what it misses of the clean
+example's. All others have a gap, which grows with the variance of what the noise leaves open: they are asked where the
+noise is small.
 Source: Zhou, Wang, Yu (2025), arXiv 2409.00730; weights w and the start as unit are this project's.
 """
 
@@ -25,6 +27,9 @@ from phdme_jax.methods.equations.network import EncodedExample, EquationNetwork
 from phdme_jax.numerics.bound import Bound
 from phdme_jax.systems.priors import FORMS, Feasibility
 
+WITHOUT_GAP = ("linear", "general")
+AFFINE = ("linear", "multilinear")  # in what is predicted
+
 
 class PenaltyOptions(NamedTuple):
     """The group `penalties` of the options.
@@ -32,12 +37,12 @@ class PenaltyOptions(NamedTuple):
     Attributes:
       weights: of the penalties of each form, in units of the denoising loss; none of a form that is left out.
       largest: of the weight of a level.
-      most_noise: noise over example up to which penalties that are not linear are asked.
+      most_noise: noise over example up to which penalties with a gap are asked.
       probes: examples on which the penalties of an untrained network are measured.
     """
 
     weights: Mapping[str, float]
-    largest: float = 5.0
+    largest: float = 1e4
     most_noise: float = 0.5
     probes: int = 256
 
@@ -59,7 +64,7 @@ def level_weight(schedule: Schedule, form: str, options: PenaltyOptions, t: Floa
       w.
     """
     snr = jnp.exp(schedule.log_snr(t))
-    asked = jnp.ones_like(snr) if form == "linear" else (snr * options.most_noise**2 >= 1.0).astype(snr.dtype)
+    asked = jnp.ones_like(snr) if form in WITHOUT_GAP else (snr * options.most_noise**2 >= 1.0).astype(snr.dtype)
     return asked * jnp.minimum(snr, options.largest)
 
 
@@ -132,7 +137,7 @@ def _clean(net: EquationNetwork, example: EncodedExample) -> tuple[Array, Array]
 def penalty_of(
     net: EquationNetwork, feasibility: Feasibility, features: Features | None
 ) -> Callable[[Array, Array | None, EncodedExample], Float[Array, ""]]:
-    """Mean square of a feasibility's terms.
+    """Mean square of a feasibility's terms, less the clean example's own where they are linear in what is predicted.
 
     Args:
       net: the network.
@@ -149,6 +154,8 @@ def penalty_of(
             return jnp.mean((said - target) ** 2)
         clean, condition = _clean(net, example)
         terms = feasibility.terms(decode(example.given.encoding, net.kinds, predicted), clean, condition)
+        if feasibility.form in AFFINE:
+            terms = terms - feasibility.terms(clean, clean, condition)
         return jnp.mean(terms**2)
 
     return penalty

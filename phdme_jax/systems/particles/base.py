@@ -127,6 +127,15 @@ def steadily_moving(interval: float, at_rest: bool, fields: Float[Array, "time p
     return fields_of(Motion(motion.position + (path - centre), motion.velocity + (speed - drift)))
 
 
+def led_by(
+    fields: Float[Array, "time particle field"], line: Float[Array, "time particle field"]
+) -> Float[Array, "time particle field"]:
+    """The trajectory moved so that its centre and its mean velocity are in each frame those of another."""
+    motion, other = motion_of(fields), motion_of(line)
+    parts = zip(motion, other, strict=True)
+    return fields_of(Motion(*(part + jnp.mean(goal - part, axis=1, keepdims=True) for part, goal in parts)))
+
+
 def _energy_terms(potential: Potential, predicted: Array, clean: Array, condition: Array) -> Array:
     del clean
     return _unsteady(energy_of(potential, predicted, condition))
@@ -305,7 +314,7 @@ def make_trajectories(
         )
     axes = AXES[:dimension]
     steady = Bound(steadily_moving, interval, world.at_rest)
-    linear = Feasibility("momentum", "linear", Bound(_momentum_terms, world.at_rest), steady)
+    linear = Feasibility("momentum", "linear", Bound(_momentum_terms, world.at_rest), steady, led_by)
     convex = Feasibility("energy", "convex", Bound(_energy_terms, world.potential))
     reducible = Feasibility("energy", "reducible", Bound(_part_terms, world.terms))
     general = Feasibility("energy", "general", Bound(_features, world.terms))

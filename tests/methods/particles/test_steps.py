@@ -28,6 +28,7 @@ OPTIONS = {
     "baselines": {
         "ema_decay": 0.9,
         "substeps": 2,
+        "rollout_substeps": 2,
         "hnn": {"width": 16, "depth": 1},
         "nri": {"width": 16},
         "stages": {"hnn": ((4, 400, 16, 1e-2),), "nri": ((4, 3, 4, 1e-2),)},

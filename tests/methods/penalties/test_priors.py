@@ -11,17 +11,32 @@ from phdme_jax.diffusion import make_space_time
 from phdme_jax.diffusion.networks import Condition
 from phdme_jax.diffusion.preconditioning import noise_from_x0
 from phdme_jax.diffusion.schedule import EdmSchedule
-from phdme_jax.methods.base import Examples, Task, stage_key
+from phdme_jax.methods.base import Examples, Fitted, Task, mean_model, stage_key
 from phdme_jax.methods.equations.check import check
 from phdme_jax.methods.equations.diffusion import make_denoise, teacher_schedule
-from phdme_jax.methods.equations.encoding import decode, encode
-from phdme_jax.methods.equations.network import encode_examples, fit_params, make_prepare, network_of
-from phdme_jax.methods.penalties.fit import _moved
-from phdme_jax.methods.penalties.penalty import PenaltyOptions, features_of, fit_features, level_weight, with_channels
-from phdme_jax.methods.presets import FEW_CALLS, INFORMED, equation_groups, equation_stages
+from phdme_jax.methods.equations.encoding import Encoding, decode, encode
+from phdme_jax.methods.equations.network import (
+    EncodedExample,
+    Given,
+    encode_examples,
+    fit_params,
+    make_prepare,
+    network_of,
+)
+from phdme_jax.methods.penalties.fit import _continuing, _moved
+from phdme_jax.methods.penalties.penalty import (
+    PenaltyOptions,
+    features_of,
+    fit_features,
+    level_weight,
+    penalty_of,
+    with_channels,
+)
+from phdme_jax.methods.presets import FEW_CALLS, INFORMED, MLP, equation_groups, equation_stages
 from phdme_jax.methods.table import METHODS
 from phdme_jax.systems import make_equations
-from phdme_jax.systems.particles.base import act
+from phdme_jax.systems.given_frames import with_given_frames
+from phdme_jax.systems.particles.base import act, motion_of
 from phdme_jax.training.stages import Trainer
 
 WEIGHTS = {"linear": 0.1, "convex": 0.2, "reducible": 0.3, "general": 0.4}
@@ -100,9 +115,41 @@ def test_the_weight_of_a_level_is_one_over_the_square_of_the_noise_and_gated():
     ratio = np.exp(-0.5 * np.asarray(jax.vmap(schedule.log_snr)(times)))
     linear = np.asarray(jax.vmap(lambda t: level_weight(schedule, "linear", options, t))(times))
     other = np.asarray(jax.vmap(lambda t: level_weight(schedule, "convex", options, t))(times))
-    np.testing.assert_allclose(linear, np.minimum(ratio**-2.0, 5.0), rtol=1e-6)
+    general = np.asarray(jax.vmap(lambda t: level_weight(schedule, "general", options, t))(times))
+    np.testing.assert_allclose(linear, np.minimum(ratio**-2.0, 1e4), rtol=1e-6)
+    np.testing.assert_array_equal(general, linear)
     np.testing.assert_allclose(other, np.where(ratio <= 0.5, linear, 0.0), rtol=1e-6)
     assert (other == 0).any() and (other > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"),
+    [
+        ("advection", {"num_points": 16, "num_frames": 8, "highest_wave": 4}),
+        ("viscous_burgers", {"num_points": 16, "num_frames": 8}),
+        ("dam_break", {"num_points": 8, "num_frames": 4}),
+    ],
+)
+def test_a_true_example_has_no_penalty_whatever_its_scheme_leaves(name, sizes):
+    """The residual of another scheme is no error of a denoiser: the example itself, not a blurred one, is best."""
+    equations = make_equations(name, **sizes)
+    sample = equations.draw(jax.random.key(3))
+    kinds = ("linear",) * len(equations.fields)
+    encoding = Encoding(jnp.zeros(len(kinds)), jnp.ones(len(kinds)))
+    example = EncodedExample(sample.fields, Given(sample.condition, sample.condition, encoding))
+    task = Task(
+        equations,
+        lambda: Examples(np.asarray(sample.fields)[None], np.asarray(sample.condition)[None]),
+        lambda key, count: None,
+        jax.random.key(0),
+    )
+    groups = equation_groups("edm", FEW_CALLS, noise="edm")
+    net = network_of(task, {"data": {"kinds": kinds}, "network": MLP, **groups})
+    for one in equations.priors.feasibilities:
+        asked = penalty_of(net, one, None)
+        assert float(asked(sample.fields, None, example)) == 0.0
+        assert float(jnp.mean(one.terms(sample.fields, sample.fields, sample.condition) ** 2)) > 1e-6
+        assert float(asked(0.99 * sample.fields, None, example)) > 0.0
 
 
 def test_a_linear_penalty_is_the_error_of_the_noise_along_its_directions(springs):
@@ -288,6 +335,22 @@ def test_samples_in_the_subspace_keep_the_momentum_to_rounding(springs, name):
     np.testing.assert_allclose(momentum, jnp.broadcast_to(momentum[0], momentum.shape), atol=2e-5)
     centre = drawn[..., :2].mean(axis=1)
     np.testing.assert_allclose(5 * jnp.diff(centre, axis=0) / 0.1, momentum[1:], atol=2e-3)
+
+
+def test_draws_have_the_momentum_of_the_given_frames():
+    equations = with_given_frames(make_equations("five_springs", num_frames=6), 2)
+    sample = equations.draw(jax.random.key(0))
+    drawn = sample.fields + jax.random.normal(jax.random.key(1), sample.fields.shape)
+    plain = Fitted(mean_model(lambda params, condition: condition, ()), None, {})
+    model = _continuing(plain, equations).model
+    found, truth = motion_of(model.finish(drawn, sample.condition)), motion_of(sample.fields)
+    np.testing.assert_allclose(found.velocity.sum(axis=1), truth.velocity.sum(axis=1), atol=1e-10)
+    np.testing.assert_allclose(found.position.mean(axis=1), truth.position.mean(axis=1), atol=1e-10)
+    # what moves around the centre is the draw's
+    around = lambda x: np.array(x - x.mean(axis=1, keepdims=True))  # noqa: E731
+    np.testing.assert_allclose(around(found.velocity), around(motion_of(drawn).velocity), atol=1e-12)
+    for told in (make_equations("five_springs"), with_given_frames(make_equations("five_springs"), 1)):
+        assert _continuing(plain, told) is plain, "one frame says where, not how fast, the centre moves"
 
 
 @pytest.mark.parametrize("penalties", [{"penalties": {"weights": {"linear": 0.0}}}, {}])
