@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
+from experiments.data.own_question import noisy
 from experiments.study.study import Split
 from phdme_jax.methods.base import Examples
-from phdme_jax.methods.equations.encoding import Encoding, decode, encode
+from phdme_jax.methods.equations.encoding import Encoding, encode
 from phdme_jax.methods.equations.questions import Question
 from phdme_jax.systems.equations.base import Equations
 
@@ -88,11 +89,8 @@ def question_splits(
 
 def _deviations(fields: Float[np.ndarray, "sample *grid field"], kinds: tuple[str, ...]) -> Float[Array, "field"]:
     """Standard deviation of each field, of its logarithm where it is encoded so."""
-    return jnp.std(encode(_plain(kinds), kinds, jnp.asarray(fields)), axis=tuple(range(fields.ndim - 1)))
-
-
-def _plain(kinds: tuple[str, ...]) -> Encoding:
-    return Encoding(jnp.zeros(len(kinds)), jnp.ones(len(kinds)))
+    plain = Encoding(jnp.zeros(len(kinds)), jnp.ones(len(kinds)))
+    return jnp.std(encode(plain, kinds, jnp.asarray(fields)), axis=tuple(range(fields.ndim - 1)))
 
 
 def _ask(
@@ -107,9 +105,7 @@ def _ask(
     """Every kind of question about the first examples; `scale` is the unit of the noise."""
     fields, condition = examples.fields[:count], examples.condition[:count]
     masks = _masks(equations, fields.shape, asking, jax.random.fold_in(key, 0))
-    encoded = encode(_plain(kinds), kinds, jnp.asarray(fields))
-    noise = asking.noise * scale * jax.random.normal(jax.random.fold_in(key, 1), fields.shape)
-    seen = np.asarray(decode(_plain(kinds), kinds, encoded + noise)) if asking.noise else fields
+    seen = noisy(fields, kinds, asking.noise * scale, jax.random.fold_in(key, 1))
     splits = {}
     for name, mask in masks.items():
         noises = np.broadcast_to(asking.noise * scale, (len(fields), fields.shape[-1]))

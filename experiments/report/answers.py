@@ -11,6 +11,7 @@ import numpy as np
 from experiments.study.study import Answer, Shown
 from phdme_jax.app import drawing
 from phdme_jax.app.page import Picture, Section
+from phdme_jax.methods.equations.questions import Question
 from phdme_jax.numerics.bound import Bound
 from phdme_jax.systems.equations.base import Equations, stacked_residual, without_padding
 
@@ -105,6 +106,42 @@ def _draw(axis: Any, field: np.ndarray, scale: Mapping[str, Any], title: str) ->
     axis.set_title(title, fontsize=8.5)
     axis.grid(False)
     return image
+
+
+@drawing.styled
+def own_answer_picture(path: Path, problem: Equations, question: Question, samples: np.ndarray, index: int) -> Path:
+    """What was read, two samples, their mean and deviation, of one field of a question without a known truth.
+
+    Args:
+      path: PNG to write.
+      problem: equations on two axes.
+      question: what was read.
+      samples: of the answer, (sample, *grid, field).
+      index: of the field.
+    Returns:
+      the path.
+    """
+    mask, name = np.asarray(question.mask), problem.fields[index]
+    told = index if mask[..., index].any() else int(np.argmax(mask.mean(axis=tuple(range(mask.ndim - 1)))))
+    seen = _field(problem, np.where(mask > 0, np.asarray(question.values), np.nan), problem.fields[told])
+    drawn = (samples[0], samples[min(1, len(samples) - 1)], samples.mean(axis=0))
+    fields = [_field(problem, values, name) for values in drawn]
+    spread = _field(problem, samples.std(axis=0, ddof=1) if len(samples) > 1 else np.zeros_like(samples[0]), name)
+    figure = drawing.new_figure(8.0, 2.7)
+    axes = figure.subplots(1, 2 + len(DRAWN))
+    scale, deviation = drawing.value_scale(np.stack(fields)), drawing.spread_scale(spread)
+    label = "read" if told == index else f"read: {_words(problem.fields[told])}"
+    observed = _draw(axes[0], seen, scale if told == index else drawing.value_scale(seen), label)
+    images = [_draw(*cell) for cell in zip(axes[1:-1], fields, [scale] * len(DRAWN), DRAWN, strict=True)]
+    last = _draw(axes[-1], spread, deviation, "deviation")
+    bars: list[tuple[Any, Any]] = [(images[0], axes[1:-1]), (last, axes[-1])]
+    for image, above in [*bars, *([] if told == index else [(observed, axes[0])])]:
+        aspect = 40 if image is images[0] else 12
+        bar = figure.colorbar(image, ax=above, location="bottom", extend="both", aspect=aspect)
+        bar.ax.tick_params(labelsize=7, length=2)
+        bar.locator = _few_numbers()
+        bar.update_ticks()
+    return drawing.save(figure, path, _words(name))
 
 
 def answer_section(shown: Shown) -> Sequence[Section]:

@@ -1,0 +1,142 @@
+"""A user's own question about fields of known equations: what was read, from a file, and the same of other examples."""
+
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Key
+
+from phdme_jax.files import InputError
+from phdme_jax.forecasting.archives import read_arrays
+from phdme_jax.methods.base import Examples
+from phdme_jax.methods.equations.encoding import Encoding, decode, encode
+from phdme_jax.methods.equations.questions import Question, ask, ask_sensors
+from phdme_jax.systems.equations.base import Equations
+
+NEAR = 1e-6  # of the distance between points: places this near to one are on it
+SENSORS = ("readings", "field", "position", "index")
+FIELDS = ("mask", "values")
+
+
+def read_question(path: Path, equations: Equations, kinds: tuple[str, ...]) -> Question:
+    """Reads a question from an `.npz`, checked.
+
+    Either sensors,
+
+        readings (sensor,), field (sensor,) counted from zero, and position (sensor, axis) on the grid or
+        index (sensor, axis) of its points counted from zero
+
+    or whole fields, mask and values (*grid, field). Both may have noise (field,), the standard deviation of the
+    readings of each field, of their logarithm where it is learned so, zero without; and condition (*grid, channel) of
+    equations that have one.
+
+    Args:
+      path: of the file.
+      equations: that it is about.
+      kinds: encoding of each field; one with a logarithm has readings above zero.
+    Returns:
+      the question.
+    Raises:
+      InputError: any defect, in one sentence.
+    """
+    where, arrays = read_arrays(path, "question", (), (*SENSORS, *FIELDS, "noise", "condition"))
+    by_sensors, by_fields = ([key for key in keys if key in arrays] for keys in (SENSORS, FIELDS))
+    if by_sensors and by_fields:
+        raise InputError(f"{where}: has {', '.join(by_sensors)} and {', '.join(by_fields)}; expected one kind of them")
+    if len(by_fields) < 2 and not {"readings", "field"} <= set(by_sensors):
+        raise InputError(
+            f"{where}: has {', '.join(arrays) or 'nothing'}; expected readings, field and position of sensors, or mask "
+            "and values of whole fields"
+        )
+    noise, condition = arrays.get("noise"), arrays.get("condition")
+    told = None if noise is None else np.atleast_1d(noise).tolist()
+    try:
+        if by_fields:
+            found = ask(equations, arrays["mask"], arrays["values"], told, condition)
+        else:
+            names, places = _names(where, arrays, equations), _places(where, arrays, equations)
+            found = ask_sensors(equations, places, names, arrays["readings"].tolist(), told, condition)
+    except InputError as error:
+        raise error if str(error).startswith(where) else InputError(f"{where}: {error}") from None
+    for index, kind in enumerate(kinds):
+        seen = np.asarray(found.values)[..., index][np.asarray(found.mask)[..., index] > 0]
+        if kind == "log" and (seen <= 0).any():
+            name, least = equations.fields[index], float(seen.min())
+            raise InputError(f"{where}: readings of {name} go down to {least:.6g}; expected numbers above zero")
+    return found
+
+
+def _names(where: str, arrays: dict[str, np.ndarray], equations: Equations) -> list[str]:
+    """Name of the field that each sensor reads."""
+    readings, field = arrays["readings"], arrays["field"]
+    if readings.ndim != 1 or field.shape != readings.shape:
+        raise InputError(
+            f"{where}: readings have shape {readings.shape} and field {field.shape}; expected one of each a sensor"
+        )
+    if not np.isin(field, np.arange(len(equations.fields))).all():
+        raise InputError(
+            f"{where}: field is {field.tolist()}; expected numbers from 0 to {len(equations.fields) - 1} "
+            f"({', '.join(equations.fields)})"
+        )
+    return [equations.fields[int(number)] for number in field]
+
+
+def _places(where: str, arrays: dict[str, np.ndarray], equations: Equations) -> list[tuple[int, ...]]:
+    """Index of the grid point of each sensor."""
+    given = [key for key in ("position", "index") if key in arrays]
+    if len(given) != 1:
+        raise InputError(
+            f"{where}: expected the places of the sensors as position or as index, got {' and '.join(given) or 'none'}"
+        )
+    (key,), grid, count = given, equations.grid, len(arrays["readings"])
+    places = arrays[key]
+    if places.shape != (count, len(grid.points)):
+        raise InputError(
+            f"{where}: {key} has shape {places.shape}; expected {(count, len(grid.points))}, a place of "
+            f"{len(grid.points)} coordinates for each sensor"
+        )
+    steps = places if key == "index" else places / np.asarray(grid.spacing)
+    nearest, most = np.round(steps), np.asarray(grid.points) - 1
+    off = (np.abs(steps - nearest) > NEAR) | (nearest < 0) | (nearest > most) | ~np.isfinite(steps)
+    if off.any():
+        sensor = int(np.flatnonzero(off.any(axis=1))[0])
+        near = np.clip(np.nan_to_num(nearest[sensor]), 0, most)
+        hint = "whole numbers" if key == "index" else "a place of the grid"
+        best = near if key == "index" else near * np.asarray(grid.spacing)
+        raise InputError(
+            f"{where}: {key} of sensor {sensor} is {places[sensor].tolist()}; expected {hint}, the nearest is "
+            f"{[float(f'{value:.6g}') for value in best]}"
+        )
+    return [tuple(map(int, place)) for place in nearest]
+
+
+def same_question(question: Question, examples: Examples, kinds: tuple[str, ...], key: Key[Array, ""]) -> Question:
+    """The same places of other examples, with the same noise.
+
+    Args:
+      question: of one example.
+      examples: others, leaves with a leading axis.
+      kinds: encoding of each field; of a field with a logarithm noise is that of it.
+      key: of the noise.
+    Returns:
+      one question of each, on the host.
+    """
+    seen = noisy(examples.fields, kinds, question.noise, key)
+    count = len(examples.fields)
+    mask, noise = (np.broadcast_to(part, (count, *np.shape(part))) for part in (question.mask, question.noise))
+    return Question(*map(np.asarray, (examples.condition, mask, mask * seen, noise)))  # type: ignore[arg-type]
+
+
+def noisy(
+    fields: Float[np.ndarray, "sample *grid field"],
+    kinds: tuple[str, ...],
+    noise: Float[Array, "field"] | Float[np.ndarray, "field"],
+    key: Key[Array, ""],
+) -> np.ndarray:
+    """Fields as they are read: with noise, of the logarithm where a field is encoded so; exact where there is none."""
+    if not np.any(np.asarray(noise)):
+        return fields
+    plain = Encoding(jnp.zeros(len(kinds)), jnp.ones(len(kinds)))
+    encoded = encode(plain, kinds, jnp.asarray(fields))
+    return np.asarray(decode(plain, kinds, encoded + noise * jax.random.normal(key, fields.shape)))

@@ -1,0 +1,109 @@
+"""Your own question, from a file to an answer with its band; what is wrong with a file is said in one sentence."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments import poisson_2d
+from experiments.answer import main, restored
+from experiments.data.own_question import read_question
+from experiments.study.command import main as study_main
+from phdme_jax.files import InputError
+from phdme_jax.systems import make_equations
+from tests.test_readmes import ROOT, block
+
+POISSON = make_equations("poisson_2d", num_points=16)
+DARCY = make_equations("darcy_nodal", num_points=16, num_modes=4)
+LINEAR = ("linear", "linear")
+SENSORS = {"readings": [0.5, -1.0], "field": [0, 1], "index": [[1, 2], [3, 4]], "noise": [0.1, 0.2]}
+
+
+def file_of(folder, **arrays):
+    np.savez(folder / "question.npz", **arrays)
+    return folder / "question.npz"
+
+
+def test_sensors_are_read_by_index_or_place(tmp_path):
+    by_index = read_question(file_of(tmp_path, **SENSORS), POISSON, LINEAR)
+    assert by_index.values[1, 2, 0] == 0.5 and by_index.values[3, 4, 1] == -1.0 and by_index.mask.sum() == 2
+    np.testing.assert_array_equal(by_index.noise, [0.1, 0.2])
+    there = {key: value for key, value in SENSORS.items() if key not in ("index", "noise")}
+    by_place = read_question(file_of(tmp_path, **there, position=np.array([[1, 2], [3, 4]]) / 15.0), POISSON, LINEAR)
+    np.testing.assert_array_equal(by_place.values, by_index.values)
+    np.testing.assert_array_equal(by_place.noise, 0.0)
+    whole = {"mask": by_index.mask, "values": by_index.values}
+    np.testing.assert_array_equal(read_question(file_of(tmp_path, **whole), POISSON, LINEAR).mask, by_index.mask)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"readings": [np.nan, 1.0]}, "expected finite observations"),
+        ({"field": [0, 2]}, r"field is \[0.0, 2.0\]; expected numbers from 0 to 1 \(solution, source\)"),
+        ({"index": [[1, 2], [3, 16]]}, r"index of sensor 1 is \[3.0, 16.0\]; expected whole numbers, the nearest is"),
+        ({"index": [[1, 2]]}, r"index has shape \(1, 2\); expected \(2, 2\)"),
+        ({"index": None}, "expected the places of the sensors as position or as index, got none"),
+        ({"index": None, "position": [[0.0, 0.0], [0.05, 0.0]]}, "expected a place of the grid, the nearest is"),
+        ({"field": [0]}, "expected one of each a sensor"),
+        ({"noise": [0.1]}, "one noise of at least zero for each of"),
+        ({"readings": [], "field": [], "index": np.zeros((0, 2))}, "got an empty mask"),
+        ({"field": [1, 1], "index": [[1, 2], [1, 2]], "noise": [0.0, 0.0]}, "readings that agree within their noise"),
+        ({"mask": np.ones((16, 16, 2))}, "expected one kind of them"),
+        ({"readings": None, "field": None, "index": None, "mask": np.ones((8, 8, 2)), "values": np.ones((8, 8, 2))},
+         r"expected mask of shape \(16, 16, 2\)"),
+        ({"readings": None, "field": None, "index": None, "noise": None}, "expected readings, field and position"),
+    ],
+)  # fmt: skip
+def test_a_wrong_file_is_told_in_one_sentence(tmp_path, changes, words):
+    arrays = {key: value for key, value in {**SENSORS, **changes}.items() if value is not None}
+    with pytest.raises(InputError, match=words) as error:
+        read_question(file_of(tmp_path, **arrays), POISSON, LINEAR)
+    assert "question.npz" in str(error.value)
+
+
+def test_readings_of_a_positive_field_are_positive(tmp_path):
+    kinds = ("linear", "log")
+    assert read_question(file_of(tmp_path, **(SENSORS | {"readings": [-1.0, 0.5]})), DARCY, kinds).mask.sum() == 2
+    with pytest.raises(InputError, match="readings of permeability go down to -1; expected numbers above zero"):
+        read_question(file_of(tmp_path, **SENSORS), DARCY, kinds)
+
+
+def test_a_kept_configuration_is_the_study_s_with_its_changes():
+    config = poisson_2d.STUDY.get_config("smoke")
+    kept = json.loads(json.dumps(config.to_dict()))
+    assert restored(config, kept).to_dict() == config.to_dict()
+    kept["answers"]["push"], kept["stages"]["diffusion"] = 7, [[1, 3, 4, 0.1]]
+    found = restored(config, kept)
+    assert found.answers.push == 7 and found.stages.diffusion == ((1, 3, 4, 0.1),)
+
+
+def test_a_run_answers_a_question_of_one_s_own(tmp_path, monkeypatch, capsys):
+    """The question of the README; the band holds nothing that was read, and the samples obey the readings."""
+    monkeypatch.chdir(tmp_path)
+    few = ["--config.data.num_test=32", "--config.questions.count=2"]
+    assert study_main(poisson_2d.STUDY, ["--size", "smoke", "--methods", "kriging", *few]) == 0
+    rows = (tmp_path / "runs" / "poisson_2d_smoke" / "results.jsonl").read_bytes()
+    exec(block(ROOT / "experiments" / "README.md", "question.npz"), {})
+    arguments = ["runs/poisson_2d_smoke", "question.npz", "--method", "kriging"]
+    assert main([*arguments, "--samples", "8", "--out", "answer"]) == 0
+    found = np.load(tmp_path / "answer" / "answer.npz")
+    assert found["samples"].shape == (8, 16, 16, 2) and list(found["fields"]) == ["solution", "source"]
+    read = found["mask"] > 0
+    assert read.sum() == 3 and np.abs(found["mean"] - found["values"])[read].max() < 0.1
+    hidden = ~read
+    assert (found["lower"] < found["mean"])[hidden].all() and (found["mean"] < found["upper"])[hidden].all()
+    assert found["level"] == 0.9
+    assert (tmp_path / "answer" / "solution.png").exists() and (tmp_path / "answer" / "source.png").exists()
+    assert (tmp_path / "runs" / "poisson_2d_smoke" / "results.jsonl").read_bytes() == rows, "the run is as it was"
+    assert main([*arguments, "--no_band", "--samples", "2", "--out", "plain"]) == 0
+    assert "lower" not in np.load(tmp_path / "plain" / "answer.npz")
+    capsys.readouterr()
+    for wrong, words in (
+        (["nowhere", *arguments[1:]], "holds no run of a study"),
+        ([*arguments[:3], "piddm"], "answers no questions about fields"),
+        ([*arguments, "--case", "darcy"], "unknown case 'darcy'"),
+    ):
+        assert main([*wrong, "--out", "wrong"]) == 2
+        assert words in capsys.readouterr().err
+    assert not (tmp_path / "wrong").exists()
