@@ -75,7 +75,7 @@ def sizes_of(
     kinds: tuple[str, ...],
     padding: Any = "zero",
     network: Mapping[str, Any] = UNET,
-    slice_size: int = 4,
+    slice_size: int = 1,
     **distilled: Any,
 ) -> dict[str, Any]:
     """Sizes of a study of one-step models: a grid to try it on, one for a CPU, and that of publications.
@@ -146,7 +146,7 @@ def sizes_of(
 STUDY = Study(
     name="poisson_2d",
     title="Poisson's equation on a square, in one call",
-    sizes=sizes_of({"num_points": 16}, {"num_points": 32}, {"num_points": 64}, ("linear", "linear")),
+    sizes=sizes_of({"num_points": 16}, {"num_points": 32}, {"num_points": 64}, ("linear", "linear"), slice_size=4),
     problem=equations_of,
     bench=equation_bench,
     scores=(equation_scores,),

@@ -96,7 +96,7 @@ def _size(
         "dilated": {"name": "dilated", **dilated},
         "stages": {"diffusion": ((1, *training),)},
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
-        **equation_groups("edm", FEW_CALLS, noise="edm"),
+        **equation_groups("edm", FEW_CALLS, noise="edm", slice_size=1),
         **prior_groups(min(256, counts[0]), linear=0.1, multilinear=0.1),
     }
 

@@ -26,22 +26,23 @@ def convolve(
     On a CPU with gradients as above, of reverse mode alone: forward mode raises TypeError there.
 
     Raises:
-      NotImplementedError: a dilation; on a CPU also steps that are neither one nor the window.
+      NotImplementedError: inputs with gaps; on a CPU also steps that are neither one nor the window.
     """
-    dilations = [others.get(name) or () for name in ("lhs_dilation", "rhs_dilation")]
-    if any(step != 1 for dilation in dilations for step in dilation):
-        raise NotImplementedError(f"expected dilations of one, got {dilations}; try jax.lax.conv_general_dilated")
+    gaps = others.get("lhs_dilation") or ()
+    if any(step != 1 for step in gaps):
+        raise NotImplementedError(f"expected inputs without gaps, got {gaps}; try jax.lax.conv_general_dilated")
     if jax.default_backend() != "cpu":
         return jax.lax.conv_general_dilated(
             inputs, kernel, strides, padding, dimension_numbers=dimension_numbers, **others
         )
     window, precision = kernel.shape[:-2], others.get("precision")
-    if tuple(strides) == window and padding == "VALID":
+    apart = tuple(others.get("rhs_dilation") or (1,) * len(window))
+    if tuple(strides) == window and padding == "VALID" and set(apart) == {1}:
         return _of_blocks(inputs, kernel, precision)
     if set(strides) != {1} or (padding == "SAME" and any(size % 2 == 0 for size in window)):
         raise NotImplementedError(f"expected steps of one and odd windows, or blocks, got {tuple(strides)}, {window}")
-    pads = tuple((size - 1) // 2 if padding == "SAME" else 0 for size in window)
-    return _of_windows(pads, precision)(inputs, kernel)
+    pads = tuple(step * (size - 1) // 2 if padding == "SAME" else 0 for size, step in zip(window, apart, strict=True))
+    return _of_windows(pads, apart, precision)(inputs, kernel)
 
 
 def _of_blocks(inputs: Array, kernel: Array, precision: Any) -> Array:
@@ -56,30 +57,33 @@ def _of_blocks(inputs: Array, kernel: Array, precision: Any) -> Array:
 
 
 @lru_cache
-def _of_windows(pads: tuple[int, ...], precision: Any) -> Callable[[Array, Array], Array]:
+def _of_windows(pads: tuple[int, ...], apart: tuple[int, ...], precision: Any) -> Callable[[Array, Array], Array]:
     spatial = "HWD"[: len(pads)]
     numbers = (f"N{spatial}C", f"{spatial}IO", f"N{spatial}C")
 
     def plain(inputs: Array, kernel: Array, around: Sequence[int]) -> Array:
         both = [(pad, pad) for pad in around]
-        ones = (1,) * len(both)
-        return jax.lax.conv_general_dilated(inputs, kernel, ones, both, dimension_numbers=numbers, precision=precision)
+        sizes: Any = {"window_strides": (1,) * len(both), "padding": both, "rhs_dilation": apart}
+        return jax.lax.conv_general_dilated(inputs, kernel, **sizes, dimension_numbers=numbers, precision=precision)
 
     def backward(kept: tuple[Array, Array], slope: Array) -> tuple[Array, Array]:
         inputs, kernel = kept
         transposed = jnp.flip(kernel, range(len(pads))).swapaxes(-1, -2)
-        around = [size - 1 - pad for size, pad in zip(kernel.shape, pads, strict=False)]
-        return plain(slope, transposed, around), _by_kernel(inputs, slope, kernel.shape[: len(pads)], pads, precision)
+        window = kernel.shape[: len(pads)]
+        around = [step * (size - 1) - pad for size, pad, step in zip(window, pads, apart, strict=True)]
+        return plain(slope, transposed, around), _by_kernel(inputs, slope, window, pads, apart, precision)
 
     convolution = jax.custom_vjp(lambda inputs, kernel: plain(inputs, kernel, pads))
     convolution.defvjp(lambda inputs, kernel: (plain(inputs, kernel, pads), (inputs, kernel)), backward)
     return convolution
 
 
-def _by_kernel(inputs: Array, slope: Array, window: Sequence[int], pads: Sequence[int], precision: Any) -> Array:
+def _by_kernel(
+    inputs: Array, slope: Array, window: Sequence[int], pads: Sequence[int], apart: Sequence[int], precision: Any
+) -> Array:
     """Gradient by the kernel: one product with the shifts of what has fewer channels, inputs or slope, side by side.
 
-    dk[e] = sum_p x[p + e - pad] s[p] = sum_q x[q] s[q + pad - e]
+    dk[e] = sum_p x[p + d e - pad] s[p] = sum_q x[q] s[q + pad - d e],   d the distance of the window's places
     """
     axes = tuple(range(len(inputs.shape) - 1))
 
@@ -87,18 +91,20 @@ def _by_kernel(inputs: Array, slope: Array, window: Sequence[int], pads: Sequenc
         return jnp.tensordot(first, last, (axes, axes), precision=precision)
 
     if inputs.shape[-1] < slope.shape[-1]:
-        found = product(_shifts(inputs, window, pads, slope.shape), slope)
+        found = product(_shifts(inputs, window, pads, apart, slope.shape), slope)
         return found.reshape(*window, inputs.shape[-1], -1)
-    around = [size - 1 - pad for size, pad in zip(window, pads, strict=True)]
-    found = product(inputs, _shifts(slope, window, around, inputs.shape))
+    around = [step * (size - 1) - pad for size, pad, step in zip(window, pads, apart, strict=True)]
+    found = product(inputs, _shifts(slope, window, around, apart, inputs.shape))
     found = found.reshape(-1, *window, slope.shape[-1])
     return jnp.moveaxis(jnp.flip(found, range(1, 1 + len(window))), 0, -2)
 
 
-def _shifts(fields: Array, window: Sequence[int], pads: Sequence[int], shape: Sequence[int]) -> Array:
+def _shifts(
+    fields: Array, window: Sequence[int], pads: Sequence[int], apart: Sequence[int], shape: Sequence[int]
+) -> Array:
     """Fields at every place of the window around each place of a grid of a shape, side by side."""
     wide = jnp.pad(fields, [(0, 0), *((pad, pad) for pad in pads), (0, 0)])
-    places = itertools.product(*(range(size) for size in window))
+    places = itertools.product(*(range(0, step * size, step) for size, step in zip(window, apart, strict=True)))
     return jnp.concatenate(
         [
             wide[(slice(None), *(slice(at, at + size) for at, size in zip(place, shape[1:-1], strict=True)))]

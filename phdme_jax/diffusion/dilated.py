@@ -157,8 +157,7 @@ class _Convolution(nn.Module):
             kernel_dilation=steps,
             param_dtype=self.param_dtype,
             precision=jax.lax.Precision.HIGHEST if self.last else jax.lax.Precision.DEFAULT,
-            # gradients of dilated ones are XLA's own
-            conv_general_dilated=convolve if set(steps) == {1} else jax.lax.conv_general_dilated,
+            conv_general_dilated=convolve,
             name="zero" if self.last else "convolution",
         )
         return layer(inputs)
