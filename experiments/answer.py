@@ -20,25 +20,24 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments.__main__ import catalogue
-from experiments.data.own_question import read_question, same_question
+from experiments.data.own_question import RANGES, far_readings, read_question, refuse_values, same_question
 from experiments.data.questions import CALIBRATION
 from experiments.report.answers import own_answer_picture
 from experiments.study.command import parse
-from experiments.study.runner import SeedRun
+from experiments.study.runner import LEAST_SPREAD, SeedRun
 from experiments.study.study import Context, Study
 from phdme_jax.app.command import CommandParser, command_line, folder, run_main, user_input, whole_number
 from phdme_jax.app.command import path as file_path
 from phdme_jax.app.process import prepare_process
-from phdme_jax.files import InputError, RunFailed, atomic_write, claimed_folder, read_json
+from phdme_jax.files import InputError, RunFailed, atomic_write, claimed_folder, output_file, read_json, writing
 from phdme_jax.forecasting import bands
-from phdme_jax.methods.base import Examples, Fitted, refuse
+from phdme_jax.methods.base import Examples, Fitted, refuse, unusual_draws
 from phdme_jax.methods.draws import draw_forecasts
 from phdme_jax.methods.equations.questions import Question
 from phdme_jax.methods.table import METHODS
 from phdme_jax.systems.equations.base import Equations
 
 MOST_SAMPLES, LARGEST_SEED = 10**4, 2**31 - 1
-FLOOR = 0.01  # of a field's deviation: the least spread of a band
 
 
 class OwnAnswer(NamedTuple):
@@ -46,14 +45,16 @@ class OwnAnswer(NamedTuple):
 
     Attributes:
       samples: (sample, *grid, field).
-      lower, upper: edges of the band of all hidden places at once; None where it is not calibrated.
-      level: of the band.
+      lower, upper: edges of the band of all hidden places at once, not numbers where something was read; None without.
+      level: of the band; None without.
+      unsaid: why there is no band; empty where there is one.
     """
 
     samples: np.ndarray
-    lower: np.ndarray | None
-    upper: np.ndarray | None
-    level: float | None
+    lower: np.ndarray | None = None
+    upper: np.ndarray | None = None
+    level: float | None = None
+    unsaid: str = ""
 
 
 def restored(config: ConfigDict, kept: Any) -> ConfigDict:
@@ -76,29 +77,49 @@ def restored(config: ConfigDict, kept: Any) -> ConfigDict:
     return found
 
 
-def opened(workdir: Path, method: str) -> tuple[Study, Context]:
+class Opened(NamedTuple):
+    """A run as it was.
+
+    Attributes:
+      study: whose run.
+      context: with its configuration and one method.
+      record: what its folder says it is, as this code says it.
+    """
+
+    study: Study
+    context: Context
+    record: dict[str, Any]
+
+
+def opened(workdir: Path, method: str) -> Opened:
     """The study of a run folder, as it was run, with one method.
 
     Raises:
-      InputError: no run is there, or one of another code or of no study.
+      InputError: no run is there, or one of other code or of no study.
     """
-    record = read_json(workdir / "config.json")
-    name, size = record.get("experiment"), record.get("size")
-    if name not in dict(catalogue()) or size is None:
+    kept = read_json(workdir / "config.json")
+    name, size, config = kept.get("experiment"), str(kept.get("size")), kept.get("config")
+    if not isinstance(name, str) or name not in dict(catalogue()) or not isinstance(config, dict):
         raise InputError(f"{workdir}: holds no run of a study; expected the folder of a finished one, with config.json")
     study = getattr(importlib.import_module(f"experiments.{name}"), "STUDY", None)
     if not isinstance(study, Study) or size not in study.sizes:
-        raise InputError(f"{workdir}: {name} of size {size} asks no questions; expected a run of known equations")
-    context = parse(study, ["--size", size, "--workdir", str(workdir), "--methods", method])
-    config = restored(study.get_config(size), record["config"])
-    return study, dataclasses.replace(context, config=config, validates=bool(record.get("validates")))
+        raise InputError(f"{workdir}: holds no run of known equations; expected one of a study such as poisson_2d")
+    context = dataclasses.replace(
+        parse(study, ["--size", size, "--workdir", str(workdir)]),
+        config=restored(study.get_config(size), config),
+        methods=(method,),
+        validates=bool(kept.get("validates")),
+    )
+    record = {"experiment": name, "size": size, "config": context.config.to_dict()}
+    record |= {"validates": True} if context.validates else {}
+    return Opened(study, context, {**record, **unusual_draws()})
 
 
 def equations_of_run(study: Study, context: Context, case: str | None) -> tuple[str, Equations]:
     """The equations that are asked about, and their name in the study.
 
     Raises:
-      InputError: an unknown case, none of several, or a system of another kind.
+      InputError: an unknown case, none of several, a system of another kind, or a configuration of other code.
     """
     known = study.systems
     if case is None and len(known) > 1:
@@ -106,7 +127,10 @@ def equations_of_run(study: Study, context: Context, case: str | None) -> tuple[
     name = known[0] if case is None else case
     if name not in known:
         raise InputError(f"unknown case {name!r}; {study.name} has {', '.join(known)}")
-    problem = study.problem(context.config, name)
+    try:
+        problem = study.problem(context.config, name)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{context.workdir}: holds a run of other code ({error}); run the study again") from None
     if not isinstance(problem, Equations):
         raise InputError(f"{study.name} is no study of known equations; expected a run of one, such as poisson_2d")
     return name, problem
@@ -137,17 +161,33 @@ def answer(
     if not own.ok.all():
         raise RunFailed(f"{method} gave no finite answer; try another method, or a larger noise of the readings")
     assert own.samples is not None
-    world = bench.world if isinstance(bench.world, dict) and calibrates else {}
-    if CALIBRATION not in world or bench.level is None or num_samples < 2 or bench.scale is None:
-        return OwnAnswer(own.samples[0], None, None, None)
-    print(f"asks {len(world[CALIBRATION].fields)} other examples the same, to calibrate the band", flush=True)
+    plain = OwnAnswer(own.samples[0])
+    if not calibrates:
+        return plain._replace(unsaid="none was asked for")
+    world = bench.world if isinstance(bench.world, dict) else {}
+    if CALIBRATION not in world or bench.level is None or bench.scale is None:
+        return plain._replace(unsaid="this study keeps no examples to calibrate one on")
+    if num_samples < 2:
+        return plain._replace(unsaid="one sample has no spread")
     examples, kinds = Examples(*world[CALIBRATION]), tuple(bench.options["data"]["kinds"])
+    print(f"asks {len(examples.fields)} other examples the same, to calibrate the band", flush=True)
     asked = same_question(question, examples, kinds, jax.random.fold_in(key, 1))
     others = _drawn(fitted, asked, num_samples, jax.random.fold_in(key, 2))
     judged = bands.judged(examples.fields, others, np.asarray(asked.mask) == 0)
-    calibration = bands.calibrate(examples.fields, judged, FLOOR * np.asarray(bench.scale, np.float64), bench.level)
-    lower, upper = bands.forecast_band(own, calibration)
-    return OwnAnswer(own.samples[0], lower[0], upper[0], bench.level)
+    floor = LEAST_SPREAD * np.asarray(bench.scale, np.float64)
+    calibration = bands.calibrate(examples.fields, judged, floor, bench.level)
+    if not np.isfinite(calibration.quantile):
+        failed = int((~others.ok).sum())
+        return plain._replace(unsaid=f"{failed} of {len(examples.fields)} examples had no finite answer")
+    read = np.asarray(question.mask) > 0
+    lower, upper = (_possible(np.where(read, np.nan, edge[0]), kinds) for edge in bands.forecast_band(own, calibration))
+    return plain._replace(lower=lower, upper=upper, level=bench.level)
+
+
+def _possible(edge: np.ndarray, kinds: tuple[str, ...]) -> np.ndarray:
+    """An edge of a band with what a field cannot be left out of the band."""
+    limits = np.array([RANGES[kind][:2] if kind in RANGES else (-np.inf, np.inf) for kind in kinds])
+    return np.clip(edge, *limits.T)
 
 
 def _drawn(fitted: Fitted, questions: Question, num_samples: int, key: Any) -> bands.Forecasts:
@@ -186,34 +226,50 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _answer(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
+    prepare_process()
+    run = opened(options.run, options.method)
+    case, problem = equations_of_run(run.study, run.context, options.case)
     if options.method not in METHODS or not METHODS[options.method].questions:
-        able = [name for name, method in METHODS.items() if method.questions and "structure" not in method.needs]
+        able = [name for name, method in METHODS.items() if method.questions and method.refusal(problem) is None]
         raise InputError(f"{options.method} answers no questions about fields; choose --method among {', '.join(able)}")
-    study, context = opened(options.run, options.method)
-    case, problem = equations_of_run(study, context, options.case)
     with user_input():
         refuse(METHODS[options.method], problem)
-    question = read_question(options.question, problem, tuple(context.config.data.kinds))
-    prepare_process()
-    with claimed_folder(options.run, read_json(options.run / "config.json"), "config.json"):
-        run = SeedRun(context, case, options.model_seed)
-        found = answer(run, options.method, question, options.samples, options.seed, not options.no_band)
+    question = read_question(options.question, problem)
+    _check_out(options.out, options.run)
+    with claimed_folder(options.run, run.record, "config.json"):
+        seed_run = SeedRun(run.context, case, options.model_seed)
+        kinds = tuple(seed_run.bench.options["data"]["kinds"])
+        refuse_values(options.question, question, problem, kinds)
+        far = far_readings(question, seed_run.bench.task.train(), problem.fields)
+        found = answer(seed_run, options.method, question, options.samples, options.seed, not options.no_band)
     written = write_answer(options.out, problem, question, found)
     pictures = own_answer_pictures(options.out, problem, question, found.samples)
-    kind = "no band" if found.level is None else f"calibrated {100 * found.level:g} % band"
+    for name in far:
+        print(f"note: a reading of {name} is beyond all examples that were learned from; nothing is promised for it")
+    kind = f"no band: {found.unsaid}" if found.level is None else f"calibrated {100 * found.level:g} % band"
     print(f"answer: {written} ({len(found.samples)} samples, {kind})")
     for picture in pictures:
         print(f"picture: {picture}")
 
 
+def _check_out(out: Path, run: Path) -> None:
+    """Refuses the run's own folder, and makes the one to write, before anything is computed."""
+    if out.resolve().is_relative_to(run.resolve()):
+        raise InputError(f"{out}: lies in the run that is asked; choose another --out")
+    with writing(out):
+        out.mkdir(parents=True, exist_ok=True)
+    output_file(out / "answer.npz")
+
+
 def own_answer_pictures(out: Path, problem: Equations, question: Question, samples: np.ndarray) -> list[Path]:
-    """A picture of each field that was not wholly observed; none of fields that are not on two axes."""
+    """A picture of each field that was not wholly observed; none of fields that are not on two axes; old ones go."""
     if len(problem.grid.points) != 2:
         return []
     paths = []
     for index, name in enumerate(problem.fields):
+        path = out / f"{name.replace(' ', '_')}.png"
+        path.unlink(missing_ok=True)
         if not np.asarray(question.mask)[..., index].all():
-            path = out / f"{name.replace(' ', '_')}.png"
             paths.append(own_answer_picture(path, problem, question, samples, index))
     return paths
 

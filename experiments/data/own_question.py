@@ -17,9 +17,10 @@ from phdme_jax.systems.equations.base import Equations
 NEAR = 1e-6  # of the distance between points: places this near to one are on it
 SENSORS = ("readings", "field", "position", "index")
 FIELDS = ("mask", "values")
+RANGES = {"log": (0.0, np.inf, "numbers above zero"), "unit": (0.0, 1.0, "numbers from 0 to 1")}
 
 
-def read_question(path: Path, equations: Equations, kinds: tuple[str, ...]) -> Question:
+def read_question(path: Path, equations: Equations) -> Question:
     """Reads a question from an `.npz`, checked.
 
     Either sensors,
@@ -34,19 +35,20 @@ def read_question(path: Path, equations: Equations, kinds: tuple[str, ...]) -> Q
     Args:
       path: of the file.
       equations: that it is about.
-      kinds: encoding of each field; one with a logarithm has readings above zero.
     Returns:
       the question.
     Raises:
       InputError: any defect, in one sentence.
     """
     where, arrays = read_arrays(path, "question", (), (*SENSORS, *FIELDS, "noise", "condition"))
+    if not arrays:
+        raise InputError(f"{where}: has none of the keys of a question; expected {', '.join((*SENSORS, *FIELDS))}")
     by_sensors, by_fields = ([key for key in keys if key in arrays] for keys in (SENSORS, FIELDS))
     if by_sensors and by_fields:
         raise InputError(f"{where}: has {', '.join(by_sensors)} and {', '.join(by_fields)}; expected one kind of them")
     if len(by_fields) < 2 and not {"readings", "field"} <= set(by_sensors):
         raise InputError(
-            f"{where}: has {', '.join(arrays) or 'nothing'}; expected readings, field and position of sensors, or mask "
+            f"{where}: has {', '.join(arrays)}; expected readings, field and position of sensors, or mask "
             "and values of whole fields"
         )
     noise, condition = arrays.get("noise"), arrays.get("condition")
@@ -59,12 +61,40 @@ def read_question(path: Path, equations: Equations, kinds: tuple[str, ...]) -> Q
             found = ask_sensors(equations, places, names, arrays["readings"].tolist(), told, condition)
     except InputError as error:
         raise error if str(error).startswith(where) else InputError(f"{where}: {error}") from None
-    for index, kind in enumerate(kinds):
-        seen = np.asarray(found.values)[..., index][np.asarray(found.mask)[..., index] > 0]
-        if kind == "log" and (seen <= 0).any():
-            name, least = equations.fields[index], float(seen.min())
-            raise InputError(f"{where}: readings of {name} go down to {least:.6g}; expected numbers above zero")
+    if np.asarray(found.mask).all():
+        raise InputError(f"{where}: reads all fields everywhere; a question leaves something open")
     return found
+
+
+def refuse_values(path: Path, question: Question, equations: Equations, kinds: tuple[str, ...]) -> None:
+    """Refuses readings that a field cannot have.
+
+    Args:
+      path: of the question's file.
+      question: what was read.
+      equations: that it is about.
+      kinds: encoding of each field; one with a logarithm is above zero.
+    Raises:
+      InputError: such a reading.
+    """
+    for index, kind in enumerate(kinds):
+        seen = np.asarray(question.values)[..., index][np.asarray(question.mask)[..., index] > 0]
+        if kind in RANGES and seen.size:
+            least, most, words = RANGES[kind]
+            if seen.min() < least or seen.max() > most or (kind == "log" and seen.min() == 0):
+                found = f"{float(seen.min()):.6g} to {float(seen.max()):.6g}"
+                raise InputError(f"{path}: readings of {equations.fields[index]} are {found}; expected {words}")
+
+
+def far_readings(question: Question, examples: Examples, fields: tuple[str, ...]) -> list[str]:
+    """Names of the fields of which something was read that is beyond all examples."""
+    far = []
+    for index, name in enumerate(fields):
+        seen = np.asarray(question.values)[..., index][np.asarray(question.mask)[..., index] > 0]
+        known = examples.fields[..., index]
+        if seen.size and (seen.min() < known.min() or seen.max() > known.max()):
+            far.append(name)
+    return far
 
 
 def _names(where: str, arrays: dict[str, np.ndarray], equations: Equations) -> list[str]:
@@ -96,12 +126,12 @@ def _places(where: str, arrays: dict[str, np.ndarray], equations: Equations) -> 
             f"{where}: {key} has shape {places.shape}; expected {(count, len(grid.points))}, a place of "
             f"{len(grid.points)} coordinates for each sensor"
         )
-    steps = places if key == "index" else places / np.asarray(grid.spacing)
+    steps = np.nan_to_num(places if key == "index" else places / np.asarray(grid.spacing), posinf=-1.0, nan=-1.0)
     nearest, most = np.round(steps), np.asarray(grid.points) - 1
-    off = (np.abs(steps - nearest) > NEAR) | (nearest < 0) | (nearest > most) | ~np.isfinite(steps)
+    off = (np.abs(steps - nearest) > NEAR) | (nearest < 0) | (nearest > most)
     if off.any():
         sensor = int(np.flatnonzero(off.any(axis=1))[0])
-        near = np.clip(np.nan_to_num(nearest[sensor]), 0, most)
+        near = np.clip(nearest[sensor], 0, most)
         hint = "whole numbers" if key == "index" else "a place of the grid"
         best = near if key == "index" else near * np.asarray(grid.spacing)
         raise InputError(

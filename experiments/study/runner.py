@@ -27,6 +27,7 @@ from phdme_jax.training.stages import Trainer
 
 # groups that no training reads: another number of sampling steps does not train anew
 UNTRAINED = ("sampling", "costs", "level", "solved", "projected", "questions", "answers", "asked", "hidden")
+LEAST_SPREAD = 0.01  # of a field's deviation, in bands
 # keys that some methods alone read
 OWN = frozenset(key for method in METHODS.values() for key in method.own)
 
@@ -181,7 +182,7 @@ class SeedRun:
         drawn = all(split.observe is as_drawn for split in self.bench.splits.values())
         if fitted.model.floor is not None and drawn:
             return np.asarray(fitted.model.floor(fitted.params), np.float64)
-        return None if self.bench.scale is None else 0.01 * np.asarray(self.bench.scale, np.float64)
+        return None if self.bench.scale is None else LEAST_SPREAD * np.asarray(self.bench.scale, np.float64)
 
     def changed(self, changes: Sequence[tuple[str, Any]]) -> "SeedRun":
         """The same seed with other values of some dotted keys of the configuration."""

@@ -5,17 +5,17 @@ import json
 import numpy as np
 import pytest
 
-from experiments import poisson_2d
+from experiments import piddm_ablations, poisson_2d
 from experiments.answer import main, restored
-from experiments.data.own_question import read_question
+from experiments.data.own_question import far_readings, read_question, refuse_values
 from experiments.study.command import main as study_main
 from phdme_jax.files import InputError
+from phdme_jax.methods.base import Examples
 from phdme_jax.systems import make_equations
 from tests.test_readmes import ROOT, block
 
 POISSON = make_equations("poisson_2d", num_points=16)
 DARCY = make_equations("darcy_nodal", num_points=16, num_modes=4)
-LINEAR = ("linear", "linear")
 SENSORS = {"readings": [0.5, -1.0], "field": [0, 1], "index": [[1, 2], [3, 4]], "noise": [0.1, 0.2]}
 
 
@@ -25,21 +25,22 @@ def file_of(folder, **arrays):
 
 
 def test_sensors_are_read_by_index_or_place(tmp_path):
-    by_index = read_question(file_of(tmp_path, **SENSORS), POISSON, LINEAR)
+    by_index = read_question(file_of(tmp_path, **SENSORS), POISSON)
     assert by_index.values[1, 2, 0] == 0.5 and by_index.values[3, 4, 1] == -1.0 and by_index.mask.sum() == 2
     np.testing.assert_array_equal(by_index.noise, [0.1, 0.2])
     there = {key: value for key, value in SENSORS.items() if key not in ("index", "noise")}
-    by_place = read_question(file_of(tmp_path, **there, position=np.array([[1, 2], [3, 4]]) / 15.0), POISSON, LINEAR)
+    by_place = read_question(file_of(tmp_path, **there, position=np.array([[1, 2], [3, 4]]) / 15.0), POISSON)
     np.testing.assert_array_equal(by_place.values, by_index.values)
     np.testing.assert_array_equal(by_place.noise, 0.0)
     whole = {"mask": by_index.mask, "values": by_index.values}
-    np.testing.assert_array_equal(read_question(file_of(tmp_path, **whole), POISSON, LINEAR).mask, by_index.mask)
+    np.testing.assert_array_equal(read_question(file_of(tmp_path, **whole), POISSON).mask, by_index.mask)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"readings": [np.nan, 1.0]}, "expected finite observations"),
+        ({"index": [[np.inf, 2], [3, 4]]}, r"index of sensor 0 is \[inf, 2.0\]; expected whole numbers"),
         ({"field": [0, 2]}, r"field is \[0.0, 2.0\]; expected numbers from 0 to 1 \(solution, source\)"),
         ({"index": [[1, 2], [3, 16]]}, r"index of sensor 1 is \[3.0, 16.0\]; expected whole numbers, the nearest is"),
         ({"index": [[1, 2]]}, r"index has shape \(1, 2\); expected \(2, 2\)"),
@@ -48,25 +49,35 @@ def test_sensors_are_read_by_index_or_place(tmp_path):
         ({"field": [0]}, "expected one of each a sensor"),
         ({"noise": [0.1]}, "one noise of at least zero for each of"),
         ({"readings": [], "field": [], "index": np.zeros((0, 2))}, "got an empty mask"),
-        ({"field": [1, 1], "index": [[1, 2], [1, 2]], "noise": [0.0, 0.0]}, "readings that agree within their noise"),
+        ({"field": [1, 1], "index": [[1, 2], [1, 2]]}, "one reading of a field at a place, got 0.5 and -1"),
         ({"mask": np.ones((16, 16, 2))}, "expected one kind of them"),
         ({"readings": None, "field": None, "index": None, "mask": np.ones((8, 8, 2)), "values": np.ones((8, 8, 2))},
          r"expected mask of shape \(16, 16, 2\)"),
-        ({"readings": None, "field": None, "index": None, "noise": None}, "expected readings, field and position"),
+        ({"readings": None, "field": None, "index": None, "noise": None}, "none of the keys"),
+        ({"field": None}, "has readings, index, noise; expected readings, field and position"),
+        ({"readings": None, "field": None, "index": None, "mask": np.ones((16, 16, 2)),
+          "values": np.ones((16, 16, 2))}, "reads all fields everywhere"),
     ],
 )  # fmt: skip
 def test_a_wrong_file_is_told_in_one_sentence(tmp_path, changes, words):
     arrays = {key: value for key, value in {**SENSORS, **changes}.items() if value is not None}
     with pytest.raises(InputError, match=words) as error:
-        read_question(file_of(tmp_path, **arrays), POISSON, LINEAR)
+        read_question(file_of(tmp_path, **arrays), POISSON)
     assert "question.npz" in str(error.value)
 
 
-def test_readings_of_a_positive_field_are_positive(tmp_path):
-    kinds = ("linear", "log")
-    assert read_question(file_of(tmp_path, **(SENSORS | {"readings": [-1.0, 0.5]})), DARCY, kinds).mask.sum() == 2
-    with pytest.raises(InputError, match="readings of permeability go down to -1; expected numbers above zero"):
-        read_question(file_of(tmp_path, **SENSORS), DARCY, kinds)
+def test_readings_are_what_a_field_can_be(tmp_path):
+    good = read_question(file_of(tmp_path, **(SENSORS | {"readings": [-1.0, 0.5]})), DARCY)
+    bad = read_question(file_of(tmp_path, **SENSORS), DARCY)
+    refuse_values(tmp_path, good, DARCY, ("linear", "log"))
+    refuse_values(tmp_path, bad, DARCY, ("linear", "linear"))
+    with pytest.raises(InputError, match="readings of permeability are -1 to -1; expected numbers above zero"):
+        refuse_values(tmp_path, bad, DARCY, ("linear", "log"))
+    with pytest.raises(InputError, match="expected numbers from 0 to 1"):
+        refuse_values(tmp_path, bad, DARCY, ("unit", "unit"))
+    fields = np.zeros((3, 16, 16, 2))
+    fields[..., 1] = np.array([-2.0, 0.0, 2.0])[:, None, None]
+    assert far_readings(bad, Examples(fields, fields[..., :0]), DARCY.fields) == ["pressure"]
 
 
 def test_a_kept_configuration_is_the_study_s_with_its_changes():
@@ -90,7 +101,12 @@ def test_a_run_answers_a_question_of_one_s_own(tmp_path, monkeypatch, capsys):
     found = np.load(tmp_path / "answer" / "answer.npz")
     assert found["samples"].shape == (8, 16, 16, 2) and list(found["fields"]) == ["solution", "source"]
     read = found["mask"] > 0
-    assert read.sum() == 3 and np.abs(found["mean"] - found["values"])[read].max() < 0.1
+    assert found["values"].dtype == np.float64 and found["values"][4, 9, 1] == 0.8
+    assert (
+        np.isnan(found["lower"][read]).all()
+        and read.sum() == 3
+        and np.abs(found["mean"] - found["values"])[read].max() < 0.1
+    )
     hidden = ~read
     assert (found["lower"] < found["mean"])[hidden].all() and (found["mean"] < found["upper"])[hidden].all()
     assert found["level"] == 0.9
@@ -101,9 +117,44 @@ def test_a_run_answers_a_question_of_one_s_own(tmp_path, monkeypatch, capsys):
     capsys.readouterr()
     for wrong, words in (
         (["nowhere", *arguments[1:]], "holds no run of a study"),
+        ([*arguments, "--out", "runs/poisson_2d_smoke/answer"], "lies in the run that is asked"),
         ([*arguments[:3], "piddm"], "answers no questions about fields"),
         ([*arguments, "--case", "darcy"], "unknown case 'darcy'"),
     ):
-        assert main([*wrong, "--out", "wrong"]) == 2
+        assert main(["--out", "wrong", *wrong]) == 2
         assert words in capsys.readouterr().err
     assert not (tmp_path / "wrong").exists()
+    path = tmp_path / "runs" / "poisson_2d_smoke" / "config.json"
+    record = json.loads(path.read_text())
+    del record["config"]["answers"]["push"]
+    path.write_text(json.dumps(record))
+    assert main([*arguments, "--out", "wrong"]) == 2
+    assert "holds a run of another configuration (config.answers.push is absent there" in capsys.readouterr().err
+    record["config"]["equations"]["sides"] = 3
+    path.write_text(json.dumps(record))
+    assert main([*arguments, "--out", "wrong"]) == 2
+    assert "holds a run of other code" in capsys.readouterr().err
+
+
+def test_a_study_of_several_cases_says_which_and_keeps_its_own_encodings(tmp_path, capsys):
+    arguments = [
+        "--size",
+        "smoke",
+        "--methods",
+        "kriging",
+        "--cases",
+        "darcy_nodal",
+        "--workdir",
+        str(tmp_path / "run"),
+    ]
+    assert study_main(piddm_ablations.STUDY, [*arguments, "--config.questions.count=2"]) == 0
+    wrong, right = SENSORS | {"noise": [0.1, 0.0]}, SENSORS | {"readings": [0.01, 2.0], "noise": [0.0, 0.1]}
+    given = [str(tmp_path / "run"), str(file_of(tmp_path, **right)), "--method", "kriging", "--samples", "4"]
+    given += ["--out", str(tmp_path / "answer")]
+    assert main(given) == 2 and "choose --case among poisson_2d, darcy_nodal" in capsys.readouterr().err
+    assert main([*given, "--case", "darcy_nodal"]) == 0
+    found = np.load(tmp_path / "answer" / "answer.npz")
+    assert (found["samples"][..., 1] > 0).all() and np.nanmin(found["lower"][..., 1]) >= 0
+    file_of(tmp_path, **wrong)
+    assert main([*given, "--case", "darcy_nodal"]) == 2
+    assert "readings of permeability are -1 to -1" in capsys.readouterr().err

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from phdme_jax.files import InputError
 from phdme_jax.methods.equations.encoding import Encoding, encode
-from phdme_jax.systems.equations.base import Equations
+from phdme_jax.systems.equations.base import Equations, without_padding
 
 LEAST_NOISE = 1e-3  # of observations, in units of a field's standard deviation, for methods that divide by it
 
@@ -84,7 +84,8 @@ def ask(
     Returns:
       the question.
     Raises:
-      InputError: a mask of another grid, nothing observed, observations that are not finite, a negative noise.
+      InputError: a mask of another grid, nothing observed or in the padding of cells, observations that are not finite,
+        a negative noise, conditions that are missing or not finite.
     """
     shape = (*equations.grid.points, len(equations.fields))
     mask, values = np.asarray(mask), np.asarray(values, float)
@@ -99,15 +100,23 @@ def ask(
     seen = mask > 0
     if not seen.any():
         raise InputError("expected at least one observation, got an empty mask; sample without a question instead")
+    for name in equations.cell_fields:
+        index = equations.fields.index(name)
+        if without_padding(equations, seen[None], name).sum() < seen[..., index].sum():
+            raise InputError(f"expected {name} in the cells between the nodes, got it in the last row, which is none")
     if not np.isfinite(values[seen]).all():
         bad = int((~np.isfinite(values[seen])).sum())
         raise InputError(f"expected finite observations, got {bad} that are not; leave them out of the mask")
     noises = np.zeros(shape[-1]) if noise is None else np.asarray(noise, float)
     if noises.shape != shape[-1:] or not (np.isfinite(noises) & (noises >= 0)).all():
         raise InputError(f"expected one noise of at least zero for each of {equations.fields}, got {noise}")
-    given = np.zeros((*shape[:-1], len(equations.conditions))) if condition is None else np.asarray(condition, float)
+    if condition is None and equations.conditions:
+        raise InputError(f"expected the conditions {', '.join(equations.conditions)} of {equations.name}, got none")
+    given = np.zeros((*shape[:-1], 0)) if condition is None else np.asarray(condition, float)
     if given.shape != (*shape[:-1], len(equations.conditions)):
         raise InputError(f"expected conditions {equations.conditions} on the grid, got shape {given.shape}")
+    if not np.isfinite(given).all():
+        raise InputError(f"expected finite conditions {equations.conditions}, got some that are not")
     return Question(*map(jnp.asarray, (given, seen.astype(float), np.where(seen, values, 0.0), noises)))
 
 
@@ -129,18 +138,17 @@ def ask_sensors(
       noise: see `ask`.
       condition: see `ask`.
     Returns:
-      the question; readings of one field at one place are averaged.
+      the question.
     Raises:
       InputError: see `ask`; another number of places than of readings, a place off the grid, an unknown field, and
-        readings of one place that contradict each other: exact ones that differ, or noisy ones by more than ten
-        standard deviations.
+        readings of one field at one place that differ.
     """
     if not len(places) == len(fields) == len(readings):
         raise InputError(
             f"expected one place, field and reading a sensor, got {len(places)}, {len(fields)} and {len(readings)}"
         )
     shape = (*equations.grid.points, len(equations.fields))
-    found: dict[tuple[int, ...], list[float]] = {}
+    found: dict[tuple[int, ...], float] = {}
     for place, name, reading in zip(places, fields, readings, strict=True):
         if name not in equations.fields:
             raise InputError(f"expected a field of {equations.name} among {equations.fields}, got {name!r}")
@@ -149,15 +157,13 @@ def ask_sensors(
             0 <= axis < count for axis, count in zip(index, equations.grid.points, strict=True)
         ):
             raise InputError(f"expected a place on the grid of {equations.grid.points} points, got {index}")
-        found.setdefault((*index, equations.fields.index(name)), []).append(float(reading))
-    mask, values = np.zeros(shape), np.zeros(shape)
-    noises = np.zeros(shape[-1]) if noise is None else np.asarray(noise, float)
-    for index, several in found.items():
-        limit = 10.0 * noises[index[-1]] if index[-1] < len(noises) else 0.0
-        if max(several) - min(several) > limit:
+        other = found.setdefault((*index, equations.fields.index(name)), float(reading))
+        if other != float(reading) and np.isfinite([other, reading]).all():
             raise InputError(
-                f"expected readings that agree within their noise, got {min(several):.4g} and {max(several):.4g} of "
-                f"{equations.fields[index[-1]]} at {index[:-1]}; leave one out or state a larger noise"
+                f"expected one reading of a field at a place, got {other:.4g} and {float(reading):.4g} of {name} at "
+                f"{index}; give their mean, and its noise"
             )
-        mask[index], values[index] = 1.0, np.mean(several)
+    mask, values = np.zeros(shape), np.zeros(shape)
+    for entry, reading in found.items():
+        mask[entry], values[entry] = 1.0, reading
     return ask(equations, mask, values, noise, condition)

@@ -31,10 +31,27 @@ def test_observations_are_normalised_and_what_is_not_seen_is_not_read():
     assert written[2, 3, 1] == pytest.approx(expected) and written.sum() == pytest.approx(fields.size - 1 + expected)
 
 
-def test_sensors_are_a_mask_and_their_repeated_readings_a_mean():
-    found = ask_sensors(POISSON, [(2, 3), (0, 8), (2, 3)], ["source"] * 3, [2.0, -1.0, 2.2], noise=(0.1, 0.1))
+def test_sensors_are_a_mask_and_what_is_read_twice_alike_counts_once():
+    found = ask_sensors(POISSON, [(2, 3), (0, 8), (2, 3)], ["source"] * 3, [2.0, -1.0, 2.0], noise=(0.1, 0.1))
     assert isinstance(found, Question) and float(found.mask.sum()) == 2
-    assert float(found.values[2, 3, 1]) == pytest.approx(2.1) and float(found.values[0, 8, 1]) == -1.0
+    assert float(found.values[2, 3, 1]) == 2.0 and float(found.values[0, 8, 1]) == -1.0
+
+
+def test_conditions_and_cells_are_asked_for():
+    topology = make_equations("topology", num_squares=4)
+    shape, count = (*topology.grid.points, len(topology.fields)), len(topology.conditions)
+    place = (1, 1, topology.fields.index(topology.cell_fields[0]))
+    mask, values = np.zeros(shape), np.full(shape, 0.5)
+    mask[place] = 1.0
+    given = np.ones((*shape[:-1], count))
+    assert float(ask(topology, mask, values, condition=given).mask.sum()) == 1
+    with pytest.raises(InputError, match=r"expected the conditions .* of topology, got none"):
+        ask(topology, mask, values)
+    with pytest.raises(InputError, match="expected finite conditions"):
+        ask(topology, mask, values, condition=np.nan * given)
+    mask[-1, 1, place[-1]] = 1.0
+    with pytest.raises(InputError, match="in the cells between the nodes"):
+        ask(topology, mask, values, condition=given)
 
 
 def spoiled(value, place=(2, 3, 1)):
@@ -64,7 +81,7 @@ def test_bad_questions_are_refused_with_a_sentence(arguments, words):
 @pytest.mark.parametrize(
     ("places", "fields", "readings", "words"),
     [
-        ([(2, 3), (2, 3)], ["source"] * 2, [2.0, 2.1], "agree within their noise, got 2 and 2.1 of source"),
+        ([(2, 3), (2, 3)], ["source"] * 2, [2.0, 2.1], "one reading of a field at a place, got 2 and 2.1 of source"),
         ([(2, 9)], ["source"], [2.0], "a place on the grid"),
         ([(2,)], ["source"], [2.0], "a place on the grid"),
         ([(-1, 0)], ["source"], [2.0], "a place on the grid"),
