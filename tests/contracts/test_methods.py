@@ -136,7 +136,8 @@ def springs_world():
     options = {
         "prior": {"main": 8, "substeps": 4},
         "baselines": {
-            "hnn": {"width": 8, "depth": 1}, "nri": {"width": 8}, "stages": stages, "substeps": 2, "ema_decay": 0.9,
+            "hnn": {"width": 8, "depth": 1}, "nri": {"width": 8}, "stages": stages, "substeps": 2,
+            "rollout_substeps": 4, "ema_decay": 0.9,
         },
     }  # fmt: skip
     return Task(equations, lambda: train, lambda key, count: train.condition[:count], KEY), options

@@ -136,6 +136,7 @@ def test_a_run_answers_a_question_of_one_s_own(tmp_path, monkeypatch, capsys):
     assert "holds a run of other code" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_study_of_several_cases_says_which_and_keeps_its_own_encodings(tmp_path, capsys):
     arguments = [
         "--size",
