@@ -107,6 +107,7 @@ def test_an_untrained_map_is_its_teachers_velocity_for_every_duration(sizes, pre
     assert float(jnp.abs(one - other).max()) > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["flow_map", pytest.param("shortcut", marks=pytest.mark.slow)])
 def test_one_call_ends_nearer_to_the_circle_than_one_step_of_the_flow(name):
     assert fitted(name).model.num_calls == 1 and {"flow_0", "flow_map_0"} <= set(fitted(name).seconds)

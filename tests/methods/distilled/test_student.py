@@ -172,6 +172,7 @@ def test_pairs_solved_anew_keep_what_else_the_teacher_made_and_obey_the_equation
         solved(points, params, made)
 
 
+@pytest.mark.slow
 def test_a_student_with_physics_learns_from_solved_pairs_where_told():
     few = {"num_pairs": 64, "num_calls": 4, "solves_pairs": True}
     host, options = Idle(), {**OPTIONS, "distilled": few}
