@@ -8,8 +8,6 @@ fields on two axes, a picture of each. What the method needs and the run has not
 """
 
 import argparse
-import dataclasses
-import importlib
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,19 +15,17 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments.__main__ import catalogue
 from experiments.data.own_question import RANGES, far_readings, read_question, refuse_values, same_question
 from experiments.data.questions import CALIBRATION
 from experiments.report.answers import own_answer_picture
-from experiments.study.command import parse
+from experiments.study.command import run_record
+from experiments.study.reopened import equations_of_run, reopened
 from experiments.study.runner import LEAST_SPREAD, SeedRun
-from experiments.study.study import Context, Study
 from phdme_jax.app.command import CommandParser, command_line, folder, run_main, user_input, whole_number
 from phdme_jax.app.command import path as file_path
 from phdme_jax.app.process import prepare_process
-from phdme_jax.files import InputError, RunFailed, atomic_write, claimed_folder, output_file, read_json, writing
+from phdme_jax.files import InputError, RunFailed, atomic_write, claimed_folder, output_file, writing
 from phdme_jax.forecasting import bands
 from phdme_jax.methods.base import Examples, Fitted, refuse, unusual_draws
 from phdme_jax.methods.draws import draw_forecasts
@@ -55,85 +51,6 @@ class OwnAnswer(NamedTuple):
     upper: np.ndarray | None = None
     level: float | None = None
     unsaid: str = ""
-
-
-def restored(config: ConfigDict, kept: Any) -> ConfigDict:
-    """A configuration with the values that a run kept as JSON, tuples for its lists."""
-    found = config.copy_and_resolve_references()
-
-    def tuples(value: Any) -> Any:
-        return tuple(map(tuples, value)) if isinstance(value, list) else value
-
-    def fill(group: ConfigDict, values: dict[str, Any]) -> None:
-        for name, value in values.items():
-            inner = group.get(name)
-            if isinstance(value, dict) and isinstance(inner, ConfigDict):
-                fill(inner, value)
-            else:
-                group[name] = ConfigDict(value) if isinstance(value, dict) else tuples(value)
-
-    with found.unlocked(), found.ignore_type():
-        fill(found, kept)
-    return found
-
-
-class Opened(NamedTuple):
-    """A run as it was.
-
-    Attributes:
-      study: whose run.
-      context: with its configuration and one method.
-      record: what its folder says it is, as this code says it.
-    """
-
-    study: Study
-    context: Context
-    record: dict[str, Any]
-
-
-def opened(workdir: Path, method: str) -> Opened:
-    """The study of a run folder, as it was run, with one method.
-
-    Raises:
-      InputError: no run is there, or one of other code or of no study.
-    """
-    kept = read_json(workdir / "config.json")
-    name, size, config = kept.get("experiment"), str(kept.get("size")), kept.get("config")
-    if not isinstance(name, str) or name not in dict(catalogue()) or not isinstance(config, dict):
-        raise InputError(f"{workdir}: holds no run of a study; expected the folder of a finished one, with config.json")
-    study = getattr(importlib.import_module(f"experiments.{name}"), "STUDY", None)
-    if not isinstance(study, Study) or size not in study.sizes:
-        raise InputError(f"{workdir}: holds no run of known equations; expected one of a study such as poisson_2d")
-    context = dataclasses.replace(
-        parse(study, ["--size", size, "--workdir", str(workdir)]),
-        config=restored(study.get_config(size), config),
-        methods=(method,),
-        validates=bool(kept.get("validates")),
-    )
-    record = {"experiment": name, "size": size, "config": context.config.to_dict()}
-    record |= {"validates": True} if context.validates else {}
-    return Opened(study, context, {**record, **unusual_draws()})
-
-
-def equations_of_run(study: Study, context: Context, case: str | None) -> tuple[str, Equations]:
-    """The equations that are asked about, and their name in the study.
-
-    Raises:
-      InputError: an unknown case, none of several, a system of another kind, or a configuration of other code.
-    """
-    known = study.systems
-    if case is None and len(known) > 1:
-        raise InputError(f"{study.name} has several cases; choose --case among {', '.join(known)}")
-    name = known[0] if case is None else case
-    if name not in known:
-        raise InputError(f"unknown case {name!r}; {study.name} has {', '.join(known)}")
-    try:
-        problem = study.problem(context.config, name)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise InputError(f"{context.workdir}: holds a run of other code ({error}); run the study again") from None
-    if not isinstance(problem, Equations):
-        raise InputError(f"{study.name} is no study of known equations; expected a run of one, such as poisson_2d")
-    return name, problem
 
 
 def answer(
@@ -227,8 +144,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _answer(arguments: Sequence[str]) -> None:
     options = _parse(arguments)
     prepare_process()
-    run = opened(options.run, options.method)
-    case, problem = equations_of_run(run.study, run.context, options.case)
+    context = reopened(options.run, options.method)
+    case, problem = equations_of_run(context, options.case)
     if options.method not in METHODS or not METHODS[options.method].questions:
         able = [name for name, method in METHODS.items() if method.questions and method.refusal(problem) is None]
         raise InputError(f"{options.method} answers no questions about fields; choose --method among {', '.join(able)}")
@@ -236,12 +153,11 @@ def _answer(arguments: Sequence[str]) -> None:
         refuse(METHODS[options.method], problem)
     question = read_question(options.question, problem)
     _check_out(options.out, options.run)
-    with claimed_folder(options.run, run.record, "config.json"):
-        seed_run = SeedRun(run.context, case, options.model_seed)
-        kinds = tuple(seed_run.bench.options["data"]["kinds"])
-        refuse_values(options.question, question, problem, kinds)
-        far = far_readings(question, seed_run.bench.task.train(), problem.fields)
-        found = answer(seed_run, options.method, question, options.samples, options.seed, not options.no_band)
+    with claimed_folder(options.run, {**run_record(context), **unusual_draws()}, "config.json"):
+        run = SeedRun(context, case, options.model_seed)
+        refuse_values(options.question, question, problem, tuple(run.bench.options["data"]["kinds"]))
+        far = far_readings(question, run.bench.task.train(), problem.fields)
+        found = answer(run, options.method, question, options.samples, options.seed, not options.no_band)
     written = write_answer(options.out, problem, question, found)
     pictures = own_answer_pictures(options.out, problem, question, found.samples)
     for name in far:

@@ -2,15 +2,13 @@
 
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Key
 
+from experiments.data.questions import as_read
 from phdme_jax.files import InputError
 from phdme_jax.forecasting.archives import read_arrays
 from phdme_jax.methods.base import Examples
-from phdme_jax.methods.equations.encoding import Encoding, decode, encode
 from phdme_jax.methods.equations.questions import Question, ask, ask_sensors
 from phdme_jax.systems.equations.base import Equations
 
@@ -152,21 +150,7 @@ def same_question(question: Question, examples: Examples, kinds: tuple[str, ...]
     Returns:
       one question of each, on the host.
     """
-    seen = noisy(examples.fields, kinds, question.noise, key)
+    seen = as_read(examples.fields, kinds, question.noise, key)
     count = len(examples.fields)
     mask, noise = (np.broadcast_to(part, (count, *np.shape(part))) for part in (question.mask, question.noise))
     return Question(*map(np.asarray, (examples.condition, mask, mask * seen, noise)))  # type: ignore[arg-type]
-
-
-def noisy(
-    fields: Float[np.ndarray, "sample *grid field"],
-    kinds: tuple[str, ...],
-    noise: Float[Array, "field"] | Float[np.ndarray, "field"],
-    key: Key[Array, ""],
-) -> np.ndarray:
-    """Fields as they are read: with noise, of the logarithm where a field is encoded so; exact where there is none."""
-    if not np.any(np.asarray(noise)):
-        return fields
-    plain = Encoding(jnp.zeros(len(kinds)), jnp.ones(len(kinds)))
-    encoded = encode(plain, kinds, jnp.asarray(fields))
-    return np.asarray(decode(plain, kinds, encoded + noise * jax.random.normal(key, fields.shape)))

@@ -11,10 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Key
 
-from experiments.data.own_question import noisy
 from experiments.study.study import Split
 from phdme_jax.methods.base import Examples
-from phdme_jax.methods.equations.encoding import Encoding, encode
+from phdme_jax.methods.equations.encoding import Encoding, decode, encode
 from phdme_jax.methods.equations.questions import Question
 from phdme_jax.systems.equations.base import Equations
 
@@ -89,8 +88,25 @@ def question_splits(
 
 def _deviations(fields: Float[np.ndarray, "sample *grid field"], kinds: tuple[str, ...]) -> Float[Array, "field"]:
     """Standard deviation of each field, of its logarithm where it is encoded so."""
-    plain = Encoding(jnp.zeros(len(kinds)), jnp.ones(len(kinds)))
-    return jnp.std(encode(plain, kinds, jnp.asarray(fields)), axis=tuple(range(fields.ndim - 1)))
+    return jnp.std(encode(_plain(kinds), kinds, jnp.asarray(fields)), axis=tuple(range(fields.ndim - 1)))
+
+
+def _plain(kinds: tuple[str, ...]) -> Encoding:
+    return Encoding(jnp.zeros(len(kinds)), jnp.ones(len(kinds)))
+
+
+def as_read(
+    fields: Float[np.ndarray, "sample *grid field"],
+    kinds: tuple[str, ...],
+    noise: Float[Array, "field"] | Float[np.ndarray, "field"],
+    key: Key[Array, ""],
+) -> np.ndarray:
+    """Fields as they are read: with noise, of the logarithm where a field is encoded so; exact where there is none."""
+    if not np.any(np.asarray(noise)):
+        return fields
+    plain = _plain(kinds)
+    encoded = encode(plain, kinds, jnp.asarray(fields))
+    return np.asarray(decode(plain, kinds, encoded + noise * jax.random.normal(key, fields.shape)))
 
 
 def _ask(
@@ -105,7 +121,7 @@ def _ask(
     """Every kind of question about the first examples; `scale` is the unit of the noise."""
     fields, condition = examples.fields[:count], examples.condition[:count]
     masks = _masks(equations, fields.shape, asking, jax.random.fold_in(key, 0))
-    seen = noisy(fields, kinds, asking.noise * scale, jax.random.fold_in(key, 1))
+    seen = as_read(fields, kinds, asking.noise * scale, jax.random.fold_in(key, 1))
     splits = {}
     for name, mask in masks.items():
         noises = np.broadcast_to(asking.noise * scale, (len(fields), fields.shape[-1]))

@@ -159,16 +159,25 @@ def particle_scores(answer: Answer) -> dict[str, Measurement]:
     return motion_scores(equations, generated) | laws | costs(answer)
 
 
-def particle_reference_rows(run: Run) -> None:
-    """Scores of other motions of the data's law: what the scheme leaves, and the floor that sampling leaves.
+def other_motions(equations: Equations, starts: np.ndarray, condition: np.ndarray) -> FieldSet:
+    """Motions that begin as some trajectories do, with the couplings of others, as generated ones have.
 
-    Other motions begin as others of the training set and have the couplings of those that they are compared with, as
-    generated ones have.
+    Args:
+      equations: of particles, whose starts do not depend on the coupling.
+      starts: trajectories, of which the first frame is read, (sample, time, particle, field).
+      condition: of as many others or more.
+    Returns:
+      the motions, positions told from their mean, and their conditions.
     """
+    asked = condition[: len(starts)]
+    moved = in_chunks(resolver(equations), CHUNK, starts, asked, workers=num_workers())
+    return FieldSet(np.asarray(jax.vmap(centred)(jnp.asarray(moved))), asked)
+
+
+def particle_reference_rows(run: Run) -> None:
+    """Scores of other motions of the data's law: what the scheme leaves, and the floor that sampling leaves."""
     equations, sets = run.bench.task.problem, run.bench.world
     asked = sets[run.context.asked]
-    starts = sets["train"].fields[: len(asked.fields)]
-    moved = in_chunks(resolver(equations), CHUNK, starts, asked.condition[: len(starts)], workers=num_workers())
-    other = FieldSet(np.asarray(jax.vmap(centred)(jnp.asarray(moved))), asked.condition[: len(starts)])
+    other = other_motions(equations, sets["train"].fields[: len(asked.fields)], asked.condition)
     rows = motion_scores(equations, asked) | law_scores(equations, other, asked) | judge_scores(other, asked)
     run.record("reference", run.context.asked, rows, len(asked.fields))

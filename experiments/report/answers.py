@@ -81,21 +81,23 @@ def answer_picture(path: Path, asked: Asked, answers: Mapping[str, Answered], ti
         titles = (*DRAWN, "deviation", "residual") if row == 0 else [""] * len(fields)
         images = [_draw(*cell) for cell in zip(axes[row, 2:], fields, scales, titles, strict=True)]
         axes[row, 2].set_ylabel(name)
-    bars: list[tuple[Any, Any, str]] = [(images[0], axes[:, 2:5], "both"), (images[-2], axes[:, 5], "neither")]
-    bars += [(images[-1], axes[:, 6], "min"), *([] if asked.same else [(observed, axes[:, 1], "neither")])]
-    for image, above, extend in bars:
-        bar = figure.colorbar(image, ax=above, location="bottom", extend=extend, aspect=12 if above.ndim == 1 else 40)
-        bar.ax.tick_params(labelsize=7, length=2)
-        if image is not images[-1]:
-            bar.locator = _few_numbers()
-            bar.update_ticks()
+    _bar(figure, images[0], axes[:, 2:5], "both", aspect=40)
+    _bar(figure, images[-2], axes[:, 5])
+    _bar(figure, images[-1], axes[:, 6], "min", few=False)
+    if not asked.same:
+        _bar(figure, observed, axes[:, 1])
     return drawing.save(figure, path, title)
 
 
-def _few_numbers() -> Any:
+def _bar(figure: Any, image: Any, above: Any, extend: str = "neither", aspect: int = 12, few: bool = True) -> None:
+    """A colour bar below some axes, with a few numbers on it."""
     from matplotlib.ticker import MaxNLocator
 
-    return MaxNLocator(3)
+    bar = figure.colorbar(image, ax=above, location="bottom", extend=extend, aspect=aspect)
+    bar.ax.tick_params(labelsize=7, length=2)
+    if few:
+        bar.locator = MaxNLocator(3)
+        bar.update_ticks()
 
 
 def _draw(axis: Any, field: np.ndarray, scale: Mapping[str, Any], title: str) -> Any:
@@ -122,7 +124,7 @@ def own_answer_picture(path: Path, problem: Equations, question: Question, sampl
       the path.
     """
     mask, name = np.asarray(question.mask), problem.fields[index]
-    told = index if mask[..., index].any() else int(np.argmax(mask.mean(axis=tuple(range(mask.ndim - 1)))))
+    told = _telling(mask, index)
     seen = _field(problem, np.where(mask > 0, np.asarray(question.values), np.nan), problem.fields[told])
     drawn = (samples[0], samples[min(1, len(samples) - 1)], samples.mean(axis=0))
     fields = [_field(problem, values, name) for values in drawn]
@@ -134,13 +136,10 @@ def own_answer_picture(path: Path, problem: Equations, question: Question, sampl
     observed = _draw(axes[0], seen, scale if told == index else drawing.value_scale(seen), label)
     images = [_draw(*cell) for cell in zip(axes[1:-1], fields, [scale] * len(DRAWN), DRAWN, strict=True)]
     last = _draw(axes[-1], spread, deviation, "deviation")
-    bars: list[tuple[Any, Any]] = [(images[0], axes[1:-1]), (last, axes[-1])]
-    for image, above in [*bars, *([] if told == index else [(observed, axes[0])])]:
-        aspect = 40 if image is images[0] else 12
-        bar = figure.colorbar(image, ax=above, location="bottom", extend="both", aspect=aspect)
-        bar.ax.tick_params(labelsize=7, length=2)
-        bar.locator = _few_numbers()
-        bar.update_ticks()
+    _bar(figure, images[0], axes[1:-1], "both", aspect=40)
+    _bar(figure, last, axes[-1])
+    if told != index:
+        _bar(figure, observed, axes[0])
     return drawing.save(figure, path, _words(name))
 
 
@@ -194,11 +193,16 @@ def _pictures(shown: Shown, split: str, answers: Mapping[str, Answer]) -> list[P
     return pictures
 
 
+def _telling(mask: np.ndarray, index: int) -> int:
+    """The field itself where something of it was observed, else the one of which most was."""
+    return index if mask[..., index].any() else int(np.argmax(mask.mean(axis=tuple(range(mask.ndim - 1)))))
+
+
 def _asked(problem: Equations, split: Any, index: int) -> Asked | None:
     mask, truth = split.condition.mask[0], split.truth[0]
     if mask[..., index].all():
         return None
-    told = index if mask[..., index].any() else int(np.argmax(mask.mean(axis=tuple(range(mask.ndim - 1)))))
+    told = _telling(mask, index)
     seen = np.where(mask > 0, split.condition.values[0], np.nan)
     found = [_field(problem, values, problem.fields[at]) for values, at in ((truth, index), (seen, told))]
     label = "observed" if told == index else f"observed: {_words(problem.fields[told])}"

@@ -59,15 +59,20 @@ def _run_study(study: Study, arguments: Sequence[str], command: str, run: Run) -
     prepare_process()
     with user_input():
         _check(context)
-    record = {"experiment": study.name, "size": context.size, "config": context.config.to_dict()}
+    with claimed_run(context.workdir, run_record(context), command):
+        sections = run(study, context)
+        path = build_report(context.workdir, study.title, sections)
+        print_headline([*headline(context), f"Everything else: {path}"], main_rows(context), study.metrics)
+
+
+def run_record(context: Context) -> dict[str, Any]:
+    """What a run folder says it is, beside variables that change random draws."""
+    record = {"experiment": context.study.name, "size": context.size, "config": context.config.to_dict()}
     if context.validates:
         record["validates"] = True  # what it keeps is not mixed with that of a run that does not
     if context.files:
         record["files"] = dict(context.files)
-    with claimed_run(context.workdir, record, command):
-        sections = run(study, context)
-        path = build_report(context.workdir, study.title, sections)
-        print_headline([*headline(context), f"Everything else: {path}"], main_rows(context), study.metrics)
+    return record
 
 
 def _check(context: Context) -> None:

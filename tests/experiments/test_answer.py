@@ -2,13 +2,15 @@
 
 import json
 
+import jax
 import numpy as np
 import pytest
 
 from experiments import piddm_ablations, poisson_2d
-from experiments.answer import main, restored
-from experiments.data.own_question import far_readings, read_question, refuse_values
+from experiments.answer import _possible, main
+from experiments.data.own_question import far_readings, read_question, refuse_values, same_question
 from experiments.study.command import main as study_main
+from experiments.study.reopened import restored
 from phdme_jax.files import InputError
 from phdme_jax.methods.base import Examples
 from phdme_jax.systems import make_equations
@@ -16,6 +18,7 @@ from tests.test_readmes import ROOT, block
 
 POISSON = make_equations("poisson_2d", num_points=16)
 DARCY = make_equations("darcy_nodal", num_points=16, num_modes=4)
+KEY = jax.random.key(1)
 SENSORS = {"readings": [0.5, -1.0], "field": [0, 1], "index": [[1, 2], [3, 4]], "noise": [0.1, 0.2]}
 
 
@@ -80,6 +83,29 @@ def test_readings_are_what_a_field_can_be(tmp_path):
     assert far_readings(bad, Examples(fields, fields[..., :0]), DARCY.fields) == ["pressure"]
 
 
+def test_other_examples_are_asked_the_same_with_the_same_noise(tmp_path):
+    """The same places, whatever was read there; noise of a positive field is that of its logarithm."""
+    question = read_question(file_of(tmp_path, **(SENSORS | {"readings": [9.0, 9.0]})), DARCY)
+    fields = np.exp(np.random.default_rng(0).standard_normal((4000, 16, 16, 2)))
+    asked = same_question(question, Examples(fields, fields[..., :0]), ("linear", "log"), jax.random.key(0))
+    np.testing.assert_array_equal(asked.mask, np.broadcast_to(question.mask, fields.shape))
+    np.testing.assert_array_equal(asked.values[asked.mask == 0], 0.0)
+    np.testing.assert_array_equal(asked.noise, np.broadcast_to([0.1, 0.2], (4000, 2)))
+    missed = asked.values[:, 1, 2, 0] - fields[:, 1, 2, 0], np.log(asked.values / fields)[:, 3, 4, 1]
+    for errors, size in zip(missed, (0.1, 0.2), strict=True):
+        assert abs(errors.mean()) < 4 * size / np.sqrt(4000) and errors.std() == pytest.approx(size, rel=0.05)
+    exact = same_question(
+        question._replace(noise=np.zeros(2)), Examples(fields, fields[..., :0]), ("linear", "log"), KEY
+    )
+    np.testing.assert_array_equal(exact.values, exact.mask * fields)
+
+
+def test_a_band_holds_what_a_field_can_be_alone():
+    edge = np.array([[-1.0, -1.0, -1.0], [2.0, 2.0, 2.0], [np.nan, np.nan, np.nan]])
+    found = _possible(edge, ("linear", "log", "unit"))
+    np.testing.assert_array_equal(found, [[-1.0, 0.0, 0.0], [2.0, 2.0, 1.0], [np.nan] * 3])
+
+
 def test_a_kept_configuration_is_the_study_s_with_its_changes():
     config = poisson_2d.STUDY.get_config("smoke")
     kept = json.loads(json.dumps(config.to_dict()))
@@ -102,11 +128,8 @@ def test_a_run_answers_a_question_of_one_s_own(tmp_path, monkeypatch, capsys):
     assert found["samples"].shape == (8, 16, 16, 2) and list(found["fields"]) == ["solution", "source"]
     read = found["mask"] > 0
     assert found["values"].dtype == np.float64 and found["values"][4, 9, 1] == 0.8
-    assert (
-        np.isnan(found["lower"][read]).all()
-        and read.sum() == 3
-        and np.abs(found["mean"] - found["values"])[read].max() < 0.1
-    )
+    assert read.sum() == 3 and np.isnan(found["lower"][read]).all() and np.isnan(found["upper"][read]).all()
+    assert np.abs(found["mean"] - found["values"])[read].max() < 0.1
     hidden = ~read
     assert (found["lower"] < found["mean"])[hidden].all() and (found["mean"] < found["upper"])[hidden].all()
     assert found["level"] == 0.9
@@ -138,17 +161,9 @@ def test_a_run_answers_a_question_of_one_s_own(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.slow
 def test_a_study_of_several_cases_says_which_and_keeps_its_own_encodings(tmp_path, capsys):
-    arguments = [
-        "--size",
-        "smoke",
-        "--methods",
-        "kriging",
-        "--cases",
-        "darcy_nodal",
-        "--workdir",
-        str(tmp_path / "run"),
-    ]
-    assert study_main(piddm_ablations.STUDY, [*arguments, "--config.questions.count=2"]) == 0
+    arguments = ["--size", "smoke", "--methods", "kriging", "--cases", "darcy_nodal"]
+    arguments += ["--config.questions.count=2", "--workdir", str(tmp_path / "run")]
+    assert study_main(piddm_ablations.STUDY, arguments) == 0
     wrong, right = SENSORS | {"noise": [0.1, 0.0]}, SENSORS | {"readings": [0.01, 2.0], "noise": [0.0, 0.1]}
     given = [str(tmp_path / "run"), str(file_of(tmp_path, **right)), "--method", "kriging", "--samples", "4"]
     given += ["--out", str(tmp_path / "answer")]

@@ -8,7 +8,7 @@ import pytest
 from experiments import priors_particles
 from experiments.data.equations import FieldSet, draw_set
 from experiments.data.particles import options_of_case
-from experiments.evaluation.particles import law_scores, marginal_error, motion_scores
+from experiments.evaluation.particles import law_scores, marginal_error, motion_scores, other_motions
 from experiments.study.command import parse
 from phdme_jax.systems import make_equations
 
@@ -57,6 +57,24 @@ def test_a_set_is_at_no_distance_from_itself_and_noise_is(motions):
     assert other["mmd"].value > rows["mmd"].value
     broken = law_scores(equations, FieldSet(np.full_like(data.fields, np.nan), data.condition), data)
     assert all(row.value is None for row in broken.values())
+
+
+def test_the_floor_has_the_couplings_of_what_is_compared(motions):
+    """Other motions are true ones of these couplings, which their own first frames do not know."""
+    equations, data = motions
+    other = draw_set(equations, 16, jax.random.key(1))
+    found = other_motions(equations, other.fields, data.condition)
+    np.testing.assert_array_equal(found.condition, data.condition[:16])
+    assert motion_scores(equations, found)["trajectory_error"].value < 1e-10
+    dimension = len(equations.fields) // 2
+    np.testing.assert_allclose(found.fields[..., :dimension].mean(axis=(1, 2)), 0.0, atol=1e-12)
+    shift = found.fields[:, :1] - other.fields[:, :1]
+    np.testing.assert_allclose(shift, np.broadcast_to(shift[:, :, :1], shift.shape), atol=1e-12)  # but for the mean
+    if data.condition.shape[-1]:
+        wrong = FieldSet(other.fields, data.condition[:16])
+        assert motion_scores(equations, wrong)["trajectory_error"].value > 1e-3
+    else:
+        np.testing.assert_allclose(found.fields, other.fields, atol=1e-10)
 
 
 def test_marginal_error_of_what_lies_elsewhere_is_counted_by_hand():

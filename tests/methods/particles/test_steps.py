@@ -12,7 +12,7 @@ from phdme_jax.gp.basis import density
 from phdme_jax.gp.pair_energy import incidence, pair_basis
 from phdme_jax.methods.base import Examples, Task, refuse, stage_key
 from phdme_jax.methods.baselines.interaction_network import InteractionNetwork
-from phdme_jax.methods.baselines.pair_network import PairEnergy, leaping
+from phdme_jax.methods.baselines.pair_network import PairEnergy, _factory, leaping
 from phdme_jax.methods.draws import draw_forecasts
 from phdme_jax.methods.particles.steps import ParticleExample, continued, known, window_loss
 from phdme_jax.methods.table import METHODS
@@ -28,7 +28,7 @@ OPTIONS = {
     "baselines": {
         "ema_decay": 0.9,
         "substeps": 2,
-        "rollout_substeps": 2,
+        "rollout_substeps": 6,
         "hnn": {"width": 16, "depth": 1},
         "nri": {"width": 16},
         "stages": {"hnn": ((4, 400, 16, 1e-2),), "nri": ((4, 3, 4, 1e-2),)},
@@ -167,6 +167,17 @@ def test_a_trained_hamiltonian_network_is_better_than_straight_lines(springs):
     assert displacement(found, truth) < 0.3 * displacement(straight, truth)
     momentum = found[:, GIVEN - 1 :, :, 3:].sum(axis=2)
     np.testing.assert_allclose(momentum, momentum[:, :1] + 0 * momentum, atol=1e-5)
+    # forecasts take finer steps than the training, and count them
+    fitted = fit(springs, "hnn")
+    assert fitted.model.num_calls == 6 * (FRAMES - GIVEN)
+    model, told = fitted.params.network, known(springs.problem, jnp.asarray(condition[0], jnp.float32))
+    factory = _factory(6, **OPTIONS["baselines"]["hnn"])
+    coarse, fine = (
+        continued(springs.problem, leaping(factory.field(model), springs.problem.grid.spacing[0], n), told)
+        for n in (2, 6)
+    )
+    np.testing.assert_allclose(found[0], fine, atol=1e-5)
+    assert np.abs(fine - coarse).max() > 1e-4
 
 
 @pytest.mark.slow
