@@ -87,16 +87,16 @@ def test_other_examples_are_asked_the_same_with_the_same_noise(tmp_path):
     """The same places, whatever was read there; noise of a positive field is that of its logarithm."""
     question = read_question(file_of(tmp_path, **(SENSORS | {"readings": [9.0, 9.0]})), DARCY)
     fields = np.exp(np.random.default_rng(0).standard_normal((4000, 16, 16, 2)))
-    asked = same_question(question, Examples(fields, fields[..., :0]), ("linear", "log"), jax.random.key(0))
+    examples, kinds = Examples(fields, fields[..., :0]), ("linear", "log")
+    asked = same_question(question, examples, kinds, KEY)
     np.testing.assert_array_equal(asked.mask, np.broadcast_to(question.mask, fields.shape))
     np.testing.assert_array_equal(asked.values[asked.mask == 0], 0.0)
     np.testing.assert_array_equal(asked.noise, np.broadcast_to([0.1, 0.2], (4000, 2)))
-    missed = asked.values[:, 1, 2, 0] - fields[:, 1, 2, 0], np.log(asked.values / fields)[:, 3, 4, 1]
-    for errors, size in zip(missed, (0.1, 0.2), strict=True):
+    linear = asked.values[:, 1, 2, 0] - fields[:, 1, 2, 0]
+    logarithmic = np.log(asked.values[:, 3, 4, 1] / fields[:, 3, 4, 1])
+    for errors, size in ((linear, 0.1), (logarithmic, 0.2)):
         assert abs(errors.mean()) < 4 * size / np.sqrt(4000) and errors.std() == pytest.approx(size, rel=0.05)
-    exact = same_question(
-        question._replace(noise=np.zeros(2)), Examples(fields, fields[..., :0]), ("linear", "log"), KEY
-    )
+    exact = same_question(question._replace(noise=np.zeros(2)), examples, kinds, KEY)
     np.testing.assert_array_equal(exact.values, exact.mask * fields)
 
 
