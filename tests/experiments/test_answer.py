@@ -1,18 +1,20 @@
 """Your own question, from a file to an answer with its band; what is wrong with a file is said in one sentence."""
 
 import json
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from experiments import piddm_ablations, poisson_2d
-from experiments.answer import _possible, main
+from experiments.answer import _possible, answer, main
 from experiments.data.own_question import far_readings, read_question, refuse_values, same_question
 from experiments.study.command import main as study_main
 from experiments.study.reopened import restored
 from phdme_jax.files import InputError
-from phdme_jax.methods.base import Examples
+from phdme_jax.methods.base import Examples, Fitted, Model
+from phdme_jax.methods.equations.questions import Question
 from phdme_jax.systems import make_equations
 from tests.test_readmes import ROOT, block
 
@@ -98,6 +100,34 @@ def test_other_examples_are_asked_the_same_with_the_same_noise(tmp_path):
         assert abs(errors.mean()) < 4 * size / np.sqrt(4000) and errors.std() == pytest.approx(size, rel=0.05)
     exact = same_question(question._replace(noise=np.zeros(2)), examples, kinds, KEY)
     np.testing.assert_array_equal(exact.values, exact.mask * fields)
+
+
+def test_a_band_holds_its_share_of_new_examples_whatever_is_said_of_what_was_read():
+    """Fields of white noise, and a method that draws such ones but misses what was read by a thousand."""
+
+    def draw(params, question, latent, key):
+        del params, key
+        return latent + 1000.0 * question.mask
+
+    model = Model(lambda params, question: question, draw, latent=lambda key: jax.random.normal(key, (5, 1)))
+    white = np.random.default_rng(0).standard_normal((2199, 5, 1))
+    given = white[..., :0]
+    bench = SimpleNamespace(
+        world={"calibration": (white[:199], given[:199])},
+        level=0.9,
+        scale=np.ones(1),
+        options={"data": {"kinds": ("linear",)}},
+    )
+    run = SimpleNamespace(fitted=lambda name: Fitted(model, (), {}), bench=bench)
+    mask = np.zeros((5, 1))
+    mask[2] = 1.0
+    found = answer(run, "any", Question(given[0], mask, mask, np.zeros(1)), 64)
+    assert found.level == 0.9 and np.isnan(found.lower[2]).all() and np.isnan(found.upper[2]).all()
+    hidden = mask[:, 0] == 0
+    inside = (found.lower <= white[199:]) & (white[199:] <= found.upper)
+    # the share that a band from 199 examples holds is Beta(180, 20), of deviation 0.021
+    assert 0.83 < inside[:, hidden].all(axis=(1, 2)).mean() < 0.97
+    assert answer(run, "any", Question(given[0], mask, mask, np.zeros(1)), 1).unsaid == "one sample has no spread"
 
 
 def test_a_band_holds_what_a_field_can_be_alone():
