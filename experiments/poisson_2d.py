@@ -53,7 +53,9 @@ REFINED = {"refinements": 5, "refinement_rate": 1e-3}
 # 0.15, 0.12 and 0.15, and about 1 where pushed 1;
 # `dps` pushed 0.3, 1 and 10 0.48, 0.36 and 0.094; `sda` at (gamma, bound) (1, 10) 0.21, (0.3, 30) 0.18;
 # `piddm_search` at rates 0.02, 0.05 and 0.2 0.093, 0.086 and 0.11; twice the iterations of `moment_matched` and
-# `matched_flow` change 0.086 and 0.084 by 0.001 at most
+# `matched_flow` change 0.086 and 0.084 by 0.001 at most; `prior_and_solver` in 4, 8, 16 and 32 iterations 0.092, 0.072,
+# 0.056 and 0.053 on inverse questions, 0.077, 0.072, 0.068 and 0.064 on reconstructions, 0.121, 0.119, 0.134 and 0.228
+# on sparse forward, 0.093, 0.082, 0.081 and 0.082 on sparse inverse ones
 PUSHED = {"push": 10.0, "observation_push": 10.0, "residual_push": 0.03}
 SPREAD = {"gamma": 0.3, "variance_bound": 30.0}
 SOLVED = (("solved", True),)

@@ -230,6 +230,7 @@ ANSWERING: dict[str, Any] = {
     "gamma": 1.0,
     "variance_bound": 1.0,
     "iterations": 4,
+    "solver_iterations": 16,
     "observation_push": 1.0,
     "residual_push": 0.1,
     "published_residual": False,

@@ -27,7 +27,8 @@ class Answering:
       push: of `dps`: length of its steps, in normalised units.
       gamma: of `sda` and `residual_guidance`: variance of an example given a noisy one, in units of r^2 b / (b + r^2).
       variance_bound: b there; zero is none, gamma r^2, as published.
-      iterations: of `moment_matched`, `matched_flow` and `prior_and_solver`, of conjugate gradients.
+      iterations: of `moment_matched` and `matched_flow`, of least residuals in each call.
+      solver_iterations: of `prior_and_solver`, the same.
       observation_push: of `diffusionpde`.
       residual_push: of `diffusionpde`, in the last fifth of its levels.
       pushed_steps: of `dps` and `diffusionpde`, whose errors fall with their number; zero takes those of `sampling`.
@@ -57,6 +58,7 @@ class Answering:
     gamma: float = 1.0
     variance_bound: float = 1.0
     iterations: int = 4
+    solver_iterations: int = 16
     observation_push: float = 1.0
     residual_push: float = 0.1
     pushed_steps: int = 0

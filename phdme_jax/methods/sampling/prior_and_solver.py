@@ -90,7 +90,7 @@ def solved_answers(prior: Fitted, task: Task, options: Options) -> Fitted:
             lambda cause: seen.mask * completed(cause),
             seen.values,
             jnp.broadcast_to(seen.noise**2, seen.mask.shape),
-            chosen.iterations,
+            chosen.solver_iterations,
         )
         known = lambda x0_hat: jnp.where(exact, seen.values[..., count:], x0_hat)  # noqa: E731
         cause = sample_as(sampling, guided, schedule, latent, key, clamp=known)
@@ -99,7 +99,7 @@ def solved_answers(prior: Fitted, task: Task, options: Options) -> Fitted:
     whole = prior.params._replace(fields=whole_encoding(net, task, prior.params.fields))
     model = dataclasses.replace(prior.model, finish=equations.resolve)
     calls = num_function_evaluations(sampling.sampler, sampling.num_steps)
-    return answering(net, prior._replace(model=model, params=whole), draw, calls, calls * chosen.iterations)
+    return answering(net, prior._replace(model=model, params=whole), draw, calls, calls * chosen.solver_iterations)
 
 
 def whole_encoding(net: EquationNetwork, task: Task, cause: Encoding) -> Encoding:

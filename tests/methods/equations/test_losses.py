@@ -85,6 +85,7 @@ def test_edm_asks_as_much_of_an_untrained_network_at_every_level():
         return loss(silent, example._replace(fields=fields), other)[0]
 
     values = np.asarray(jax.jit(jax.vmap(drawn))(jax.random.split(jax.random.key(4), 4000)))
+    np.testing.assert_array_equal(np.flatnonzero(~np.isfinite(values)), [])  # says which
     # of 40 numbers each: mean one, relative deviation sqrt(2 / 40) whatever the level
     np.testing.assert_allclose([values.mean(), values.std()], [1.0, np.sqrt(2 / 40)], rtol=0.05)
 

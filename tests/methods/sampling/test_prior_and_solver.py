@@ -100,7 +100,7 @@ def test_answers_about_linear_equations_are_the_posterior_of_cause_and_solution(
     mask = jnp.zeros((POINTS, POINTS, 2))
     for place in ((2, 3, 0), (4, 6, 0), (6, 2, 0), (1, 1, 1), (4, 4, 1), (7, 5, 1)):
         mask = mask.at[place].set(1.0)
-    truth, fitted = SAMPLES.fields[3], solved_answers(prior(), task(), options(iterations=6))
+    truth, fitted = SAMPLES.fields[3], solved_answers(prior(), task(), options(solver_iterations=6))
     scales = jnp.array([fitted.params.fields.scale[0], SOURCE.scale[0]])
     asked = question(mask, truth, jnp.array(NOISE) * scales)
     law = oracles.affine_law(lambda noise: answers_to(asked, fitted)(noise)[..., 1:], SHAPE)
@@ -124,7 +124,7 @@ def test_answers_about_linear_equations_are_the_posterior_of_cause_and_solution(
 
 
 def test_a_known_cause_is_solved_whatever_the_prior():
-    fitted = fit_prior_and_solver(task(), options(iterations=1), Disturbing(), None, KEY)
+    fitted = fit_prior_and_solver(task(), options(solver_iterations=1), Disturbing(), None, KEY)
     truth = SAMPLES.fields[1]
     known = question(jnp.zeros_like(truth).at[..., 1].set(1.0), truth, jnp.zeros(2))
     noise, answer = fitted.model.latent(KEY), jax.jit(lambda asked, noise: answers_to(asked, fitted)(noise))
