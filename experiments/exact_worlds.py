@@ -60,6 +60,7 @@ BINS = 40
 RATIOS = (0.1, 0.3, 1.0, 3.0)  # of noise to example, that Jensen's gap is shown at
 ONWARD = (("answers.anchored", False),)
 UNBOUNDED = (("answers.variance_bound", 0.0),)
+CORRECTED = (("answers.langevin_corrections", 16), ("answers.langevin_step", 0.2))
 
 
 def _size(count: int, num_train: int, steps: int) -> Callable[[], dict[str, Any]]:
@@ -76,13 +77,14 @@ def _size(count: int, num_train: int, steps: int) -> Callable[[], dict[str, Any]
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
-    """Every method; ECI and PCFM also on from where they are, not through the first noise; SDA also without a bound."""
+    """Every method; ECI and PCFM also on from where they are, not through the first noise; SDA also without a bound and corrected."""
     del config
     for method in (*METHODS, *ANSWERS):
         yield Variant(method)
     for method in ("eci", "pcfm"):
         yield Variant(method, ONWARD)
-    yield Variant("sda", UNBOUNDED)
+    for changes in (UNBOUNDED, CORRECTED, (*UNBOUNDED, *CORRECTED)):
+        yield Variant("sda", changes)
 
 
 # ---- worlds

@@ -176,11 +176,48 @@ def test_number_of_function_evaluations_is_counted_right(sampler):
         calls.append(t)
         return 0.5 * noisy
 
-    for num_steps in (1, 2, 5):
+    for num_steps, corrections in ((1, 0), (2, 0), (5, 0), (1, 2), (4, 3)):
+        if corrections and sampler == "heun":
+            continue
         calls.clear()
+        sizes = {"sampler": sampler, "num_steps": num_steps, "corrections": corrections}
         with jax.disable_jit():  # the scan becomes a loop of Python
-            samplers.sample(denoise, CosineSchedule(), jnp.ones(3), KEY, sampler=sampler, num_steps=num_steps)
-        assert len(calls) == samplers.num_function_evaluations(sampler, num_steps)
+            samplers.sample(denoise, CosineSchedule(), jnp.ones(3), KEY, **sizes)
+        assert len(calls) == samplers.num_function_evaluations(**sizes)
+
+
+@pytest.mark.parametrize("sampler", ["ddim", "dpm"])
+def test_steps_that_correct_nothing_leave_the_sampler_as_it_is(sampler):
+    plain = jitted_sampler(EdmSchedule(), sampler, 9, spacing="log_snr")
+    still = jitted_sampler(EdmSchedule(), sampler, 9, spacing="log_snr", corrections=2, correction_step=1e-30)
+    noise = jax.random.normal(jax.random.key(1), SHAPE)
+    np.testing.assert_allclose(still(noise), plain(noise), rtol=1e-10)
+
+
+def test_a_correction_is_a_step_of_langevin_dynamics_at_the_level_that_was_reached():
+    schedule, step = CosineSchedule(-4.0, 4.0), 0.3
+    found = jitted_sampler(schedule, "ddim", 2, corrections=1, correction_step=step)(jnp.ones(SHAPE))
+    denoise = oracles.exact_denoiser(WORLD, schedule)
+    (_, first_sigma), (alpha, sigma) = (schedule.alpha_sigma(jnp.asarray(time)) for time in (1.0, 0.0))
+    start = first_sigma * jnp.ones(SHAPE)
+    reached = samplers.sampler_table("ddim", schedule, 2, jnp.float64)
+    reached = reached.keep[0] * start + reached.pull[0] * denoise(start, jnp.asarray(1.0))
+    # the score of the level's law, and a length in units of what the noise is taken for
+    score = (alpha * denoise(reached, jnp.asarray(0.0)) - reached) / sigma**2
+    length = step / jnp.maximum(jnp.mean((sigma * score) ** 2), 1.0)
+    fresh = jax.random.normal(jax.random.fold_in(KEY, jnp.uint32(1)), SHAPE)
+    moved = reached + length * sigma**2 * score - jnp.sqrt(2 * length) * sigma * fresh
+    np.testing.assert_allclose(found, denoise(moved, jnp.asarray(0.0)), rtol=1e-9)
+
+
+def test_corrections_repair_what_too_few_steps_leave():
+    def error(**corrected):
+        run = jitted_sampler(EdmSchedule(0.05, 30.0), "ddim", 4, spacing="log_snr", **corrected)
+        keys = jax.random.split(jax.random.key(3), 4000)
+        drawn = jax.jit(jax.vmap(lambda key: run(jax.random.normal(key, SHAPE), jax.random.fold_in(key, 1))))(keys)
+        return np.abs(np.cov(drawn.reshape(len(keys), -1).T) - WORLD.covariance).max()
+
+    assert error(corrections=60, correction_step=0.2) < 0.3 * error()
 
 
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS)
@@ -227,7 +264,16 @@ def test_network_is_traced_once():
 
 
 @pytest.mark.parametrize(
-    "options", [{"sampler": "euler"}, {"eta": 1.5}, {"num_steps": 0}, {"spacing": "even"}], ids=lambda o: next(iter(o))
+    "options",
+    [
+        {"sampler": "euler"},
+        {"eta": 1.5},
+        {"num_steps": 0},
+        {"spacing": "even"},
+        {"corrections": -1},
+        {"corrections": 1, "sampler": "heun"},
+    ],
+    ids=str,
 )
 def test_mistakes_are_refused(options):
     with pytest.raises(ValueError, match="expected"):

@@ -27,11 +27,14 @@ class Answering:
       push: of `dps`: length of its steps, in normalised units.
       gamma: of `sda` and `residual_guidance`: variance of an example given a noisy one, in units of r^2 b / (b + r^2).
       variance_bound: b there; zero is none, gamma r^2, as published.
+      langevin_corrections: of `sda`, at every level, see `samplers.sample`.
+      langevin_step: of these.
       iterations: of `moment_matched` and `matched_flow`, of least residuals in each call.
       solver_iterations: of `prior_and_solver`, the same.
       observation_push: of `diffusionpde`.
       residual_push: of `diffusionpde`, in the last fifth of its levels.
-      pushed_steps: of `dps` and `diffusionpde`, whose errors fall with their number; zero takes those of `sampling`.
+      pushed_steps: of `dps` and `diffusionpde`, and of `sda` with corrections, whose errors fall with their number; zero
+        takes those of `sampling`.
       published_residual: whether `diffusionpde` goes down `Equations.published`, where there is one.
       guidance: of `residual_guidance`, weight of the denoiser that is told a residual of zero over the one that is told
         nothing; at one it is that denoiser alone.
@@ -57,6 +60,8 @@ class Answering:
     push: float = 1.0
     gamma: float = 1.0
     variance_bound: float = 1.0
+    langevin_corrections: int = 0
+    langevin_step: float = 0.5
     iterations: int = 4
     solver_iterations: int = 16
     observation_push: float = 1.0

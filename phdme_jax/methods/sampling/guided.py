@@ -5,10 +5,9 @@
     moment_matched  the same with the covariance of an example given x that the denoiser's Jacobian says
 
 y are the observations, H takes them of an example, x is noisy and x' the next, r = sigma / alpha. All in normalised
-units. The published covariance of `sda`, gamma r^2, published with gamma = 0.01 and Langevin corrections, which are
-not here, is that of data without a bound, b infinite; b = 1 is that of white
-data of unit variance. Smooth fields have modes of far larger variance, on which b = 1 pushes too far where many places
-are seen.
+units. The published covariance of `sda`, gamma r^2, there with gamma = 0.01, is that of data without a bound, b
+infinite; b = 1 is that of white data of unit variance. Smooth fields have modes of far larger variance, on which b = 1
+pushes too far where many places are seen. With its Langevin corrections its steps are those of `ddim`, as published.
 """
 
 from typing import Any
@@ -53,8 +52,12 @@ def fit_guided(
         raise ValueError(f"expected a rule among {RULES}, got {rule!r}")
     assert teacher is not None and teacher.model.denoise is not None
     plain, chosen, sampling = teacher.model.denoise, answering_options(options), Sampling(**options["sampling"])
-    if rule == "dps" and chosen.pushed_steps:
+    corrections = chosen.langevin_corrections if rule == "sda" else 0
+    if (rule == "dps" or corrections) and chosen.pushed_steps:
         sampling = sampling._replace(num_steps=chosen.pushed_steps)
+    if corrections:
+        sampling = sampling._replace(sampler="ddim")
+    corrected = {"corrections": corrections, "correction_step": chosen.langevin_step}
     schedule = teacher_schedule(options)
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
@@ -77,9 +80,9 @@ def fit_guided(
             guided = moment_matched(
                 denoise, schedule, lambda fields: seen.mask * fields, seen.values, variance, chosen.iterations
             )
-        return sample_as(sampling, guided, schedule, latent, key, push=push)
+        return sample_as(sampling, guided, schedule, latent, key, push=push, **corrected)
 
-    calls = num_function_evaluations(sampling.sampler, sampling.num_steps)
+    calls = num_function_evaluations(sampling.sampler, sampling.num_steps, corrections)
     backward = calls * (chosen.iterations if rule == "moment_matched" else 1)
     return answering(network_of(task, options), teacher, draw, calls, backward)
 

@@ -129,6 +129,30 @@ def test_guidance_by_one_variance_is_exact_where_entries_are_independent(varianc
     assert max(exact) < 0.01 * max(variance, 1.0) and max(other) > 2.0 * max(exact), (exact, other)
 
 
+def test_langevin_corrections_repair_guidance_that_few_steps_follow():
+    """Where the guidance is exact only at the end, each level is drawn anew by what it says there."""
+
+    def errors(**corrected):
+        chosen = options({"num_steps": 20, "spacing": "log_snr"}, variance_bound=0.0, **corrected)
+        fitted = METHODS["sda"].fit(task(), chosen, Trainer(), teacher(), KEY)
+
+        @jax.jit
+        @jax.vmap
+        def drawn(key):
+            asked = fitted.model.prepare(fitted.params, question())
+            fields = fitted.model.draw(fitted.params, asked, jax.random.normal(key, SHAPE), jax.random.fold_in(key, 1))
+            return ((fields - ENCODING.shift) / ENCODING.scale).ravel()
+
+        answers = drawn(jax.random.split(KEY, 3000))
+        law = oracles.GaussianWorld(jnp.mean(answers, axis=0).reshape(SHAPE), jnp.cov(answers.T))
+        return fitted.model, missed(law, POSTERIOR)
+
+    _, plain = errors()
+    model, corrected = errors(langevin_corrections=40, langevin_step=0.2, pushed_steps=15)
+    assert (model.num_calls, model.num_backward) == (15 + 14 * 40,) * 2
+    assert corrected[0] < 0.5 * plain[0] and corrected[1] < 0.5 * plain[1], (plain, corrected)
+
+
 def test_no_bound_is_a_bound_beyond_all_noise():
     free, far = (law_of("sda", variance_bound=bound) for bound in (0.0, 1e12))
     np.testing.assert_allclose(free.mean, far.mean, rtol=1e-6)
