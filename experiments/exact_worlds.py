@@ -77,7 +77,7 @@ def _size(count: int, num_train: int, steps: int) -> Callable[[], dict[str, Any]
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
-    """Every method; ECI and PCFM also on from where they are, not through the first noise; SDA also without a bound and corrected."""
+    """Every method; ECI and PCFM also on from where they are; SDA also without a bound and corrected."""
     del config
     for method in (*METHODS, *ANSWERS):
         yield Variant(method)

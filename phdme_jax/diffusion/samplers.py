@@ -6,9 +6,10 @@ Every sampler here is a table with one row for each call of the denoiser, worked
     state   <- keep state + pull denoised + recall previous_denoised + spread fresh_noise
 
 which holds the denoiser once in the compiled program, whichever the sampler, and makes the number of function
-evaluations the number of rows. In a row that corrects, the state takes a step of Langevin dynamics at its level instead:
+evaluations the number of rows. In a row that corrects, the state takes a step of Langevin dynamics at its level:
 
-    state <- state - sigma (length noise_hat + sqrt(2 length) fresh_noise),   length = correct / max(mean(noise_hat^2), 1)
+    state <- state - sigma (length noise_hat + sqrt(2 length) fresh_noise)
+    length = correct / max(mean(noise_hat^2), 1)
 
 Published steps have no bound of one: where numbers are few, the mean is small by chance, and the step far too long.
 """

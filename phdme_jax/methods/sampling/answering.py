@@ -33,7 +33,7 @@ class Answering:
       solver_iterations: of `prior_and_solver`, the same.
       observation_push: of `diffusionpde`.
       residual_push: of `diffusionpde`, in the last fifth of its levels.
-      pushed_steps: of `dps` and `diffusionpde`, and of `sda` with corrections, whose errors fall with their number; zero
+      pushed_steps: of `dps`, of `diffusionpde` and of `sda` with corrections, whose errors fall with their number; zero
         takes those of `sampling`.
       published_residual: whether `diffusionpde` goes down `Equations.published`, where there is one.
       guidance: of `residual_guidance`, weight of the denoiser that is told a residual of zero over the one that is told
