@@ -13,11 +13,13 @@ from phdme_jax.app import drawing
 from phdme_jax.app.page import Picture, Section
 from phdme_jax.methods.equations.questions import Question
 from phdme_jax.numerics.bound import Bound
+from phdme_jax.numerics.grid import Grid
 from phdme_jax.systems.equations.base import Equations, stacked_residual, without_padding
 
 SHOWN = 3  # methods
 DECADES = 4  # of the residual
 DRAWN = ("sample", "another sample", "mean")
+FEW = 0.1  # of the places with a value: they are drawn as dots, larger than a place
 
 
 class Asked(NamedTuple):
@@ -103,11 +105,25 @@ def _bar(figure: Any, image: Any, above: Any, extend: str = "neither", aspect: i
 def _draw(axis: Any, field: np.ndarray, scale: Mapping[str, Any], title: str) -> Any:
     axis.set_facecolor("0.88")  # of places without a value
     image = axis.imshow(field.T, origin="lower", aspect="auto", interpolation="nearest", **scale)
+    seen = np.isfinite(field)
+    if seen.mean() < FEW:
+        axis.scatter(*np.nonzero(seen), s=16, c=field[seen], edgecolors="0.3", linewidths=0.4, clip_on=False, **scale)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set_visible(False)
     axis.set_title(title, fontsize=8.5)
     axis.grid(False)
     return image
+
+
+def _measure(axis: Any, grid: Grid) -> None:
+    """The ends of a grid on the edges of its picture."""
+    last = [count - 1 for count in grid.points]
+    axis.set(xticks=[0, last[0]], yticks=[0, last[1]])
+    axis.set_xticklabels(["0", f"{grid.lengths[0]:g}"])
+    axis.set_yticklabels(["0", f"{grid.lengths[1]:g}"])
+    axis.set_xlabel("first axis", fontsize=7, labelpad=-6)
+    axis.set_ylabel("second axis", fontsize=7, labelpad=-6)
+    axis.tick_params(labelsize=7, length=2)
 
 
 @drawing.styled
@@ -134,6 +150,8 @@ def own_answer_picture(path: Path, problem: Equations, question: Question, sampl
     scale, deviation = drawing.value_scale(np.stack(fields)), drawing.spread_scale(spread)
     label = "read" if told == index else f"read: {_words(problem.fields[told])}"
     observed = _draw(axes[0], seen, scale if told == index else drawing.value_scale(seen), label)
+    if seen.shape == problem.grid.points:
+        _measure(axes[0], problem.grid)
     images = [_draw(*cell) for cell in zip(axes[1:-1], fields, [scale] * len(DRAWN), DRAWN, strict=True)]
     last = _draw(axes[-1], spread, deviation, "deviation")
     _bar(figure, images[0], axes[1:-1], "both", aspect=40)

@@ -49,7 +49,7 @@ def read_arrays(
 
 
 def _load(path: Path, required: tuple[str, ...], optional: tuple[str, ...]) -> dict[str, np.ndarray]:
-    _check_archive(path)
+    _check_archive(path, (required or optional)[:2])
     arrays = {}
     # a damaged, encrypted or hostile archive can raise nearly anything inside numpy, zipfile and the decompressors
     try:
@@ -114,7 +114,7 @@ def _check_keys(
             raise InputError(f"{where}: the key {key!r} is unknown; did you mean {near[0]!r}?")
 
 
-def _check_archive(path: Path) -> None:
+def _check_archive(path: Path, keys: tuple[str, ...]) -> None:
     """Names what the file is, if it is not an archive."""
     input_file(path, "an .npz file")
     try:
@@ -133,7 +133,8 @@ def _check_archive(path: Path) -> None:
         what = "the archive is cut off"
     else:
         what = "this is not an .npz archive"
-    raise InputError(f"{path}: {what}; expected named arrays written with numpy.savez(path, state=..., time=...)")
+    named = ", ".join(f"{key}=..." for key in keys)
+    raise InputError(f"{path}: {what}; expected named arrays written with numpy.savez(path, {named})")
 
 
 def _as_float64(where: Path | str, key: str, array: np.ndarray, copy: bool) -> np.ndarray:

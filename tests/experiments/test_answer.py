@@ -71,6 +71,13 @@ def test_a_wrong_file_is_told_in_one_sentence(tmp_path, changes, words):
     assert "question.npz" in str(error.value)
 
 
+def test_a_file_that_is_no_archive_is_told_the_keys_of_a_question(tmp_path):
+    path = tmp_path / "question.npz"
+    path.write_text("readings")
+    with pytest.raises(InputError, match=r"savez\(path, readings=\.\.\., field=\.\.\.\)"):
+        read_question(path, POISSON)
+
+
 def test_readings_are_what_a_field_can_be(tmp_path):
     good = read_question(file_of(tmp_path, **(SENSORS | {"readings": [-1.0, 0.5]})), DARCY)
     bad = read_question(file_of(tmp_path, **SENSORS), DARCY)

@@ -105,7 +105,7 @@ def test_a_single_array_is_named(tmp_path):
     path = tmp_path / "state.npz"
     with path.open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(InputError, match=r"single \.npy array; expected named arrays"):
+    with pytest.raises(InputError, match=r"single \.npy array; expected named arrays .*\(path, state=\.\.\."):
         read_state(path, STRING)
 
 
