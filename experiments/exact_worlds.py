@@ -77,7 +77,7 @@ def _size(count: int, num_train: int, steps: int) -> Callable[[], dict[str, Any]
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
-    """Every method; ECI and PCFM also on from where they are; SDA also without a bound and corrected."""
+    """Every method; ECI and PCFM also on from where they are; SDA also without a bound; guidance corrected."""
     del config
     for method in (*METHODS, *ANSWERS):
         yield Variant(method)
@@ -85,6 +85,7 @@ def make_variants(config: ConfigDict) -> Iterator[Variant]:
         yield Variant(method, ONWARD)
     for changes in (UNBOUNDED, CORRECTED, (*UNBOUNDED, *CORRECTED)):
         yield Variant("sda", changes)
+    yield Variant("moment_matched", CORRECTED)
 
 
 # ---- worlds

@@ -27,7 +27,7 @@ class Answering:
       push: of `dps`: length of its steps, in normalised units.
       gamma: of `sda` and `residual_guidance`: variance of an example given a noisy one, in units of r^2 b / (b + r^2).
       variance_bound: b there; zero is none, gamma r^2, as published.
-      langevin_corrections: of `sda`, at every level, see `samplers.sample`.
+      langevin_corrections: of `sda` and `moment_matched`, at every level, see `samplers.sample`.
       langevin_step: of these.
       iterations: of `moment_matched` and `matched_flow`, of least residuals in each call.
       solver_iterations: of `prior_and_solver`, the same.

@@ -7,7 +7,11 @@
 y are the observations, H takes them of an example, x is noisy and x' the next, r = sigma / alpha. All in normalised
 units. The published covariance of `sda`, gamma r^2, there with gamma = 0.01, is that of data without a bound, b
 infinite; b = 1 is that of white data of unit variance. Smooth fields have modes of far larger variance, on which b = 1
-pushes too far where many places are seen. With its Langevin corrections its steps are those of `ddim`, as published.
+pushes too far where many places are seen.
+
+Both scores are those of the posterior at the last levels alone. Langevin corrections, published for `sda`, draw each
+level anew: what is drawn in the end owes little to the levels before, where scores are wrong. Steps are then those of
+`ddim`, which recall no other state.
 """
 
 from typing import Any
@@ -52,8 +56,8 @@ def fit_guided(
         raise ValueError(f"expected a rule among {RULES}, got {rule!r}")
     assert teacher is not None and teacher.model.denoise is not None
     plain, chosen, sampling = teacher.model.denoise, answering_options(options), Sampling(**options["sampling"])
-    corrections = chosen.langevin_corrections if rule == "sda" else 0
-    if (rule == "dps" or corrections) and chosen.pushed_steps:
+    corrections = 0 if rule == "dps" else chosen.langevin_corrections
+    if chosen.pushed_steps and (rule == "dps" or (rule == "sda" and corrections)):
         sampling = sampling._replace(num_steps=chosen.pushed_steps)
     if corrections:
         sampling = sampling._replace(sampler="ddim")
