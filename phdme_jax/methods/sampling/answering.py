@@ -11,7 +11,7 @@ from jaxtyping import Array
 from phdme_jax.methods.base import Fitted, Options, Task
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.methods.equations.encoding import decode
-from phdme_jax.methods.equations.network import EquationNetwork, Given, Params, Prepared
+from phdme_jax.methods.equations.network import EquationNetwork, Given, Params, Prepared, Sampling
 from phdme_jax.methods.equations.questions import Observed, Question, observed, of_condition
 from phdme_jax.methods.equations.residual_size import scaled_residual
 from phdme_jax.numerics.bound import Bound
@@ -29,6 +29,7 @@ class Answering:
       variance_bound: b there; zero is none, gamma r^2, as published.
       langevin_corrections: of `sda` and `moment_matched`, at every level, see `samplers.sample`.
       langevin_step: of these.
+      solver_corrections: of `prior_and_solver`, Langevin corrections at every level, of the same step.
       iterations: of `moment_matched` and `matched_flow`, of least residuals in each call.
       solver_iterations: of `prior_and_solver`, the same.
       observation_push: of `diffusionpde`.
@@ -62,6 +63,7 @@ class Answering:
     variance_bound: float = 1.0
     langevin_corrections: int = 0
     langevin_step: float = 0.5
+    solver_corrections: int = 0
     iterations: int = 4
     solver_iterations: int = 16
     observation_push: float = 1.0
@@ -86,6 +88,23 @@ class Answering:
 def answering_options(options: Options) -> Answering:
     """The group `answers`, usual values where it is left out."""
     return Answering(**options.get("answers", {}))
+
+
+def corrected(sampling: Sampling, corrections: int, step: float) -> tuple[Sampling, dict[str, Any]]:
+    """Sampling with Langevin corrections, and what asks `samplers.sample` for them.
+
+    Between corrections it goes in steps of `ddim`, which recall no other state.
+
+    Args:
+      sampling: as without them, which it stays where there are none.
+      corrections: at every level.
+      step: of these.
+    Returns:
+      how to sample, and further arguments.
+    """
+    if not corrections:
+        return sampling, {}
+    return sampling._replace(sampler="ddim"), {"corrections": corrections, "correction_step": step}
 
 
 class Asked(NamedTuple):

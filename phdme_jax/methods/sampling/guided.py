@@ -10,8 +10,7 @@ infinite; b = 1 is that of white data of unit variance. Smooth fields have modes
 pushes too far where many places are seen.
 
 Both scores are those of the posterior at the last levels alone. Langevin corrections, published for `sda`, draw each
-level anew: what is drawn in the end owes little to the levels before, where scores are wrong. Steps are then those of
-`ddim`, which recall no other state.
+level anew: what is drawn in the end owes little to the levels before, where scores are wrong.
 """
 
 from typing import Any
@@ -27,7 +26,7 @@ from phdme_jax.methods.base import Fitted, Host, Options, Task
 from phdme_jax.methods.equations.diffusion import sample_as, teacher_schedule
 from phdme_jax.methods.equations.network import Params, Sampling, network_of
 from phdme_jax.methods.equations.questions import Observed
-from phdme_jax.methods.sampling.answering import TINY, Answering, Asked, answering, answering_options, missed
+from phdme_jax.methods.sampling.answering import TINY, Answering, Asked, answering, answering_options, corrected, missed
 
 RULES = ("dps", "sda", "moment_matched")
 
@@ -59,9 +58,7 @@ def fit_guided(
     corrections = 0 if rule == "dps" else chosen.langevin_corrections
     if chosen.pushed_steps and (rule == "dps" or (rule == "sda" and corrections)):
         sampling = sampling._replace(num_steps=chosen.pushed_steps)
-    if corrections:
-        sampling = sampling._replace(sampler="ddim")
-    corrected = {"corrections": corrections, "correction_step": chosen.langevin_step}
+    sampling, more = corrected(sampling, corrections, chosen.langevin_step)
     schedule = teacher_schedule(options)
 
     def draw(params: Params, asked: Asked, latent: Array, key: Array) -> Array:
@@ -84,7 +81,7 @@ def fit_guided(
             guided = moment_matched(
                 denoise, schedule, lambda fields: seen.mask * fields, seen.values, variance, chosen.iterations
             )
-        return sample_as(sampling, guided, schedule, latent, key, push=push, **corrected)
+        return sample_as(sampling, guided, schedule, latent, key, push=push, **more)
 
     calls = num_function_evaluations(sampling.sampler, sampling.num_steps, corrections)
     backward = calls * (chosen.iterations if rule == "moment_matched" else 1)

@@ -23,7 +23,7 @@ from phdme_jax.methods.equations.diffusion import fit_diffusion, sample_as, teac
 from phdme_jax.methods.equations.encoding import Encoding, decode, encode, fit_encoding
 from phdme_jax.methods.equations.network import EquationNetwork, Params, Sampling, network_of
 from phdme_jax.methods.equations.questions import LEAST_NOISE
-from phdme_jax.methods.sampling.answering import Asked, answering, answering_options
+from phdme_jax.methods.sampling.answering import Asked, answering, answering_options, corrected
 
 
 def fit_prior_and_solver(
@@ -72,7 +72,9 @@ def solved_answers(prior: Fitted, task: Task, options: Options) -> Fitted:
     equations, net = task.problem, network_of(task, options)
     if equations.resolve is None:
         raise ValueError(f"expected equations whose solution can be computed anew, got {equations.name}")
-    chosen, sampling = answering_options(options), Sampling(**options["sampling"])
+    chosen = answering_options(options)
+    corrections = chosen.solver_corrections
+    sampling, more = corrected(Sampling(**options["sampling"]), corrections, chosen.langevin_step)
     schedule, denoiser = teacher_schedule(options), prior.model.denoise
     count = equations.num_solution
     assert denoiser is not None
@@ -93,12 +95,12 @@ def solved_answers(prior: Fitted, task: Task, options: Options) -> Fitted:
             chosen.solver_iterations,
         )
         known = lambda x0_hat: jnp.where(exact, seen.values[..., count:], x0_hat)  # noqa: E731
-        cause = sample_as(sampling, guided, schedule, latent, key, clamp=known)
+        cause = sample_as(sampling, guided, schedule, latent, key, clamp=known, **more)
         return completed(cause)
 
     whole = prior.params._replace(fields=whole_encoding(net, task, prior.params.fields))
     model = dataclasses.replace(prior.model, finish=equations.resolve)
-    calls = num_function_evaluations(sampling.sampler, sampling.num_steps)
+    calls = num_function_evaluations(sampling.sampler, sampling.num_steps, corrections)
     return answering(net, prior._replace(model=model, params=whole), draw, calls, calls * chosen.solver_iterations)
 
 

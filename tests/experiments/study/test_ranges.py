@@ -34,8 +34,8 @@ TAKE_ZERO = TAKE_ANY | {
     "shrinkage", "frame_share", "mean_weight", "sample_weight", "inequality_weight", "objective_weight", "level_share",
     "num_between", "corrections", "noise", "derivative_noise", "data.num_sites", "force", "input_size", "first_frame",
     "start_frame", "rest_scale", "refresh", "share", "matching_share", "stages.distilled", "push", "observation_push",
-    "residual_push", "pushed_steps", "imposed_frames", "variance_bound", "langevin_corrections", "slice_size",
-    "guidance", "resample_every",
+    "residual_push", "pushed_steps", "imposed_frames", "variance_bound", "langevin_corrections",
+    "solver_corrections", "slice_size", "guidance", "resample_every",
     "sensors.num_calls", "sensors.steps", "questions.num_calibration", "questions.num_shifted", "reach", "eno.weight",
     *(f"weights.{form}" for form in FORMS),
 }  # fmt: skip

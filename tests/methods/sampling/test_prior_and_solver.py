@@ -123,6 +123,33 @@ def test_answers_about_linear_equations_are_the_posterior_of_cause_and_solution(
     np.testing.assert_allclose(fields[..., 0], solve_helmholtz(fields[..., 1]), atol=1e-12)
 
 
+def test_corrections_draw_from_the_same_posterior():
+    """A forward question with noise at one place: mean and deviation of the cause there, by 2,000 draws."""
+    place, noise = (4, 4), 0.5
+    mask = jnp.zeros((POINTS, POINTS, 2)).at[*place, 1].set(1.0)
+    truth = jnp.zeros((POINTS, POINTS, 2)).at[*place, 1].set(SOURCE.scale[0])
+    chosen = options(solver_iterations=2, solver_corrections=3, langevin_step=0.2)
+    chosen["sampling"] = chosen["sampling"] | {"num_steps": 30}
+    fitted = solved_answers(prior(), task(), chosen)
+    asked = question(mask, truth, jnp.array([1.0, noise * SOURCE.scale[0]]))
+    assert fitted.model.num_calls == 30 + 29 * 3 and fitted.model.num_backward == 2 * fitted.model.num_calls
+
+    @jax.jit
+    @jax.vmap
+    def drawn(key):
+        latent = jax.random.normal(key, SHAPE)
+        model, prepared = fitted.model, fitted.model.prepare(fitted.params, asked)
+        fields = model.draw(fitted.params, prepared, latent, jax.random.fold_in(key, 1))
+        return fields[*place, 1] / SOURCE.scale[0]
+
+    found = np.asarray(drawn(jax.random.split(KEY, 2000)))
+    variance = float(WORLD.covariance[place[0] * POINTS + place[1], place[0] * POINTS + place[1]])
+    gain = variance / (variance + noise**2)
+    deviation = noise * np.sqrt(gain)
+    assert abs(found.mean() - gain) < 4 * deviation / np.sqrt(2000) + 0.02
+    assert found.std() == pytest.approx(deviation, rel=0.06)
+
+
 def test_a_known_cause_is_solved_whatever_the_prior():
     fitted = fit_prior_and_solver(task(), options(solver_iterations=1), Disturbing(), None, KEY)
     truth = SAMPLES.fields[1]
