@@ -262,6 +262,8 @@ def frozen_balance(
 def solve_nodal(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) -> Float[Array, "x y"]:
     """Pressure at which the fluxes balance in every cell, with mean zero; one step of refinement.
 
+    Its slopes are solutions with the same factor, (A dp = df - dA p), not those of the elimination's steps.
+
     Args:
       permeability: K at the nodes of a square grid, positive.
       source: f, whose integral over the cells vanishes.
@@ -276,11 +278,18 @@ def solve_nodal(permeability: Float[Array, "x y"], source: Float[Array, "x y"]) 
     above, under = jnp.pad(down, ((1, 0), (0, 0))), jnp.pad(down, ((0, 1), (0, 0)))
     before, after = jnp.pad(right, ((0, 0), (1, 0))), jnp.pad(right, ((0, 0), (0, 1)))
     own = jnp.stack([-before, above + under + before + after, -after], axis=-1)
-    factor = block_tridiagonal.eliminate(own.at[0, 0, 1].multiply(2.0), -above[..., None])
+    tied = own[0, 0, 1]  # a constant is left free: one node is tied to zero
+    factor = block_tridiagonal.eliminate(own.at[0, 0, 1].add(tied), -above[..., None])
     area = width[:, None] * width
-    pressure = block_tridiagonal.solve_eliminated(factor, source * area)
-    left = source - outflow(pressure, permeability)
-    return centred(pressure + block_tridiagonal.solve_eliminated(factor, left * area))
+
+    def product(pressure: Array) -> Array:
+        return (outflow(pressure, permeability) * area).at[0, 0].add(tied * pressure[0, 0])
+
+    def refined(_: Any, right: Array) -> Array:
+        pressure = block_tridiagonal.solve_eliminated(factor, right)
+        return pressure + block_tridiagonal.solve_eliminated(factor, right - product(pressure))
+
+    return centred(jax.lax.custom_linear_solve(product, source * area, refined, symmetric=True))
 
 
 Solver = Callable[[Array, Array], Array]

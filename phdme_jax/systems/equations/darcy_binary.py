@@ -7,6 +7,9 @@ Source: Huang et al. (2024), DiffusionPDE, arXiv 2406.17763. There the coefficie
 interpolated to the nodes, and the residual is taken with h = 1: that of the data is about one.
 """
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -42,6 +45,8 @@ def _product_residual(fields: Float[Array, "x y 2"], condition: Array) -> Residu
 def solve_flux(coefficient: Float[Array, "x y"]) -> Float[Array, "x y"]:
     """Solution of the balance of fluxes with a source of one and u = 0 on the edge.
 
+    Its slopes are solutions with the same factor, see `darcy.solve_nodal`.
+
     Args:
       coefficient: a at the nodes, positive.
     Returns:
@@ -55,7 +60,14 @@ def solve_flux(coefficient: Float[Array, "x y"]) -> Float[Array, "x y"]:
     own = jnp.stack([-before, above + under + before + after, -after], axis=-1)
     own = own.at[:, 0, 0].set(0.0).at[:, -1, 2].set(0.0)
     factor = block_tridiagonal.eliminate(own, -above[..., None])
-    return jnp.pad(block_tridiagonal.solve_eliminated(factor, jnp.ones_like(above)), 1)
+
+    def product(inside: Array) -> Array:
+        return outflow(jnp.pad(inside, 1), coefficient)[1:-1, 1:-1]
+
+    def solve(_: Any, right: Array) -> Array:
+        return block_tridiagonal.solve_eliminated(factor, right)
+
+    return jnp.pad(jax.lax.custom_linear_solve(product, jnp.ones_like(above), solve, symmetric=True), 1)
 
 
 def _with_solution(coefficient: Array) -> Array:

@@ -104,6 +104,25 @@ def test_nodal_pressures_leave_a_residual_of_rounding_whatever_the_permeability(
     assert np.sqrt(np.mean(np.asarray(left) ** 2)) < 3e-13
 
 
+@pytest.mark.parametrize("name", ["darcy_nodal", "darcy_binary"])
+def test_slopes_of_a_pressure_are_those_of_differences_and_cost_no_second_factor(name):
+    equations = make_equations(name, num_points=12)
+    fields = jnp.abs(jax.random.normal(jax.random.key(0), (12, 12, 2))) + 0.5
+    direction, weights = jax.random.normal(jax.random.key(1), (2, 12, 12))
+
+    def pressure(permeability):
+        return equations.resolve(fields.at[..., 1].set(permeability), jnp.zeros((12, 12, 0)))[..., 0]
+
+    permeability, step = fields[..., 1], 1e-5
+    slope = jax.jit(lambda: jax.jvp(pressure, (permeability,), (direction,))[1])()
+    ends = [jax.jit(pressure)(permeability + sign * step * direction) for sign in (1, -1)]
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), atol=1e-6 * float(jnp.abs(slope).max()))
+    (back,) = jax.jit(lambda: jax.vjp(pressure, permeability)[1](weights))()
+    np.testing.assert_allclose(jnp.vdot(back, direction), jnp.vdot(weights, slope), rtol=1e-9)
+    _, along = jax.linearize(pressure, permeability)
+    assert "cholesky" not in str(jax.make_jaxpr(along)(direction))
+
+
 def test_nodal_outflow_sums_to_nothing():
     fields = jnp.stack([jax.random.normal(jax.random.key(0), (9, 9)), permeability(9)], axis=-1)
     width = darcy._cell_width(9)
