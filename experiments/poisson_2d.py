@@ -61,15 +61,20 @@ REFINED = {"refinements": 5, "refinement_rate": 1e-3}
 PUSHED = {"push": 10.0, "observation_push": 10.0, "residual_push": 0.03}
 SPREAD = {"gamma": 0.3, "variance_bound": 30.0, "langevin_corrections": 1, "langevin_step": 0.5}
 SOLVED = (("solved", True),)
+UNCORRECTED = (("answers.langevin_corrections", 0),)
+FEW_ITERATIONS = (("answers.solver_iterations", 4),)
 
 
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
-    """Every method, and students, teachers and kriging with their solution computed anew."""
+    """Every method; students, teachers and kriging with their solution computed anew; guidance with less effort."""
     del config
     for method in (*METHODS, *STUDENTS, *ANSWERS):
         yield Variant(method)
     for method in ("diffusion", "flow_matching", *STUDENTS, "kriging"):
         yield Variant(method, SOLVED)
+    for method in ("sda", "moment_matched"):
+        yield Variant(method, UNCORRECTED)
+    yield Variant("prior_and_solver", FEW_ITERATIONS)
 
 
 def sizes_of(

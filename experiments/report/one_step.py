@@ -173,13 +173,17 @@ class Point(NamedTuple):
 
 
 def points_of(part: Rows, system: str, metrics: tuple[str, str], split: str = TEST) -> dict[str, list[Point]]:
-    """Methods with means over seeds and fields of two metrics, as they are and with the solution computed anew."""
+    """Variants with means over seeds and fields of two metrics, as they are and with the solution computed anew."""
     found: dict[str, list[Point]] = {}
-    for method in dict.fromkeys(row.method for row in part.rows if row.system == system):
-        for settings in ({}, SOLVED):
+    rows = [row for row in part.rows if row.system == system and row.method != REFERENCE]
+    for method in dict.fromkeys(row.method for row in rows):
+        variants = [row.settings for row in rows if row.method == method]
+        for settings in [variant for at, variant in enumerate(variants) if variant not in variants[:at]]:
             x, y = (_over_fields(part, system, metric, method, settings, split) for metric in metrics)
-            if method != REFERENCE and x is not None and y is not None:
-                found.setdefault(method, []).append(Point(x, y, bool(settings)))
+            if x is not None and y is not None:
+                changes = [f"{key.split('.')[-1]}={value}" for key, value in settings.items() if key not in SOLVED]
+                name = f"{method} ({', '.join(changes)})" if changes else method
+                found.setdefault(name, []).append(Point(x, y, settings.items() >= SOLVED.items()))
     return found
 
 

@@ -91,7 +91,8 @@ def sampler_table(
       table with `num_function_evaluations` rows.
 
     Raises:
-      ValueError: unknown sampler or spacing, no step, eta outside [0, 1], corrections of "heun".
+      ValueError: unknown sampler or spacing, no step, eta outside [0, 1], corrections of "heun", or
+        with a step that is not positive.
 
     Source: Ho et al. (2020), eq. 7; Song et al. (2021, DDIM), eq. 12 and 16; Karras et al. (2022), algorithm 1, here in
     terms of x0_hat alone (Euler's step moves straight towards x0_hat, so that both slopes can be measured from the
@@ -99,6 +100,8 @@ def sampler_table(
     code (corrections).
     """
     _check_sampler(sampler, corrections)
+    if corrections and not correction_step > 0.0:
+        raise ValueError(f"expected correction_step > 0, got {correction_step}")
     if not 0.0 <= eta <= 1.0:
         raise ValueError(f"expected eta between 0 and 1, got {eta}")
     times = sampling_times(schedule, num_steps, dtype, spacing)
@@ -152,7 +155,7 @@ def sample(
       schedule: the noise schedule.
       noise: standard normal noise; it gives the example its shape and type, and, unless fresh noise is added on the
         way, determines it.
-      key: random key of the fresh noise of "ddpm" and of "ddim" with eta > 0; the others leave it alone.
+      key: random key of the fresh noise of "ddpm", of "ddim" with eta > 0 and of corrections; else it is left alone.
       sampler: "ddpm", "ddim", "heun" or "dpm"; see `sampler_table`.
       num_steps: number of noise levels.
       eta: share of the ancestral noise, 0 to 1, used by "ddim".
@@ -169,7 +172,8 @@ def sample(
       example, of the shape and type of `noise`, in normalised units.
 
     Raises:
-      ValueError: unknown sampler or spacing, no step, eta outside [0, 1], corrections of "heun".
+      ValueError: unknown sampler or spacing, no step, eta outside [0, 1], corrections of "heun", or
+        with a step that is not positive.
 
     Source: see `sampler_table`.
     """
@@ -186,7 +190,8 @@ def sample(
             following = following + now.spread * fresh
         if corrections:
             corrects = now.correct > 0.0
-            following = jnp.where(corrects, _langevin_step(schedule, state, denoised, fresh, now), following)
+            step = jnp.where(corrects, now.correct, 1.0)  # roots of zero have no slope
+            following = jnp.where(corrects, _langevin_step(schedule, state, denoised, fresh, now.time, step), following)
             denoised = jnp.where(corrects, previous, denoised)  # only steps from level to level are recalled
         return (following, denoised), None
 
@@ -199,11 +204,13 @@ def sample(
     return denoised
 
 
-def _langevin_step(schedule: Schedule, state: Array, denoised: Array, fresh: Array, now: SamplerTable) -> Array:
+def _langevin_step(
+    schedule: Schedule, state: Array, denoised: Array, fresh: Array, time: Array, correct: Array
+) -> Array:
     """What a row that corrects makes of a state, see the module's docstring."""
-    alpha, sigma = schedule.alpha_sigma(now.time)
+    alpha, sigma = schedule.alpha_sigma(time)
     noise_hat = noise_from_x0(state, denoised, alpha, sigma)
-    length = now.correct / jnp.maximum(jnp.mean(noise_hat**2), 1.0)
+    length = correct / jnp.maximum(jnp.mean(noise_hat**2), 1.0)
     return state - sigma * (length * noise_hat + jnp.sqrt(2.0 * length) * fresh)
 
 

@@ -121,7 +121,14 @@ def poisson_world():
     options["stages"]["distilled"] = ((0.0, 2, 2, 1e-3), (1.0, 2, 2, 1e-3))
     options["stages"]["merged"] = ((2, 4, 2, 1e-3),)  # steps to the end of a flow: one stage of them
     options["sampling"] |= {"num_steps": 4, "flow_steps": 2, "corrections": (2, 2), "refinements": 2}
-    options["answers"] = {"iterations": 1, "times": 2, "searches": 1, "flow_steps": 1, "descents": 2}
+    options["answers"] = {
+        "iterations": 1,
+        "solver_iterations": 1,
+        "times": 2,
+        "searches": 1,
+        "flow_steps": 1,
+        "descents": 2,
+    }
     return Task(
         equations, lambda: train, lambda key, count: np.zeros((count, *train.condition.shape[1:])), KEY
     ), options

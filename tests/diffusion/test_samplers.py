@@ -194,20 +194,31 @@ def test_steps_that_correct_nothing_leave_the_sampler_as_it_is(sampler):
     np.testing.assert_allclose(still(noise), plain(noise), rtol=1e-10)
 
 
-def test_a_correction_is_a_step_of_langevin_dynamics_at_the_level_that_was_reached():
+@pytest.mark.parametrize("size", [1.0, 50.0])
+def test_a_correction_is_a_step_of_langevin_dynamics_at_the_level_that_was_reached(size):
     schedule, step = CosineSchedule(-4.0, 4.0), 0.3
-    found = jitted_sampler(schedule, "ddim", 2, corrections=1, correction_step=step)(jnp.ones(SHAPE))
+    found = jitted_sampler(schedule, "ddim", 2, corrections=1, correction_step=step)(size * jnp.ones(SHAPE))
     denoise = oracles.exact_denoiser(WORLD, schedule)
     (_, first_sigma), (alpha, sigma) = (schedule.alpha_sigma(jnp.asarray(time)) for time in (1.0, 0.0))
-    start = first_sigma * jnp.ones(SHAPE)
+    start = first_sigma * size * jnp.ones(SHAPE)
     reached = samplers.sampler_table("ddim", schedule, 2, jnp.float64)
     reached = reached.keep[0] * start + reached.pull[0] * denoise(start, jnp.asarray(1.0))
     # the score of the level's law, and a length in units of what the noise is taken for
     score = (alpha * denoise(reached, jnp.asarray(0.0)) - reached) / sigma**2
-    length = step / jnp.maximum(jnp.mean((sigma * score) ** 2), 1.0)
+    square = jnp.mean((sigma * score) ** 2)
+    assert (square > 1.0) == (size > 1.0), "both sides of the bound are seen"
+    length = step / jnp.maximum(square, 1.0)
     fresh = jax.random.normal(jax.random.fold_in(KEY, jnp.uint32(1)), SHAPE)
     moved = reached + length * sigma**2 * score - jnp.sqrt(2 * length) * sigma * fresh
     np.testing.assert_allclose(found, denoise(moved, jnp.asarray(0.0)), rtol=1e-9)
+
+
+def test_corrected_samples_have_the_slopes_of_differences():
+    run = jitted_sampler(CosineSchedule(), "ddim", 4, corrections=2)
+    noise, step = jnp.ones(SHAPE), 1e-6
+    slope = jax.grad(lambda size: jnp.sum(run(size * noise)))(1.0)
+    ends = [jnp.sum(run((1.0 + sign * step) * noise)) for sign in (1.0, -1.0)]
+    np.testing.assert_allclose(slope, (ends[0] - ends[1]) / (2 * step), rtol=1e-5)
 
 
 def test_corrections_repair_what_too_few_steps_leave():
@@ -272,6 +283,7 @@ def test_network_is_traced_once():
         {"spacing": "even"},
         {"corrections": -1},
         {"corrections": 1, "sampler": "heun"},
+        {"corrections": 1, "correction_step": 0.0},
     ],
     ids=str,
 )

@@ -27,9 +27,10 @@ class Answering:
       push: of `dps`: length of its steps, in normalised units.
       gamma: of `sda` and `residual_guidance`: variance of an example given a noisy one, in units of r^2 b / (b + r^2).
       variance_bound: b there; zero is none, gamma r^2, as published.
-      langevin_corrections: of `sda` and `moment_matched`, at every level, see `samplers.sample`.
+      langevin_corrections: of `sda` and `moment_matched`, at every level but the first, see `samplers.sample`; steps
+        between levels are then those of "ddim".
       langevin_step: of these.
-      solver_corrections: of `prior_and_solver`, Langevin corrections at every level, of the same step.
+      solver_corrections: the same of `prior_and_solver`.
       iterations: of `moment_matched` and `matched_flow`, of least residuals in each call.
       solver_iterations: of `prior_and_solver`, the same.
       observation_push: of `diffusionpde`.

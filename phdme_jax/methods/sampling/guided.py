@@ -9,8 +9,9 @@ units. The published covariance of `sda`, gamma r^2, there with gamma = 0.01, is
 infinite; b = 1 is that of white data of unit variance. Smooth fields have modes of far larger variance, on which b = 1
 pushes too far where many places are seen.
 
-Both scores are those of the posterior at the last levels alone. Langevin corrections, published for `sda`, draw each
-level anew: what is drawn in the end owes little to the levels before, where scores are wrong.
+Where data are not Gaussian (of `sda`: not white), the last two are right at the last levels alone. Langevin
+corrections, published for `sda`, draw each level anew: with enough of them what is drawn in the end owes little to the
+levels before, where scores are wrong.
 """
 
 from typing import Any

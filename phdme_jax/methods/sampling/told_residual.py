@@ -78,7 +78,7 @@ def fit_residual_guidance(
       teacher: a `diffusion`.
       key: of the method and seed.
       residual: what is measured, such as a learned one; that of the equations where None.
-      rule: how observations guide, see `guided.fit_guided`.
+      rule: how observations guide, see `guided.fit_guided`; without corrections.
     Returns:
       what answers, two calls of the network a step.
     Source: Osaka, Takeishi, Yairi (2026), Self-Augmented Diffusion Guidance, there with 100 steps of DDIM, eta = 1, w =
@@ -87,7 +87,8 @@ def fit_residual_guidance(
     assert teacher is not None
     measure = Bound(stacked_residual, task.problem) if residual is None else residual
     trained = _train(task, options, host, teacher, measure, key)
-    answers = fit_guided(task, options, host, trained, key, rule)
+    asked = {**options, "answers": {**options.get("answers", {}), "langevin_corrections": 0}}
+    answers = fit_guided(task, asked, host, trained, key, rule)
     model = answers.model
     model = dataclasses.replace(model, num_calls=2 * model.num_calls, num_backward=2 * model.num_backward)
     return answers._replace(model=model)

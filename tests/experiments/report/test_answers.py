@@ -7,8 +7,10 @@ import pytest
 
 from experiments.report import answers
 from experiments.report.answers import Answered, Asked, answer_picture
+from phdme_jax.app import drawing
 from phdme_jax.app.rows import ResultRow
 from phdme_jax.methods.equations.questions import Question
+from phdme_jax.numerics.grid import Grid
 from phdme_jax.systems import make_equations
 
 EQUATIONS = make_equations("poisson_2d", num_points=10)
@@ -37,6 +39,21 @@ def test_a_reconstruction_shows_the_places_seen_of_the_field_itself():
     fields, found = asked(mask)
     for one, place, index in zip(found, ((3, 4), (5, 6)), (0, 1), strict=True):
         assert one.same and np.isfinite(one.observed).sum() == 1 and one.observed[place] == fields[(*place, index)]
+
+
+def test_few_places_are_dots_where_they_are_and_the_ends_of_the_grid_are_told():
+    axis = drawing.new_figure(2.0, 2.0).subplots()
+    field = np.full((10, 12), np.nan)
+    field[3, 8] = 0.5
+    answers._draw(axis, field, drawing.value_scale(np.array([-1.0, 1.0])), "read")
+    (dots,) = axis.collections
+    np.testing.assert_array_equal(dots.get_offsets(), [[3, 8]])
+    answers._measure(axis, Grid((10, 12), (2.0, 3.0)))
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["0", "2"] and axis.get_xticks()[-1] == 9
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["0", "3"] and axis.get_yticks()[-1] == 11
+    whole = drawing.new_figure(2.0, 2.0).subplots()
+    answers._draw(whole, np.ones((10, 12)), drawing.value_scale(np.array([-1.0, 1.0])), "whole")
+    assert not whole.collections
 
 
 def test_one_scale_for_all_rows_and_methods(tmp_path, monkeypatch):

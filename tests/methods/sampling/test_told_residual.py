@@ -106,6 +106,12 @@ def test_a_perfect_denoiser_told_zero_answers_with_the_posterior_of_equation_and
     assert float(jnp.trace(sharp.covariance)) < 0.95 * float(jnp.trace(DATA.covariance))
 
 
+def test_it_is_not_corrected_whatever_others_are():
+    corrected, plain = (exact(guidance=1.0, langevin_corrections=count) for count in (3, 0))
+    assert corrected.model.num_calls == plain.model.num_calls
+    np.testing.assert_array_equal(law_of(corrected, NOISE).mean, law_of(plain, NOISE).mean)
+
+
 def told_to(host):
     """Sizes that a fit hands to its training."""
     (_, _, data, _, _) = host.asked[0]
