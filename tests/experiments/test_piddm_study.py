@@ -126,6 +126,14 @@ def test_points_are_means_over_seeds_and_fields_apart_from_the_ratios():
     assert points_of(part_of(*both), NAME, ("smse", "residual_rms"))["piddm"][1].y == pytest.approx(2e-15)
 
 
+def test_a_variant_is_a_point_of_its_own_by_its_settings():
+    few = {"answers.solver_iterations": 4}
+    rows = [*drawn("piddm", 0.02, 0.015, 1, few), *drawn("piddm", 1e-15, 0.015, 1, few | SOLVED)]
+    points = points_of(part_of(*TEACHER, *rows), NAME, ("smse", "residual_rms"))
+    assert list(points) == ["flow_matching", "piddm (solver_iterations=4)"]
+    assert [point.solved for point in points["piddm (solver_iterations=4)"]] == [False, True]
+
+
 def test_residuals_of_rounding_do_not_stretch_the_axis(tmp_path, monkeypatch):
     from phdme_jax.app import drawing
 
