@@ -139,21 +139,40 @@ def _questions(part: Rows, system: str) -> str:
     """The best answer to each question."""
     sentences = []
     for split in question_splits(part):
-        names = dict.fromkeys(row.method for row in part.rows if (row.system, row.split) == (system, split))
-        scores = {name: list(part.values(system, "crps", name, split=split).values()) for name in names}
-        scores = {name: values for name, values in scores.items() if values}
-        if not scores:
+        asked = [row for row in part.rows if (row.system, row.split, row.metric) == (system, split, "crps")]
+        unsolved = [variant for variant in variants_of(asked) if "solved" not in variant[1]]
+        scored = [(variant, list(part.values(system, "crps", *variant, split).values())) for variant in unsolved]
+        scored = [(variant, values) for variant, values in scored if values]
+        told = [entry for entry in scored if "resolve" in METHODS[entry[0][0]].needs]
+        told = told if len(told) < len(scored) else []
+        ranked = sorted((entry for entry in scored if entry not in told), key=lambda entry: fmean(entry[1]))
+        if not ranked:
             continue
-        told = {name: scores.pop(name) for name in list(scores) if "resolve" in METHODS[name].needs and len(scores) > 1}
-        best = min(scores, key=lambda name: fmean(scores[name]))
-        covered = list(part.values(system, "coverage", best, split=split).values())
+        best, values = ranked[0]
+        covered = list(part.values(system, "coverage", *best, split).values())
         band = f"; its bands hold {100 * fmean(covered):.0f} % of the examples" if covered else ""
         sentences.append(
-            f"{split.replace('_', ' ').capitalize()}: {best} has the least CRPS of {len(scores)} methods, "
-            f"{spread(scores[best])}{band}."
+            f"{split.replace('_', ' ').capitalize()}: {variant_name(*best)} has the least CRPS of {len(ranked)} "
+            f"methods, {spread(values)}{band}."
         )
-        sentences += [f"{name}, which runs the solver, has {spread(values)}." for name, values in told.items()]
+        sentences += [f"{variant_name(*one)}, which runs the solver, has {spread(values)}." for one, values in told]
     return " ".join(sentences)
+
+
+def variants_of(rows: Iterable[ResultRow]) -> list[tuple[str, Mapping[str, Any]]]:
+    """Methods with their settings, in the order of the methods and each once."""
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for row in rows:
+        settings = found.setdefault(row.method, [])
+        if row.settings not in settings:
+            settings.append(row.settings)
+    return [(method, variant) for method, settings in found.items() for variant in settings]
+
+
+def variant_name(method: str, settings: Mapping[str, Any]) -> str:
+    """Of a method and what is changed of its options, but for whether its solution is computed anew."""
+    changes = [f"{key.split('.')[-1]}={value}" for key, value in settings.items() if key not in SOLVED]
+    return f"{method} ({', '.join(changes)})" if changes else method
 
 
 def _calls(part: Rows, system: str, method: str) -> str:
@@ -175,15 +194,10 @@ class Point(NamedTuple):
 def points_of(part: Rows, system: str, metrics: tuple[str, str], split: str = TEST) -> dict[str, list[Point]]:
     """Variants with means over seeds and fields of two metrics, as they are and with the solution computed anew."""
     found: dict[str, list[Point]] = {}
-    rows = [row for row in part.rows if row.system == system and row.method != REFERENCE]
-    for method in dict.fromkeys(row.method for row in rows):
-        variants = [row.settings for row in rows if row.method == method]
-        for settings in [variant for at, variant in enumerate(variants) if variant not in variants[:at]]:
-            x, y = (_over_fields(part, system, metric, method, settings, split) for metric in metrics)
-            if x is not None and y is not None:
-                changes = [f"{key.split('.')[-1]}={value}" for key, value in settings.items() if key not in SOLVED]
-                name = f"{method} ({', '.join(changes)})" if changes else method
-                found.setdefault(name, []).append(Point(x, y, settings.items() >= SOLVED.items()))
+    for method, settings in variants_of(row for row in part.rows if row.system == system):
+        x, y = (_over_fields(part, system, metric, method, settings, split) for metric in metrics)
+        if method != REFERENCE and x is not None and y is not None:
+            found.setdefault(variant_name(method, settings), []).append(Point(x, y, "solved" in settings))
     return found
 
 

@@ -126,6 +126,19 @@ def test_points_are_means_over_seeds_and_fields_apart_from_the_ratios():
     assert points_of(part_of(*both), NAME, ("smse", "residual_rms"))["piddm"][1].y == pytest.approx(2e-15)
 
 
+def test_variants_that_run_the_solver_are_told_apart_by_their_settings():
+    few = {"answers.solver_iterations": 4}
+    scores = [("kriging", 0.2, {}), ("prior_and_solver", 0.1, few), ("sda", 0.3, {"answers.langevin_corrections": 0})]
+    rows = [
+        row(method, metric, value, split="inverse", settings=settings)
+        for method, value, settings in scores
+        for metric in ("crps", "relative_l2_solution")
+    ]
+    _, words = finding(part_of(*TEACHER, *rows), NAME)
+    assert "Inverse: kriging has the least CRPS of 2 methods, 0.2." in words
+    assert "prior_and_solver (solver_iterations=4), which runs the solver, has 0.1." in words
+
+
 def test_a_variant_is_a_point_of_its_own_by_its_settings():
     few = {"answers.solver_iterations": 4}
     rows = [*drawn("piddm", 0.02, 0.015, 1, few), *drawn("piddm", 1e-15, 0.015, 1, few | SOLVED)]
