@@ -4,6 +4,7 @@ A family of solutions is learned, and asked for with its initial or boundary val
 imposed too where the method can. Scores compare the answers with draws of the right one.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -31,16 +32,25 @@ SOLVED = ("eci", "pcfm", "matched_flow")
 ONWARD = (("answers.anchored", False),)
 STEPS = (("answers.imposed_frames", 5),)  # of the scheme of Burgers' equation, as published
 BURGERS = ("burgers_ic", "burgers_bc")
+# of Stokes' flow, as published for its first frame and for its inlet
+PUBLISHED_ECI = {
+    "stokes": (("answers.times", 200), ("answers.mixes", 5)),
+    "stokes_bc": (("answers.times", 200), ("answers.resample_every", 5)),
+}
 METHODS = ("flow_matching", "eci", "pcfm", "sda", "moment_matched", "dps", "matched_flow", "d_flow")
+# What is fixed is published for Stokes' flow. Of Burgers' equation it is what the published program draws as its second
+# question, to two digits; on heat a perfect flow that is told nothing has the published error at this phase. Which
+# questions the published numbers are of is not said.
 CASES: dict[str, dict[str, Any]] = {
-    "burgers_ic": {"fixed": {"shock": 0.5}, "seen": "initial", "padding": ("edge", "edge")},
-    "heat": {"fixed": {"phase": 1.0}, "seen": "initial", "padding": ("circular", "edge")},
+    "burgers_ic": {"fixed": {"shock": 0.77}, "seen": "initial", "padding": ("edge", "edge")},
+    # phases of half a circle: places are not alike
+    "heat": {"fixed": {"phase": 0.25 * math.pi}, "seen": "initial", "padding": ("periodic", "edge")},
     "reaction_diffusion": {"fixed": {"initial": 1}, "seen": "initial", "padding": ("edge", "edge")},
-    "burgers_bc": {"fixed": {"inlet": 0.5}, "seen": "inlet", "padding": ("edge", "edge")},
+    "burgers_bc": {"fixed": {"inlet": 0.95}, "seen": "inlet", "padding": ("edge", "edge")},
     "stokes": {"fixed": {"wave_number": 5.0}, "seen": "initial", "padding": ("edge", "edge")},
     "stokes_bc": {
         "equations": "stokes",
-        "fixed": {"frequency": 5.0},
+        "fixed": {"frequency": 6.0},
         "seen": "inlet",
         "padding": ("edge", "edge"),
     },
@@ -58,6 +68,8 @@ def make_variants(config: ConfigDict) -> Iterator[Variant]:
         yield Variant(method, ONWARD)
     for method in ("pcfm", "matched_flow"):
         yield Variant(method, STEPS, BURGERS)
+    for case, changes in PUBLISHED_ECI.items():
+        yield Variant("eci", changes, (case,))
     able = tuple(case for case in config.cases if equations_of_case(config, case).resolve is not None)
     for method in SOLVED:
         yield Variant(method, (("solved", True),), able)
@@ -65,11 +77,11 @@ def make_variants(config: ConfigDict) -> Iterator[Variant]:
         yield Variant(method, (*ONWARD, ("solved", True)), able)
 
 
-def _size(points: int, counts: tuple[int, int], network: Mapping[str, Any], training: Any, times: int) -> Any:
+def _size(points: int, counts: tuple[int, int, int], network: Mapping[str, Any], training: Any, times: int) -> Any:
     return lambda: {
         "equations": {"num_points": points, "num_frames": points},
         "cases": {name: {**case, "fixed": dict(case["fixed"])} for name, case in CASES.items()},
-        "data": {"num_train": counts[0], "num_test": counts[1], "kinds": ("linear",)},
+        "data": {"num_train": counts[0], "num_test": counts[1], "num_truth": counts[2], "kinds": ("linear",)},
         "network": dict(network),
         "stages": equation_stages(*training),
         "informed": {"mean_weight": 1e-3, "sample_weight": 1e-3, **INFORMED},
@@ -79,12 +91,12 @@ def _size(points: int, counts: tuple[int, int], network: Mapping[str, Any], trai
 
 
 SIZES = {
-    "smoke": _size(16, (64, 16), {**SMALL_UNET, "multipliers": (1,)}, (20, 8, 1e-3), 8),
+    "smoke": _size(16, (64, 16, 32), {**SMALL_UNET, "multipliers": (1,)}, (20, 8, 1e-3), 8),
     # on the validation split of burgers_ic, seed 0, eci and pcfm so trained and then solved have mmse_absolute 1.2e-4
     # and 8.2e-4, other draws of the answer 6.1e-4
-    "laptop": _size(64, (4096, 512), PATCHED_UNET, (10000, 8, 1e-3), 100),
+    "laptop": _size(64, (4096, 512, 8192), PATCHED_UNET, (10000, 8, 1e-3), 100),
     # not run yet; levels of the network halve the grid three times
-    "accelerator": _size(96, (16384, 2048), LARGE_UNET, (20000, 64, 1e-3), 100),
+    "accelerator": _size(96, (16384, 2048, 16384), LARGE_UNET, (20000, 64, 1e-3), 100),
 }
 
 STUDY = Study(

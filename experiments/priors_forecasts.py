@@ -1,7 +1,8 @@
 """Forecasts of fields from their first frame, with priors and rivals: `python -m experiments.priors_forecasts`.
 
-Advection and Burgers' equation on a ring. Generators are told the first frame and know a symmetry or the balances;
-Fourier operators step from frame to frame, plain, projected on what is conserved, or with an energy learned beside.
+Advection and Burgers' equation on a ring. Generators are told the first frame and know a symmetry or the balances; on
+advection `subspace` and `priors` know its speed, and so all but the first frame. Fourier operators step from frame to
+frame, plain, projected on what is conserved, or with an energy learned beside.
 """
 
 from collections.abc import Iterator, Mapping
@@ -26,6 +27,7 @@ CASES = ("advection", "viscous_burgers")
 METHODS = (
     "diffusion",
     "augmented",
+    "subspace",
     "penalty_linear",
     "penalty_multilinear",
     "equivariant",

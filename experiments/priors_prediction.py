@@ -101,7 +101,7 @@ STUDY = Study(
     bench=partial(case_bench, options_of_case),
     scores=(answered_prediction_scores,),
     sections=prediction_sections(),
-    metrics=("ade", "fde", "ade_best", "energy_error", "momentum_error", "nfe"),
+    metrics=("ade", "fde", "ade_of_mean", "energy_error", "momentum_error", "nfe"),
     baseline="diffusion",
     about=about_equations,
     check=partial(check_equations, options=options_of_case),

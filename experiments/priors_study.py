@@ -59,7 +59,7 @@ PARTS: dict[str, Part] = {
     priors_prediction.STUDY.name: Part(
         priors_prediction.STUDY.title,
         ("ade", "fde", "energy_error", "momentum_error", "dynamic_error"),
-        ("ade_best", "fde_best"),
+        ("ade_of_mean", "fde_of_mean", "ade_best", "fde_best"),
         headline=2,
     ),
     priors_forecasts.STUDY.name: Part(

@@ -28,7 +28,7 @@ from phdme_jax.systems.equations.base import Equations
 # numbers that keys of data are made from; 1 was the test before there was a validation split, and choices were made on
 # it; 2 was the shifted set then, and is not used again
 SPLITS = {"train": 0, "validation": 1, "test": 3, SHIFTED: 4, CALIBRATION: 5, "reference": 6}
-RANGES = presets.RANGES | dict.fromkeys(("num_train", "num_test", "num_shifted"), Range(2))
+RANGES = presets.RANGES | dict.fromkeys(("num_train", "num_test", "num_truth", "num_shifted"), Range(2))
 
 
 class FieldSet(NamedTuple):

@@ -59,18 +59,19 @@ def given_bench(context: Context, config: ConfigDict, case: str, seed: int) -> B
 
     Args:
       context: of the run.
-      config: groups `equations`, `data` and `cases`, which names for each case its `equations` where they have another
-        name, what is `fixed`, where values are `seen` (see `PLACES`), and the `padding` of the network.
+      config: groups `equations`, `data`, with `num_truth` draws of the answer whose moments are the truth, and
+        `cases`, which names for each case its `equations` where they have another name, what is `fixed`, where values
+        are `seen` (see `PLACES`), and the `padding` of the network.
       case: name in results.
       seed: draws the examples.
     Returns:
-      the bench, with the split "given", which methods that answer no questions are asked without being told; its world
-      is the sets of examples, "reference" other draws of the answer.
+      the bench, with the split "given", which methods that answer no questions are asked without being told, and some
+      draws of the answer; its world is the sets of examples, "reference" the draws whose moments are the truth.
     """
     options, settings = options_of_case(config, case), config.cases[case].to_dict()
     whole, fixed = equations_of_case(config, case), equations_of_case(config, case, **settings["fixed"])
     sources = {"train": whole, context.asked: fixed, "reference": fixed}
-    counts = {"train": config.data.num_train, context.asked: config.data.num_test, "reference": config.data.num_test}
+    counts = {"train": config.data.num_train, context.asked: config.data.num_test, "reference": config.data.num_truth}
     made_from = {"case": case, "equations": options["equations"], "fixed": settings["fixed"]}
     sets = load_or_make(sources, counts, seed, context.workdir / case, made_from)
     fields, condition = sets[context.asked]

@@ -265,14 +265,14 @@ def _balances(equations: Equations) -> Callable[[Any, Any], Any]:
 
 
 def shared_question_scores(answer: Answer) -> dict[str, Measurement]:
-    """Scores of answers to one question that all examples of a split share, whose truths are draws of the right answer.
+    """Scores of answers to one question that all examples of a split share, against many draws of the right answer.
 
     mmse and smse, see `moment_errors`, of one field or the mean of several, and mmse_absolute and smse_absolute, the
     same in square units of the field; residuals; what is missed of observations and of what is conserved; cost.
     """
     equations, truth = answer.bench.task.problem, answer.truth
     generated = FieldSet(drawn_fields(answer), np.zeros((len(truth), *truth.shape[1:-1], len(equations.conditions))))
-    rows = shared_moments(generated.fields, truth)
+    rows = shared_moments(generated.fields, answer.bench.world["reference"].fields)
     physics = physics_scores(equations, generated)
     names = ("residual_mae", "residual_rms", "residual_rms_unseen", "resolve_error")
     rows |= {name: physics[name] for name in names if name in physics}
@@ -292,10 +292,11 @@ def shared_moments(generated: np.ndarray, truth: np.ndarray) -> dict[str, Measur
 
 
 def shared_reference_rows(run: Run) -> None:
-    """Scores of other draws of the right answer: the floor that sampling leaves."""
-    equations, others = run.bench.task.problem, run.bench.world["reference"]
+    """Scores of as many draws of the right answer as a method gives: the floor that sampling leaves."""
+    equations, truth = run.bench.task.problem, run.bench.world["reference"].fields
     for name, split in run.bench.splits.items():
-        rows = shared_moments(others.fields, split.truth) | physics_scores(equations, others)
+        others = FieldSet(split.truth, np.asarray(split.plain))
+        rows = shared_moments(others.fields, truth) | physics_scores(equations, others)
         if equations.conserved is not None:
             rows["conserved_error"] = _conserved_error(equations, others, float(np.std(split.truth[..., 0])))
         run.record("reference", name, rows, len(split.truth))

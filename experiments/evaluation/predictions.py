@@ -24,7 +24,8 @@ def displacement_scores(samples: np.ndarray, truth: np.ndarray, given: int) -> d
     """How far predicted positions are from the true ones, in units of length.
 
         ade: mean distance over samples, particles and frames that are not given,   fde: of the last frame alone
-        ade_best, fde_best: of the best sample of each trajectory, by the one and by the other
+        ade_of_mean, fde_of_mean: of the mean of the samples, which a forecast without a distribution is compared with
+        ade_best, fde_best: of the best of several samples of each trajectory, by the one and by the other
 
     Args:
       samples: fields (trajectory, sample, time, particle, field).
@@ -35,10 +36,17 @@ def displacement_scores(samples: np.ndarray, truth: np.ndarray, given: int) -> d
     Source: Han et al. (2024), arXiv 2410.13027, section 5.1, of the first two.
     """
     found, there = (np.asarray(motion_of(jnp.asarray(part[..., given:, :, :])).position) for part in (samples, truth))
-    distance = np.linalg.norm(found - there[:, None], axis=-1).mean(axis=-1)
-    values = {"ade": distance.mean(axis=-1), "fde": distance[..., -1]}
-    rows = {name: mean_measurement(each.mean(axis=1)) for name, each in values.items()}
-    return rows | {f"{name}_best": mean_measurement(each.min(axis=1)) for name, each in values.items()}
+
+    def distances(found: np.ndarray) -> dict[str, np.ndarray]:
+        apart = np.linalg.norm(found - there[:, None], axis=-1).mean(axis=-1)
+        return {"ade": apart.mean(axis=-1), "fde": apart[..., -1]}
+
+    each, mean = distances(found), distances(found.mean(axis=1, keepdims=True))
+    rows = {name: mean_measurement(values.mean(axis=1)) for name, values in each.items()}
+    rows |= {f"{name}_of_mean": mean_measurement(values[:, 0]) for name, values in mean.items()}
+    if samples.shape[1] > 1:
+        rows |= {f"{name}_best": mean_measurement(values.min(axis=1)) for name, values in each.items()}
+    return rows
 
 
 @lru_cache

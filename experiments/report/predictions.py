@@ -14,7 +14,7 @@ from phdme_jax.app.page import Picture, Section
 from phdme_jax.systems.particles.base import motion_of
 
 SHOWN = 3
-DISPLACEMENT = ("ade", "fde", "ade_best", "fde_best")
+DISPLACEMENT = ("ade", "fde", "ade_of_mean", "fde_of_mean", "ade_best", "fde_best")
 MOTION = ("energy_error", "momentum_error", "dynamic_error")
 
 

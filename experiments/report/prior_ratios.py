@@ -28,10 +28,10 @@ def derived_rows(part: Rows, metrics: Sequence[str], floored: Sequence[str] = ()
     Args:
       part: the rows of a study.
       metrics: of which ratios are made.
-      floored: those of them of which the data's own value is subtracted from both first: what a scheme leaves of the
-        truth is no error of a method.
+      floored: those of them of which both are told from the data's own value first: what a scheme leaves of the truth
+        is no error of a method, and less than that, of a blurred field, is one.
     Returns:
-      rows of `METRIC_ratio`; none where the baseline is no worse than the data.
+      rows of `METRIC_ratio`; none where the baseline has exactly the data's value.
     """
     base = {
         (row.system, row.seed, row.metric): row.value
@@ -49,8 +49,8 @@ def derived_rows(part: Rows, metrics: Sequence[str], floored: Sequence[str] = ()
         below, floor = base.get(key), (floors.get(key) or 0.0) if row.metric in floored else 0.0
         if row.split != TEST or row.metric not in metrics or row.method in (BASE, REFERENCE) or row.value is None:
             continue
-        if below is not None and below > floor:
-            value = (row.value - floor) / (below - floor)
+        if below is not None and below != floor:
+            value = abs(row.value - floor) / abs(below - floor)
             found.append(dataclasses.replace(row, metric=row.metric + RATIO, value=value, stderr=None, unit="1"))
     return found
 

@@ -15,7 +15,7 @@ METRIC_NAMES = (
     "spectrum_error", "energy_distance", "mmse", "smse", "compliance_error", "volume_error",
     "mean_error", "covariance_error", "angle_error", "jensen_gap",
     "dynamic_error", "trajectory_error", "velocity_error", "momentum_error", "mass_error", "mmd", "marginal_score",
-    "ade", "fde", "ade_best", "fde_best",
+    "ade", "fde", "ade_of_mean", "fde_of_mean", "ade_best", "fde_best",
     "parameter_error", "mass_ratio", "backward_calls",
     "parameter_low", "parameter_high", "interval_coverage", "well_error",
     "loss", "negative_log_likelihood", "evidence_gain", "rejection_rate", "num_parameters", "nfe", "seconds_per_step",

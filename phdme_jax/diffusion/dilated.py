@@ -25,9 +25,9 @@ class DilatedConfig:
         none.
       embedding_size: of the noise level.
       groups: of the group normalisation.
-      padding: "zero", "circular", "reflect" or "edge", one for all axes or one for each.
+      padding: of all axes or of each, see `UNetConfig`.
       patch: places along an axis that enter and leave as channels of one, one for all axes or one for each; one along
-        circular axes.
+        axes that wrap.
     """
 
     channels: int = 32
@@ -58,15 +58,15 @@ class DilatedConfig:
         """Places along each axis that are one.
 
         Raises:
-          ValueError: another number of them than of axes, or several along a circular axis.
+          ValueError: another number of them than of axes, or several along an axis that wraps.
         """
         patches = (self.patch,) * num_axes if isinstance(self.patch, int) else self.patch
         if len(patches) != num_axes:
             raise ValueError(f"expected one patch for each of {num_axes} axes, got {patches}")
         modes = modes_of(self.padding, num_axes)
-        if any(patch > 1 and mode == "circular" for patch, mode in zip(patches, modes, strict=True)):
+        if any(patch > 1 and PADDINGS[mode] == "wrap" for patch, mode in zip(patches, modes, strict=True)):
             raise ValueError(
-                f"expected patches of one along circular axes, got {patches} and {modes}; try one patch for each axis"
+                f"expected patches of one along axes that wrap, got {patches} and {modes}; try one patch for each axis"
             )
         return patches
 
@@ -78,13 +78,13 @@ def make_dilated(**sizes: Any) -> Network:
 
     D is a convolution of three places an axis, W a product at each place, film as the noise level says. A translation
     along a circular axis by any number of places translates the answer. The condition's rollout enters as channels,
-    and axes that are not circular add their normalised coordinate; those whose size the patch does not divide are
+    and axes that are not circular add their coordinate; those whose size the patch does not divide are
     continued at their end and cut again. The last layer, and the last of every block, start at zero.
 
     Args:
       **sizes: fields of `DilatedConfig`.
     Returns:
-      the network; its `apply` raises ValueError for a patch along a circular axis.
+      the network; its `apply` raises ValueError for a patch along an axis that wraps.
     Source: Yu and Koltun (2016), arXiv 1511.07122, for dilations that double; van den Oord et al. (2016), arXiv
       1609.03499, for products at each place between them.
     """

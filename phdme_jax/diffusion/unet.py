@@ -21,7 +21,7 @@ from phdme_jax.diffusion.networks import (
 )
 from phdme_jax.numerics.bound import Bound
 
-PADDINGS = {"zero": "constant", "circular": "wrap", "reflect": "reflect", "edge": "edge"}
+PADDINGS = {"zero": "constant", "circular": "wrap", "periodic": "wrap", "reflect": "reflect", "edge": "edge"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,8 @@ class UNetConfig:
       embedding_size: size of the embedding of noise level and initial state.
       heads: attention heads at the coarsest level; 0 leaves attention out.
       groups: groups of the group normalisation.
-      padding: "zero", "circular", "reflect" or "edge", one for all axes or one for each.
+      padding: "zero", "circular", "periodic", "reflect" or "edge", one for all axes or one for each. Circular axes wrap
+        and their places are all alike; periodic ones wrap too, and each place knows where it is.
       embed_initial: whether the initial state also enters as an embedding.
       flat_time: whether frames are channels, so that the axes are those of the grid alone, see `frames_as_channels`.
       patch: places along each axis that enter and leave as channels of one; the finest level is as much coarser.
@@ -87,15 +88,15 @@ def make_unet(**sizes: Any) -> Network:
     """U-Net over time and space, with group normalisation, FiLM, and attention at the coarsest level.
 
     The initial state enters as channels repeated over time and as an embedding beside that of the noise level; rollout
-    and scale enter as channels; axes that are not circular add their normalised coordinate. Axes whose size the
-    levels do not divide are continued at their end and cut again. The last layer, and the last of every block, start at
-    zero.
+    and scale enter as channels; axes that are not circular add their coordinate, see `input_channels`. Axes whose size
+    the levels do not divide are continued at their end and cut again. The last layer, and the last of every block,
+    start at zero.
 
     Args:
       **sizes: fields of `UNetConfig`.
 
     Returns:
-      the network; its `apply` raises ValueError for a circular axis whose size the levels do not divide.
+      the network; its `apply` raises ValueError for an axis that wraps and whose size the levels do not divide.
 
     Source: Ho et al. (2020), appendix B (architecture); modulation as in Dhariwal and Nichol (2021), section 3.1.
     """
@@ -173,7 +174,8 @@ def input_channels(noisy: Array, condition: Condition, modes: tuple[str, ...]) -
     Args:
       noisy: normalised fields, (*axes, field).
       condition: what is given.
-      modes: padding of each axis; those that are not circular add their coordinate.
+      modes: padding of each axis. Circular ones add nothing, periodic ones sine and cosine of the place on the circle,
+        others a coordinate from -1 to 1.
     Returns:
       the channels, (*axes, channel).
     """
@@ -186,11 +188,20 @@ def input_channels(noisy: Array, condition: Condition, modes: tuple[str, ...]) -
         if condition.rollout_scale is not None:
             channels.append(jnp.broadcast_to(condition.rollout_scale, condition.rollout.shape))
     for axis, (size, mode) in enumerate(zip(axes, modes, strict=True)):
-        if mode != "circular":  # a periodic axis has no origin to measure from
-            line = jnp.linspace(-1.0, 1.0, size, dtype=noisy.dtype)
+        for line in _coordinates(size, mode):
             column = line.reshape([size if other == axis else 1 for other in range(len(axes))] + [1])
-            channels.append(jnp.broadcast_to(column, (*axes, 1)))
+            channels.append(jnp.broadcast_to(column.astype(noisy.dtype), (*axes, 1)))
     return jnp.concatenate(channels, axis=-1)
+
+
+def _coordinates(size: int, mode: str) -> tuple[Array, ...]:
+    """What tells the places of an axis apart."""
+    if mode == "circular":
+        return ()
+    if mode == "periodic":
+        angles = jnp.linspace(0.0, 2.0 * jnp.pi, size, endpoint=False)
+        return jnp.sin(angles), jnp.cos(angles)
+    return (jnp.linspace(-1.0, 1.0, size),)
 
 
 def _whole_blocks(noisy: Array, condition: Condition, config: UNetConfig) -> Array:
@@ -199,9 +210,9 @@ def _whole_blocks(noisy: Array, condition: Condition, config: UNetConfig) -> Arr
     modes = config.modes(len(axes))
     multiple = config.patch * 2 ** (len(config.multipliers) - 1)
     missing = [-size % multiple for size in axes]
-    if any(gap and mode == "circular" for gap, mode in zip(missing, modes, strict=True)):
+    if any(gap and PADDINGS[mode] == "wrap" for gap, mode in zip(missing, modes, strict=True)):
         raise ValueError(
-            f"expected circular axes in multiples of {multiple}, got sizes {axes}; try fewer levels or another grid"
+            f"expected axes that wrap in multiples of {multiple}, got sizes {axes}; try fewer levels or another grid"
         )
     return jnp.pad(input_channels(noisy, condition, modes), [*((0, gap) for gap in missing), (0, 0)], mode="edge")
 

@@ -43,8 +43,8 @@ class Feasibility:
     """Something that every example obeys, as a loss may ask a denoiser for it.
 
     Of the mean that a denoiser answers with, terms that are linear vanish; terms that are linear in what is predicted
-    with the rest taken from the clean example vanish where both are independent; of terms that are convex the gap is a
-    variance; reducible terms are those of a sum that is conserved, compared one by one with the clean example's.
+    with the rest taken from the clean example vanish where both are independent; of terms that are convex the gap has
+    one sign; reducible terms are those of a sum that is conserved, compared one by one with the clean example's.
     What is general has features in place of terms: the mean of the features is learned beside the mean of the fields.
 
     Attributes:

@@ -15,7 +15,7 @@ from phdme_jax.diffusion.networks import Condition, Network, draw_params, frames
 from phdme_jax.diffusion.preconditioning import bind, precondition
 from phdme_jax.diffusion.samplers import sample
 from phdme_jax.diffusion.schedule import CosineSchedule
-from phdme_jax.diffusion.unet import GroupNorm, make_unet
+from phdme_jax.diffusion.unet import GroupNorm, input_channels, make_unet
 
 SHAPE = (6, 5, 2)  # an axis that can be halved and one that cannot
 SCHEDULE = CosineSchedule()
@@ -230,7 +230,7 @@ def test_parameters_are_drawn_as_promised():
 
 def test_mistakes_are_refused():
     noisy, condition, key = jnp.zeros((6, 5, 2), "float32"), Condition(), jax.random.key(0)
-    with pytest.raises(ValueError, match="circular axes in multiples of 2"):
+    with pytest.raises(ValueError, match="axes that wrap in multiples of 2"):
         BUILD["unet"](padding="circular").init(key, noisy, condition)
     with pytest.raises(ValueError, match="one padding for each"):
         BUILD["unet"](padding=("zero",)).init(key, noisy, condition)
@@ -293,6 +293,22 @@ def test_a_patch_enters_and_leaves_as_channels_place_by_place():
     odd = normal(1, 7, 9, 3)
     params = plain.init(jax.random.key(0), odd, condition)
     assert plain.apply(params, odd, jnp.zeros(()), plain.encode(params, condition)).shape == odd.shape
+
+
+def test_a_periodic_axis_wraps_and_its_places_have_names():
+    sizes = {"channels": 8, "groups": 4, "multipliers": (1, 2), "embedding_size": 16, "heads": 0}
+    noisy, missed = normal(0, 8, 12, 3), {}
+    for mode in ("circular", "periodic"):
+        network = make_unet(**sizes, padding=("edge", mode))
+        params = stir(network.init(jax.random.key(0), noisy, Condition()))
+        apply = quick_jit(lambda p, x, net=network: net.apply(p, x, jnp.zeros(()), net.encode(p, Condition())))
+        answer = apply(params, noisy)
+        missed[mode] = jnp.abs(apply(params, jnp.roll(noisy, 4, 1)) - jnp.roll(answer, 4, 1)).max()
+    assert missed["circular"] < 1e-5 < 1e-2 < missed["periodic"]
+    places = input_channels(noisy, Condition(), ("edge", "periodic"))[0, :, 4:]
+    steps = jnp.linalg.norm(jnp.roll(places, -1, 0) - places, axis=1)
+    np.testing.assert_allclose(steps, 2 * np.sin(np.pi / 12), rtol=1e-5)
+    assert places.shape == (12, 2)
 
 
 def convolutions(jaxpr):

@@ -63,13 +63,25 @@ def test_stokes_is_asked_with_its_first_frame_and_with_its_wall():
     places = np.linspace(0.0, 1.0, 16)
     first, wall = np.zeros((16, 16)), np.zeros((16, 16))
     first[:, 0] = 2 * np.exp(-5 * places) * np.cos(5 * places)
-    wall[0] = 2 * np.cos(5 * places)
+    wall[0] = 2 * np.cos(6 * places)
     for case, expected in (("stokes", first), ("stokes_bc", wall)):
         settings = hard_constraints.CASES[case]
         data = draw_set(equations_of_case(config, case, **settings["fixed"]), 6, jax.random.key(1))
         question = shared_question(*data, settings["seen"])
         np.testing.assert_allclose(question.values[..., 0], np.tile(expected, (6, 1, 1)), atol=1e-14)
         np.testing.assert_array_equal(question.mask[0, ..., 0] > 0, np.abs(expected) > 0)
+
+
+@pytest.mark.parametrize("case", list(hard_constraints.CASES))
+def test_a_network_is_blind_to_places_only_where_the_law_is(case):
+    """On a ring whose places are alike to the network, the mean of the family is the same at all of them."""
+    equations = equations_of_case(hard_constraints.STUDY.get_config("smoke"), case)
+    padding = hard_constraints.CASES[case]["padding"]
+    mean = draw_set(equations, 100, jax.random.key(2)).fields.mean(axis=0)
+    for axis, mode in enumerate(padding):
+        differ = np.ptp(mean, axis=axis).max() > 0.5
+        assert differ == (case == "heat" and axis == 0) if mode in ("circular", "periodic") else mode == "edge"
+        assert not (differ and mode == "circular")
 
 
 def test_values_that_differ_are_no_question():

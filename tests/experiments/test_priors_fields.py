@@ -45,7 +45,7 @@ def test_only_cases_on_a_ring_have_a_network_that_commutes(size):
     for case in CYCLIC:
         options = options_of_case(config, case)
         blind, seeing = options["network"], options["symmetric_network"]
-        assert seeing["padding"] == ("circular", "edge") and blind["padding"] == ("zero", "edge")
+        assert seeing["padding"] == ("circular", "edge") and blind["padding"] == ("periodic", "edge")
         assert {**blind, "padding": 0} == {**seeing, "padding": 0}, "they differ in nothing else"
         made = DilatedConfig(**{name: value for name, value in seeing.items() if name != "name"})
         assert made.patches(2) == (1, 4)

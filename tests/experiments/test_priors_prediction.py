@@ -26,9 +26,15 @@ def test_displacements_are_counted_by_hand():
     rows = displacement_scores(samples, truth, 2)
     # means over two frames of two particles: 5/4 and 4/4; of the last frame: 0 and 2
     values = {"ade": 1.125, "fde": 1.0, "ade_best": 1.0, "fde_best": 0.0}
+    # of the mean, half as far where one sample errs: 5/4 and 2/2 over two frames, and the last
+    values |= {"ade_of_mean": 1.125, "fde_of_mean": 1.0}
     assert {name: row.value for name, row in rows.items()} == pytest.approx(values)
     broken = displacement_scores(np.full_like(samples, np.nan), truth, 2)
     assert all(row.value is None for row in broken.values())
+    single = displacement_scores(samples[:, :1], truth, 2)
+    assert single["ade"].value == single["ade_of_mean"].value == 1.25 and "ade_best" not in single
+    around = displacement_scores(truth[:, None] + np.array([1.0, -1.0]).reshape(1, 2, 1, 1, 1), truth, 2)
+    assert around["ade"].value == pytest.approx(np.sqrt(2)) and around["ade_of_mean"].value == 0.0
 
 
 @pytest.mark.parametrize("name", ["five_springs", "charged_particles", "gravity"])
@@ -37,7 +43,7 @@ def test_the_true_law_from_the_last_given_frame_is_the_truth(name):
     data = draw_set(equations, 4, jax.random.key(0))
     found = np.asarray(law_continued(equations)(data.condition))
     rows = prediction_scores(equations, found[:, None], data.condition, data.fields)
-    for metric in ("ade", "fde", "ade_best", "fde_best", "dynamic_error", "momentum_error"):
+    for metric in ("ade", "fde", "ade_of_mean", "fde_of_mean", "dynamic_error", "momentum_error"):
         assert rows[metric].value < 1e-9, metric
     wrong = prediction_scores(equations, 0.5 * found[:, None], data.condition, data.fields)
     assert wrong["ade"].value > 0.1 and wrong["energy_error"].value > 10 * rows["energy_error"].value

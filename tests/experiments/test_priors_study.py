@@ -48,6 +48,14 @@ def test_what_the_scheme_leaves_of_the_truth_is_taken_off():
     assert ratios_of(part, "advection", "residual_rms") == {"priors": pytest.approx([0.5])}
 
 
+def test_less_of_a_residual_than_the_data_is_an_error_too():
+    found = {"diffusion": 0.5, "reference": 0.1, "priors": 0.0, "augmented": 0.14}
+    part = part_of(FIELDS, [row(method, "residual_rms", value, experiment=FIELDS) for method, value in found.items()])
+    ratios = ratios_of(part, "five_springs", "residual_rms")
+    assert ratios == {"priors": pytest.approx([0.25]), "augmented": pytest.approx([0.1])}
+    assert "least of all augmented" in finding(part, "five_springs", ("residual_rms",))
+
+
 def test_a_baseline_as_good_as_the_data_has_no_ratio():
     rows = [row("diffusion", "residual_rms", 0.1, experiment=FIELDS), *fields()]
     rows = [row("priors", "residual_rms", 0.2, experiment=FIELDS), *rows[:1]]

@@ -5,6 +5,7 @@ has a subspace can be imposed in the same way, which is the limit of a large wei
 """
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -128,6 +129,7 @@ def make_loss(
     """
     prepare = shared.make_prepare(net)
     penalties = [penalty_of(net, one, features) for one in parts.feasibilities]
+    sharing = Counter(one.form for one in parts.feasibilities)
 
     def loss(network: PyTree, example: EncodedExample, key: Array) -> tuple[Array, dict[str, Array]]:
         # the first half is that of a model without priors: with none they see the same noise
@@ -147,7 +149,7 @@ def make_loss(
             weight = level_weight(schedule, one.form, options, terms.time)
             asked = weight * penalty(terms.x0_hat, said[0], example)
             metrics[_name(one)] = asked
-            total = total + options.weights[one.form] * asked / start
+            total = total + options.weights[one.form] / sharing[one.form] * asked / start
         return total, metrics
 
     return loss

@@ -2,9 +2,12 @@
 
     loss += sum_f weight_f J_f / J_f(start),   J_f = E w(t) mean terms_f(x0_hat, x0)^2
 
-    linear, general:  w = min(1 / r^2, largest)      all others:  the same where r <= most_noise, zero elsewhere
+    linear:   w = min(1 / r^2, largest)      general:  w = 1 / (1 + r^2)
+    all others:  as linear where r <= most_noise, zero elsewhere
 
-r is the noise over the example; 1 / r^2 is how denoising counts a level. Terms that are linear in what is predicted are
+r is the noise over the example; 1 / r^2 is how denoising counts a level. Features are not preconditioned: an untrained
+network misses all of them at every level, which 1 / r^2 would count at the smallest alone. Several feasibilities of one
+form share its weight. Terms that are linear in what is predicted are
 told from the clean example's own, which a scheme leaves where it is not the one that made the example: the mean of
 examples has that mean. A linear penalty has no gap between the mean of examples and an example, a general one neither:
 of it the network answers with the features' mean in channels of its own, and the terms are what it misses of the clean
@@ -27,7 +30,6 @@ from phdme_jax.methods.equations.network import EncodedExample, EquationNetwork
 from phdme_jax.numerics.bound import Bound
 from phdme_jax.systems.priors import FORMS, Feasibility
 
-WITHOUT_GAP = ("linear", "general")
 AFFINE = ("linear", "multilinear")  # in what is predicted
 
 
@@ -35,7 +37,7 @@ class PenaltyOptions(NamedTuple):
     """The group `penalties` of the options.
 
     Attributes:
-      weights: of the penalties of each form, in units of the denoising loss; none of a form that is left out.
+      weights: of the penalties of each form together, in units of the denoising loss; none of a form that is left out.
       largest: of the weight of a level.
       most_noise: noise over example up to which penalties with a gap are asked.
       probes: examples on which the penalties of an untrained network are measured.
@@ -64,7 +66,9 @@ def level_weight(schedule: Schedule, form: str, options: PenaltyOptions, t: Floa
       w.
     """
     snr = jnp.exp(schedule.log_snr(t))
-    asked = jnp.ones_like(snr) if form in WITHOUT_GAP else (snr * options.most_noise**2 >= 1.0).astype(snr.dtype)
+    if form == "general":
+        return snr / (1.0 + snr)
+    asked = jnp.ones_like(snr) if form == "linear" else (snr * options.most_noise**2 >= 1.0).astype(snr.dtype)
     return asked * jnp.minimum(snr, options.largest)
 
 

@@ -137,26 +137,31 @@ def led_by(
 
 
 def _energy_terms(potential: Potential, predicted: Array, clean: Array, condition: Array) -> Array:
-    del clean
-    return _unsteady(energy_of(potential, predicted, condition))
+    return energy_of(potential, predicted, condition) - energy_of(potential, clean, condition)
 
 
-def _parts(terms: Terms, fields: Array, condition: Array) -> Float[Array, "time particle part"]:
-    """Squared speed of each particle, and its terms of the potential energy."""
-    motion, coupling = motion_of(fields), coupling_of(fields, condition)
-    speed = jnp.sum(motion.velocity**2, axis=-1, keepdims=True)
-    return jnp.concatenate([speed, jax.vmap(terms, (0, None))(motion.position, coupling)], axis=-1)
+def _square_speeds(fields: Array) -> Float[Array, "time particle"]:
+    return jnp.sum(motion_of(fields).velocity ** 2, axis=-1)
 
 
-def _part_terms(terms: Terms, predicted: Array, clean: Array, condition: Array) -> Array:
-    return _parts(terms, predicted, condition) - _parts(terms, clean, condition)
+def _potential_terms(terms: Terms, fields: Array, condition: Array) -> Float[Array, "time particle part"]:
+    """Terms of the potential energy of each particle."""
+    return jax.vmap(terms, (0, None))(motion_of(fields).position, coupling_of(fields, condition))
+
+
+def _speed_terms(predicted: Array, clean: Array, condition: Array) -> Array:
+    del condition
+    return _square_speeds(predicted) - _square_speeds(clean)
+
+
+def _pair_terms(terms: Terms, predicted: Array, clean: Array, condition: Array) -> Array:
+    return _potential_terms(terms, predicted, condition) - _potential_terms(terms, clean, condition)
 
 
 def _features(terms: Terms, predicted: Array, clean: Array, condition: Array) -> Float[Array, "time particle 2"]:
     """Squared speed of each particle, and the sum of its terms of the potential energy: two invariants a particle."""
     del predicted
-    parts = _parts(terms, clean, condition)
-    return jnp.stack([parts[..., 0], jnp.sum(parts[..., 1:], axis=-1)], axis=-1)
+    return jnp.stack([_square_speeds(clean), jnp.sum(_potential_terms(terms, clean, condition), axis=-1)], axis=-1)
 
 
 class Element(NamedTuple):
@@ -316,11 +321,13 @@ def make_trajectories(
     steady = Bound(steadily_moving, interval, world.at_rest)
     linear = Feasibility("momentum", "linear", Bound(_momentum_terms, world.at_rest), steady, led_by)
     convex = Feasibility("energy", "convex", Bound(_energy_terms, world.potential))
-    reducible = Feasibility("energy", "reducible", Bound(_part_terms, world.terms))
+    # one each: squared speeds and terms of the potential have sizes of their own
+    speeds = Feasibility("kinetic", "reducible", _speed_terms)
+    pairs = Feasibility("potential", "reducible", Bound(_pair_terms, world.terms))
     general = Feasibility("energy", "general", Bound(_features, world.terms))
     priors = Priors(
         symmetry=particle_symmetry(dimension, num_particles, world.coupled),
-        feasibilities=(linear, *((convex,) if world.convex else ()), reducible, general),
+        feasibilities=(linear, *((convex,) if world.convex else ()), speeds, pairs, general),
         invariants=(("momentum", momentum_of), ("energy", Bound(energy_of, world.potential))),
         project=Bound(projected, world.potential),
     )

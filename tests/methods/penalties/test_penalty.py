@@ -25,7 +25,7 @@ def test_the_weight_of_a_level_is_one_over_the_square_of_the_noise_and_gated():
     other = np.asarray(jax.vmap(lambda t: level_weight(schedule, "convex", options, t))(times))
     general = np.asarray(jax.vmap(lambda t: level_weight(schedule, "general", options, t))(times))
     np.testing.assert_allclose(linear, np.minimum(ratio**-2.0, 1e4), rtol=1e-6)
-    np.testing.assert_array_equal(general, linear)
+    np.testing.assert_allclose(general, 1.0 / (1.0 + ratio**2), rtol=1e-6)
     np.testing.assert_allclose(other, np.where(ratio <= 0.5, linear, 0.0), rtol=1e-6)
     assert (other == 0).any() and (other > 0).any()
 
@@ -72,6 +72,26 @@ def test_a_linear_penalty_is_the_error_of_the_noise_along_its_directions():
     said = noise_from_x0(noisy, predicted, alpha, sigma)
     other = sigma / alpha * linear.terms(noise - said, sample.fields, sample.condition)
     np.testing.assert_allclose(found, other, atol=1e-12)
+
+
+def test_the_energy_of_a_spring_is_asked_for_as_it_is_and_in_parts():
+    equations = make_equations("five_springs", num_frames=5)
+    sample = equations.draw(jax.random.key(4))
+    asked = {
+        (one.form, one.name): one.terms(1.1 * sample.fields, sample.fields, sample.condition)
+        for one in equations.priors.feasibilities
+        if one.form in ("convex", "reducible")
+    }
+    (energy,) = (of for name, of in equations.priors.invariants if name == "energy")
+    # both halves of the energy are quadratic: terms are squares that are missed, positive where fields are too large
+    speed = jnp.sum(sample.fields[..., 2:] ** 2, axis=-1)
+    np.testing.assert_allclose(asked["convex", "energy"], 0.21 * energy(sample.fields, sample.condition), rtol=1e-9)
+    np.testing.assert_allclose(asked["reducible", "kinetic"], 0.21 * speed, rtol=1e-9)
+    pairs = asked["reducible", "potential"]
+    assert pairs.shape == (5, 5, 5)
+    # k = 0.1, each pair twice
+    whole = 0.5 * asked["reducible", "kinetic"].sum(axis=1) + 0.025 * pairs.sum(axis=(1, 2))
+    np.testing.assert_allclose(whole, asked["convex", "energy"], rtol=1e-9)
 
 
 def posterior(points, noisy, sigma):
