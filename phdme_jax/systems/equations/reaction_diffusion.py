@@ -1,15 +1,14 @@
 """Reaction and diffusion between ends that let something in: u_t = nu u_xx + rho u (1 - u) on [0, 1] x [0, T].
 
     u' = u + dt (A u + A u') / 2 + dt (r(u) + r(u')) / 2 + dt (a e_first - b e_last) / dx
-    u(x, 0): two of four sines with random amplitudes and phases, scaled to [0, 1];  flux a in at the left on [0, 0.05],
-    flux b on [-0.05, 0] at the right, so that both ends let in; all even, nu = 0.005, rho = 0.01
+    u(x, 0): random waves, see `periodic`, n = 1, 2, 3, scaled to [0, 1];  flux a in at the left on [0, 0.05], flux b on
+    [-0.05, 0] at the right, so that both ends let in; both even, nu = 0.005, rho = 0.01
 
 Finite volumes: A is the second difference without flux through the ends, times nu; one step of the trapezoidal rule
 between frames. The residual is that of the scheme and vanishes to rounding, as does the balance of the mean with source
 and fluxes. No field holds the fluxes, which change from example to example and not in time: residual and balance take
 the ones that fit best, the mean over the steps of what the first and the last cell miss.
-Source: Utkarsh et al. (2025), arXiv 2506.04171, for the family; Takamoto et al. (2022), arXiv 2210.07182, for the
-initial states.
+Source: Utkarsh et al. (2025), arXiv 2506.04171, for the family and the numbers of its waves.
 """
 
 from typing import NamedTuple
@@ -25,10 +24,11 @@ from phdme_jax.numerics.grid import Grid
 from phdme_jax.numerics.quadrature import integrate, interval_rule
 from phdme_jax.systems.equations.base import Equations, Residuals, Sample, unconditional, uniform_unless
 from phdme_jax.systems.equations.heat import curvature
+from phdme_jax.systems.equations.periodic import random_waves
 
 DIFFUSIVITY, RATE = 0.005, 0.01
 LEFT, RIGHT = (0.0, 0.05), (-0.05, 0.0)
-NUM_WAVES, NUM_CHOSEN = 4, 2
+HIGHEST_WAVE = 3
 ITERATIONS = 6  # of the implicit reaction; each leaves a share of RATE dt / 2
 NODES = 8
 
@@ -134,14 +134,8 @@ def _resolve(duration: float, fields: Array, condition: Array) -> Array:
     return solve_reaction_diffusion(values[:, 0], fluxes, values.shape[1], duration)[..., None]
 
 
-def random_sines(num_points: int, key: Array) -> Float[Array, "x"]:
-    """A few sines with random amplitudes and phases in the middles of cells, scaled to [0, 1]."""
-    chosen, sizes, phases = jax.random.split(key, 3)
-    orders = 1.0 + jax.random.choice(chosen, NUM_WAVES, (NUM_CHOSEN,), replace=False)
-    amplitudes = jax.random.uniform(sizes, (NUM_CHOSEN,))
-    shifts = jax.random.uniform(phases, (NUM_CHOSEN,), maxval=2 * np.pi)
-    places = (np.arange(num_points) + 0.5) / num_points
-    values = jnp.sin(2 * np.pi * places[:, None] * orders + shifts) @ amplitudes
+def _initial(num_points: int, key: Array) -> Float[Array, "x"]:
+    values = random_waves(num_points, HIGHEST_WAVE, key)
     lowest = jnp.min(values)
     return (values - lowest) / (jnp.max(values) - lowest)
 
@@ -156,7 +150,7 @@ def _draw(
     key: Array,
 ) -> Sample:
     first, second, third = jax.random.split(key, 3)
-    start = random_sines(num_points, first if initial is None else jax.random.key(initial))
+    start = _initial(num_points, first if initial is None else jax.random.key(initial))
     fluxes = Fluxes(uniform_unless(left, LEFT, second), uniform_unless(right, RIGHT, third))
     return unconditional(solve_reaction_diffusion(start, fluxes, num_frames, duration)[..., None])
 
@@ -169,7 +163,7 @@ def make_reaction_diffusion(
     left_flux: float | None = None,
     right_flux: float | None = None,
 ) -> Equations:
-    """Reaction and diffusion as one field over space and time, from random sines and with random fluxes at both ends.
+    """Reaction and diffusion as one field over space and time, from random waves and with random fluxes at both ends.
 
     Args:
       num_points: cells on [0, 1].
