@@ -4,6 +4,7 @@ A method is fitted after its teacher, each once a seed; what takes long is kept 
 was killed goes on with the same command.
 """
 
+import dataclasses
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
@@ -27,12 +28,15 @@ from phdme_jax.training.stages import Trainer
 
 # groups that no training reads: another number of sampling steps does not train anew
 UNTRAINED = ("sampling", "costs", "level", "solved", "projected", "questions", "answers", "asked", "hidden")
+# keys of what follows a draw: what is fitted and drawn does not depend on them
+FINISHING = ("solved", "projected")
+Changes = Sequence[tuple[str, Any]]
 LEAST_SPREAD = 0.01  # of a field's deviation, in bands
 # keys that some methods alone read
 OWN = frozenset(key for method in METHODS.values() for key in method.own)
 
 
-def changed(config: ConfigDict, changes: Sequence[tuple[str, Any]]) -> ConfigDict:
+def changed(config: ConfigDict, changes: Changes) -> ConfigDict:
     """A copy of a configuration with other values of some dotted keys; a key that is not there is added."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
@@ -56,16 +60,24 @@ def _without(groups: Mapping[str, Any], unread: Iterable[str], prefix: str = "")
     return kept | {name: _without(value, unread, f"{prefix}{name}.") for name, value in nested.items()}
 
 
+@dataclasses.dataclass
+class Kept:
+    """What runs that differ in what follows a draw alone have in common: fits, draws, and what was compiled."""
+
+    fitted: dict[str, Fitted] = dataclasses.field(default_factory=dict)
+    hosts: dict[str, Trainer] = dataclasses.field(default_factory=dict)
+    draws: dict[Any, Draws] = dataclasses.field(default_factory=dict)
+    compiled: set[Any] = dataclasses.field(default_factory=set)
+
+
 class SeedRun:
     """One seed of one case, maybe with changes of the configuration: fits each method once and asks it."""
 
-    def __init__(self, context: Context, case: str, seed: int, changes: Sequence[tuple[str, Any]] = ()) -> None:
+    def __init__(self, context: Context, case: str, seed: int, changes: Changes = (), kept: Kept | None = None) -> None:
         self.context, self.case, self.seed, self.changes = context, case, seed, tuple(changes)
         self.config = changed(context.config, self.changes)
         self._fitted: dict[str, Fitted] = {}
-        self._draws: dict[Any, Draws] = {}
-        self._compiled: set[Any] = set()
-        self._hosts: dict[str, Trainer] = {}
+        self._kept = Kept() if kept is None else kept
 
     @cached_property
     def bench(self) -> Bench:
@@ -103,28 +115,38 @@ class SeedRun:
     def fitted(self, name: str) -> Fitted:
         """The method, fitted after its teacher."""
         if name not in self._fitted:
-            self._fitted[name] = self.fit(name, self.bench.options)
+            self._fitted[name] = self._adapted(name, self._unadapted(name))
         return self._fitted[name]
 
     def fit(self, name: str, options: Options) -> Fitted:
         """The method with options that differ from the bench's in groups that no training reads."""
-        method = METHODS[name]
-        teacher = self.fitted(method.teacher) if method.teacher else None
-        bench = self.bench
+        return self._adapted(name, self._fit(name, options))
+
+    def _adapted(self, name: str, fitted: Fitted) -> Fitted:
+        return fitted if self.bench.adapted is None else self.bench.adapted(METHODS[name], fitted)
+
+    def _unadapted(self, name: str) -> Fitted:
+        if name not in self._kept.fitted:
+            self._kept.fitted[name] = self._fit(name, self.bench.options)
+        return self._kept.fitted[name]
+
+    def _fit(self, name: str, options: Options) -> Fitted:
+        method, bench = METHODS[name], self.bench
+        teacher = self._unadapted(method.teacher) if method.teacher else None
         key = bench.method_key(method) if bench.method_key else stage_key(bench.key, "method", method.stream)
         host = self.host(method)
         fitted = method.fit(bench.task, options, host, teacher, key)
-        self._hosts.setdefault(name, host)
-        return fitted if bench.adapted is None else bench.adapted(method, fitted)
+        self._kept.hosts.setdefault(name, host)
+        return fitted
 
     @property
     def learned(self) -> tuple[str, ...]:
         """Names of the methods fitted so far."""
-        return tuple(self._fitted)
+        return tuple(self._kept.fitted)
 
     def training_costs(self, name: str) -> dict[str, Measurement]:
         """Of a fitted method's own training: seconds an update of its last stage, and the most bytes of any stage."""
-        costs = list(self._hosts[name].costs.values())
+        costs = list(self._kept.hosts[name].costs.values())
         memory = max((cost.memory for cost in costs if cost.memory is not None), default=None)
         rows = {"seconds_per_update": Measurement(costs[-1].seconds_per_update, "s")} if costs else {}
         return rows if memory is None else {**rows, "memory": Measurement(memory, "B")}
@@ -134,19 +156,19 @@ class SeedRun:
         fitted, condition = self.fitted(name), self.bench.splits[split].condition_of(METHODS[name])
         key = self.bench.sample_key(split, METHODS[name])
         label = (fitted.model.draw, id(fitted.params), split, jax.random.key_data(key).tobytes())
-        if label not in self._draws:
+        if label not in self._kept.draws:
             count = self.bench.splits[split].num_samples or self.bench.num_samples
             if self.bench.splits[split].questions:
                 self._compile(fitted, condition, count, key)
-            self._draws[label] = draw_forecasts(fitted, condition, count, key)
-        return self._draws[label].finished(fitted.model, condition)
+            self._kept.draws[label] = draw_forecasts(fitted, condition, count, key)
+        return self._kept.draws[label].finished(fitted.model, condition)
 
     def _compile(self, fitted: Fitted, condition: Any, count: int, key: Any) -> None:
         """Seconds an answer are those of later ones: once for each method and number of questions."""
         label = (fitted.model.draw, id(fitted.params), len(jax.tree.leaves(condition)[0]), count)
-        if label not in self._compiled:
+        if label not in self._kept.compiled:
             compile_draws(fitted, condition, count, key)
-            self._compiled.add(label)
+            self._kept.compiled.add(label)
 
     def forecasts(self, name: str, split: str) -> bands.Forecasts:
         """A method's forecasts of a split, observed as its truth is."""
@@ -184,9 +206,10 @@ class SeedRun:
             return np.asarray(fitted.model.floor(fitted.params), np.float64)
         return None if self.bench.scale is None else LEAST_SPREAD * np.asarray(self.bench.scale, np.float64)
 
-    def changed(self, changes: Sequence[tuple[str, Any]]) -> "SeedRun":
-        """The same seed with other values of some dotted keys of the configuration."""
-        return SeedRun(self.context, self.case, self.seed, (*self.changes, *changes))
+    def changed(self, changes: Changes) -> "SeedRun":
+        """The same seed with other values of some dotted keys, and the same fits and draws where these only finish draws."""
+        kept = self._kept if all(key in FINISHING for key, _ in changes) else None
+        return SeedRun(self.context, self.case, self.seed, (*self.changes, *changes), kept)
 
     def record(self, method: str, split: str, rows: Mapping[str, Measurement], count: int) -> None:
         """Write rows of this seed."""
@@ -211,6 +234,12 @@ def evaluate(run: SeedRun, name: str) -> dict[str, Answer]:
     return answers
 
 
+def _parts(changes: Changes) -> tuple[Changes, Changes]:
+    """Changes of what is fitted or drawn, and of what follows."""
+    last = tuple(one for one in changes if one[0] in FINISHING)
+    return tuple(one for one in changes if one not in last), last
+
+
 def _is_recorded(context: Context, case: str, seed: int, variant: Variant, splits: Sequence[str]) -> bool:
     settings = dict(variant.changes)
     return all(context.results.has(case, variant.method, seed, split, settings) for split in splits)
@@ -227,8 +256,14 @@ def run_study(study: Study, context: Context) -> list[Section]:
         for seed in context.seeds:
             plain = SeedRun(context, case, seed)
             answers: dict[str, dict[str, Answer]] = {}
-            for variant in context.entries(case):
-                run = SeedRun(context, case, seed, variant.changes) if variant.changes else plain
+            drawn_by = {repr(()): plain}
+            entries = [(variant, *_parts(variant.changes)) for variant in context.entries(case)]
+            for number, (variant, before, after) in enumerate(entries):
+                # those are kept that another variant finishes in its own way
+                wanted = {repr(()), *(repr(other) for _, other, _ in entries[number:])}
+                drawn_by = {changes: run for changes, run in drawn_by.items() if changes in wanted}
+                drawn = drawn_by.setdefault(repr(before), SeedRun(context, case, seed, before))
+                run = drawn.changed(after) if after else drawn
                 splits = run.bench.scored(METHODS[variant.method])
                 if study.variants and _is_recorded(context, case, seed, variant, splits):
                     continue

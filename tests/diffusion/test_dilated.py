@@ -14,6 +14,7 @@ RING = {**SIZES, "padding": ("circular", "edge"), "patch": (1, 2)}
 LEVEL = 0.3
 
 
+@jax.jit
 def disturbed(params):
     """Parameters of which none is zero, so that the last layers answer too."""
     return jax.tree.map(
@@ -97,7 +98,7 @@ def test_the_answer_has_the_shape_of_the_fields_whatever_the_patch(shape, sizes)
 def test_it_begins_at_zero_and_every_parameter_has_a_finite_slope():
     network, noisy = make_dilated(**RING), jax.random.normal(jax.random.key(0), (8, 4, 1))
     params = network.init(jax.random.key(1), noisy, Condition())
-    assert not np.asarray(network.apply(params, noisy, jnp.asarray(LEVEL), Condition())).any()
+    assert not np.asarray(jax.jit(network.apply)(params, noisy, jnp.asarray(LEVEL), Condition())).any()
 
     @jax.jit
     @jax.grad

@@ -46,7 +46,9 @@ def trajectories(count=3, dtype="float32"):
 def stir(params):
     """Parameters none of which is zero."""
     generator = np.random.default_rng(0)
-    return jax.tree.map(lambda leaf: leaf + 0.1 * generator.normal(size=leaf.shape).astype(leaf.dtype), params)
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf) + 0.1 * generator.normal(size=leaf.shape).astype(leaf.dtype), params
+    )
 
 
 @functools.cache

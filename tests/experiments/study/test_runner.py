@@ -16,6 +16,7 @@ from phdme_jax.app.rows import Measurement, ResultsWriter
 from phdme_jax.calibration import coverage_interval
 from phdme_jax.forecasting.bands import spread
 from phdme_jax.methods.base import Examples, Fitted, Method, Model, Task, stage_key
+from phdme_jax.methods.draws import draw_forecasts
 
 FITS: list[float] = []
 
@@ -137,6 +138,31 @@ def test_variants_that_have_all_their_rows_are_not_repeated(context):
     assert [row.get("settings", {}) for row in rows if row["metric"] == "nmse"] == [{}, {"training.size": 0.7}]
     runner.run_study(context.study, context)
     assert FITS == [0.5, 0.7]
+
+
+def test_what_only_finishes_a_draw_is_neither_fitted_nor_drawn_again(context, monkeypatch):
+    drawn = []
+
+    def draw(*asked):
+        drawn.append(asked)
+        return draw_forecasts(*asked)
+
+    def bench(context, config, case, seed):
+        def moved(method, fitted):
+            return fitted._replace(model=replace(fitted.model, finish=lambda fields, condition: 2.0 * fields))
+
+        plain = make_bench(context, config, case, seed)
+        return replace(plain, adapted=moved) if config.get("solved") else plain
+
+    solved, other = ("solved", True), ("training.size", 0.7)
+    variants = [Variant("diffusion", changes) for changes in ((), (solved,), (other,), (other, solved))]
+    study = replace(context.study, variants=lambda config: variants, bench=bench)
+    monkeypatch.setattr(runner, "draw_forecasts", draw)
+    runner.run_study(study, replace(context, study=study))
+    assert FITS == [0.5, 0.7] and len(drawn) == 4, "two fits, two splits of each"
+    rows = [json.loads(line) for line in context.results.path.read_text().splitlines()]
+    errors = [row["value"] for row in rows if row["metric"] == "nmse"]
+    assert len(set(errors)) == 4, "what is recorded is finished"
 
 
 def test_variants_of_some_cases_are_run_on_no_others(context):

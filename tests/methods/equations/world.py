@@ -33,6 +33,7 @@ class World(NamedTuple):
     example: shared.EncodedExample
 
 
+@jax.jit
 def disturbed(params):
     """Parameters with noise, so that no layer is without effect."""
     leaves, tree = jax.tree.flatten(params)

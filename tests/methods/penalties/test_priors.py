@@ -58,6 +58,14 @@ def springs():
     return Task(equations, lambda: train, lambda key, count: train.condition[:count], jax.random.key(1)), options
 
 
+@jax.jit
+def disturbed(size, params):
+    """Parameters of which few are zero, so that the last layers answer too."""
+    return jax.tree.map(
+        lambda leaf: leaf + size * jnp.sin(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params
+    )
+
+
 class Watched(Trainer):
     """A trainer that keeps the first loss, of all examples, with the parameters that it begins from, and stops."""
 
@@ -152,8 +160,7 @@ def test_encodings_commute_with_the_group(springs):
 def test_samples_move_with_their_noise(springs, name, commutes):
     task, _ = springs
     fitted = fit(springs, name)
-    params = jax.tree.map(lambda leaf: leaf + 0.05 * jnp.sin(jnp.arange(leaf.size)).reshape(leaf.shape), fitted.params)
-    params = fitted.params._replace(network=params.network)
+    params = fitted.params._replace(network=disturbed(0.05, fitted.params.network))
     model, condition = fitted.model, jnp.asarray(task.train().condition[0])
     key, latent = jax.random.key(7), fitted.model.latent(jax.random.key(8))
     element = task.problem.priors.symmetry.draw(jax.random.key(9))
@@ -296,9 +303,7 @@ def test_the_space_time_network_commutes_to_rounding(dtype, tolerance, given):
 
     condition = jnp.concatenate([coupling, told], axis=-1)
     params = jax.jit(network.init)(jax.random.key(4), noisy, Condition(rollout=condition))
-    params = jax.tree.map(
-        lambda leaf: leaf + 0.1 * jnp.sin(jnp.arange(leaf.size, dtype=dtype)).reshape(leaf.shape), params
-    )
+    params = disturbed(0.1, params)
 
     @jax.jit
     def apply(fields, condition):
