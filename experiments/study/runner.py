@@ -207,7 +207,7 @@ class SeedRun:
         return None if self.bench.scale is None else LEAST_SPREAD * np.asarray(self.bench.scale, np.float64)
 
     def changed(self, changes: Changes) -> "SeedRun":
-        """The same seed with other values of some dotted keys, and the same fits and draws where these only finish draws."""
+        """The same seed with other values of some dotted keys; fits and draws too where these only finish draws."""
         kept = self._kept if all(key in FINISHING for key, _ in changes) else None
         return SeedRun(self.context, self.case, self.seed, (*self.changes, *changes), kept)
 
