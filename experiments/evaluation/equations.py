@@ -37,6 +37,12 @@ def mean_measurement(values: np.ndarray, unit: str = "1") -> Measurement:
     return Measurement(float(np.mean(values)), unit, error)
 
 
+def median_measurement(values: np.ndarray, unit: str = "1") -> Measurement:
+    """Median over examples, those that are not finite being the largest; nothing where it is not finite."""
+    median = float(np.median(np.where(np.isfinite(values), values, np.inf)))
+    return Measurement(median if np.isfinite(median) else None, unit)
+
+
 @lru_cache
 def _residual_sizes(equations: Equations) -> Callable[[Any, Any], Any]:
     """Mean absolute and root-mean-square residual of many examples, and the latter by other stencils, if there are."""

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from experiments.data.equations import FieldSet
-from experiments.evaluation.equations import CHUNK, mean_measurement
+from experiments.evaluation.equations import CHUNK, mean_measurement, median_measurement
 from phdme_jax.app.rows import Measurement
 from phdme_jax.numerics.batching import in_chunks
 from phdme_jax.systems.equations.base import Equations
@@ -30,14 +30,19 @@ def _deviations(equations: Equations) -> Callable[[Any, Any], Any]:
 def invariant_errors(equations: Equations, generated: FieldSet) -> dict[str, Measurement]:
     """NAME_error: root mean square over frames of what an invariant deviates from its mean over them.
 
+    NAME_error_median is the same of the example in the middle: bodies that nearly meet make means heavy.
+
     Args:
       equations: with the invariants, maybe none.
       generated: fields and their conditions.
     Returns:
-      measurements by name, means over the examples.
+      measurements by name, means and medians over the examples.
     """
     names = [name for name, _ in equations.priors.invariants]
     if not names:
         return {}
     found = in_chunks(_deviations(equations), CHUNK, *generated)
-    return {f"{name}_error": mean_measurement(values) for name, values in zip(names, found, strict=True)}
+    rows = {f"{name}_error": mean_measurement(values) for name, values in zip(names, found, strict=True)}
+    return rows | {
+        f"{name}_error_median": median_measurement(values) for name, values in zip(names, found, strict=True)
+    }

@@ -9,7 +9,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.equations import FieldSet, resolver
-from experiments.evaluation.equations import CHUNK, costs, generated_set, mean_measurement, reference_set
+from experiments.evaluation.equations import (
+    CHUNK,
+    costs,
+    generated_set,
+    mean_measurement,
+    median_measurement,
+    reference_set,
+)
 from experiments.evaluation.invariants import invariant_errors
 from experiments.study.study import Answer, Run
 from phdme_jax.app.rows import Measurement
@@ -42,7 +49,7 @@ def step_scores(equations: Equations, generated: FieldSet) -> dict[str, Measurem
 
 
 def motion_scores(equations: Equations, generated: FieldSet) -> dict[str, Measurement]:
-    """How far trajectories are from motions, whatever the data: root mean squares of each, means over them.
+    """How far trajectories are from motions, whatever the data: root mean squares of each, means and medians over them.
 
         trajectory_error, velocity_error: from the motion computed anew from the trajectory's own first frame
         dynamic_error: of all fields, from one frame to the next
@@ -57,7 +64,8 @@ def motion_scores(equations: Equations, generated: FieldSet) -> dict[str, Measur
     again = in_chunks(resolver(equations), CHUNK, *generated, workers=num_workers())
     rows = step_scores(equations, generated)
     for name, missed in zip(("trajectory", "velocity"), motion_of(jnp.asarray(again - generated.fields)), strict=True):
-        rows[f"{name}_error"] = mean_measurement(np.sqrt(np.mean(np.asarray(missed) ** 2, axis=(1, 2, 3))))
+        sizes = np.sqrt(np.mean(np.asarray(missed) ** 2, axis=(1, 2, 3)))
+        rows |= {f"{name}_error": mean_measurement(sizes), f"{name}_error_median": median_measurement(sizes)}
     return rows | invariant_errors(equations, generated)
 
 

@@ -16,7 +16,15 @@ from phdme_jax.systems.equations.base import Equations
 from phdme_jax.systems.particles.base import motion_of
 
 SHOWN = 3
-MOTION = ("dynamic_error", "trajectory_error", "velocity_error", "energy_error", "momentum_error")
+MOTION = (
+    "dynamic_error",
+    "trajectory_error",
+    "trajectory_error_median",
+    "velocity_error",
+    "energy_error",
+    "energy_error_median",
+    "momentum_error",
+)
 LAW = (
     "wasserstein_energy",
     "wasserstein_momentum",

@@ -15,6 +15,8 @@ METRIC_NAMES = (
     "spectrum_error", "energy_distance", "mmse", "smse", "compliance_error", "volume_error",
     "mean_error", "covariance_error", "angle_error", "jensen_gap",
     "dynamic_error", "trajectory_error", "velocity_error", "momentum_error", "mass_error", "mmd", "marginal_score",
+    "trajectory_error_median", "velocity_error_median", "energy_error_median", "momentum_error_median",
+    "mass_error_median",
     "ade", "fde", "ade_of_mean", "fde_of_mean", "ade_best", "fde_best",
     "parameter_error", "mass_ratio", "backward_calls",
     "parameter_low", "parameter_high", "interval_coverage", "well_error",
