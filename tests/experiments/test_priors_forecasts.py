@@ -46,7 +46,7 @@ def test_methods_are_run_where_they_fit():
     both = ("advection", "viscous_burgers")
     assert found == {
         **dict.fromkeys(priors_forecasts.METHODS, both),
-        "penalty_linear": ("advection",),
+        **dict.fromkeys(("subspace", "penalty_linear"), ("advection",)),
         "penalty_multilinear": ("viscous_burgers",),
     }
 

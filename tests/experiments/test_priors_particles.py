@@ -104,6 +104,7 @@ def test_observables_change_with_no_rotation_and_no_order():
     assert rows["marginal_score"].value > 1e-3, "it is of the coordinates"
 
 
+@pytest.mark.slow
 def test_every_method_fits_its_cases(tmp_path):
     study = priors_particles.STUDY
     arguments = ["--size", "smoke", "--methods", ",".join(study.methods), "--workdir", str(tmp_path)]

@@ -155,7 +155,11 @@ def test_encodings_commute_with_the_group(springs):
 
 @pytest.mark.parametrize(
     ("name", "commutes"),
-    [("equivariant", True), pytest.param("priors", True, marks=pytest.mark.slow), ("diffusion", False)],
+    [
+        ("equivariant", True),
+        pytest.param("priors", True, marks=pytest.mark.slow),
+        pytest.param("diffusion", False, marks=pytest.mark.slow),
+    ],
 )
 def test_samples_move_with_their_noise(springs, name, commutes):
     task, _ = springs

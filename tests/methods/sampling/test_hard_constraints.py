@@ -1,5 +1,7 @@
 """Values and conserved quantities imposed together in single precision, whatever the network says."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -27,7 +29,7 @@ def ask(case, method, **answers):
     """Answers of an untrained network to the first frame, the truth, and equations."""
     size = {"num_points": 16, "num_frames": 16}
     whole, fixed = make_equations(case, **size), make_equations(case, **size, **FIXED[case])
-    fields, truth = (np.asarray(jax.vmap(one.draw)(jax.random.split(KEY, 8)).fields) for one in (whole, fixed))
+    fields, truth = (np.asarray(jax.jit(jax.vmap(one.draw))(jax.random.split(KEY, 8)).fields) for one in (whole, fixed))
     task = Task(whole, lambda: Examples(fields, fields[..., :0]), lambda key, count: fields[:count, ..., :0], KEY)
     options = {
         "data": {"kinds": ("linear",)},
@@ -40,7 +42,9 @@ def ask(case, method, **answers):
     params = shared.fit_params(net, task.train())
     example = jax.tree.map(lambda leaf: leaf[0], shared.encode_examples(net, params, task.train()))
     drawn = shared.init_network(net, example, False, KEY)
-    network = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape, leaf.dtype), drawn)
+    network = jax.jit(partial(jax.tree.map, lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape, leaf.dtype)))(
+        drawn
+    )
     teacher = Fitted(make_model(net, options), params._replace(network=network), {})
     fitted = METHODS[method].fit(task, options, Trainer(), teacher, KEY)
     model, params = fitted.model, fitted.params
@@ -61,7 +65,7 @@ def ask(case, method, **answers):
 
 def missed(equations, truth, found):
     """Largest miss of the first frame and of what is conserved, in units of the deviation."""
-    balance = jax.vmap(equations.conserved)(jnp.asarray(found), jnp.asarray(found[..., :0]))
+    balance = jax.jit(jax.vmap(equations.conserved))(jnp.asarray(found), jnp.asarray(found[..., :0]))
     return np.abs((found - truth)[:, :, 0]).max() / truth.std(), float(jnp.abs(balance).max()) / truth.std()
 
 
@@ -79,7 +83,7 @@ def test_what_is_not_to_be_imposed_is_missed():
 @pytest.mark.parametrize("method", ["pcfm", "matched_flow"])
 def test_first_steps_of_a_scheme_are_imposed_where_asked_for(method):
     equations, truth, found = ask("burgers_ic", method, imposed_frames=2)
-    residual = jax.vmap(equations.residual)(jnp.asarray(found), jnp.asarray(found[..., :0]))["balance"]
+    residual = jax.jit(jax.vmap(equations.residual))(jnp.asarray(found), jnp.asarray(found[..., :0]))["balance"]
     left = np.sqrt(np.mean(np.asarray(residual).reshape(found.shape) ** 2, axis=(0, 1, 3)))
     assert left[1:3].max() < 1e-4 * left[3:].min()
     values, balance = missed(equations, truth, found)
@@ -89,7 +93,7 @@ def test_first_steps_of_a_scheme_are_imposed_where_asked_for(method):
 def test_steps_that_say_again_what_is_conserved_are_imposed_with_it():
     """Five steps of the scheme on its own grid: the balances of their frames follow from them."""
     equations = make_equations("burgers_ic")
-    truth = jax.vmap(equations.draw)(jax.random.split(KEY, 4)).fields.astype(jnp.float32)
+    truth = jax.jit(jax.vmap(equations.draw))(jax.random.split(KEY, 4)).fields.astype(jnp.float32)
     scale = Encoding(jnp.zeros(1, jnp.float32), jnp.ones(1, jnp.float32))
     balance, residual = (made(equations, ("linear",), scale, truth[0, ..., :0]) for made in (conserved_of, residual_of))
 
