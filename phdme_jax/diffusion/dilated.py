@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from phdme_jax.diffusion.convolution import convolve
-from phdme_jax.diffusion.networks import Condition, Linear, Modulation, Network, NoiseEmbedding, from_module, silu
+from phdme_jax.diffusion.networks import Condition, Linear, Modulation, Network, NoiseEmbedding, from_module
 from phdme_jax.diffusion.unet import PADDINGS, GroupNorm, from_channels, input_channels, modes_of, to_channels
 from phdme_jax.numerics.bound import Bound
 
@@ -110,7 +110,7 @@ class _Dilated(nn.Module):
         hidden = _Convolution(config.channels, *kind)(to_channels(whole, patches))
         for dilation in config.dilations:
             hidden = _Block(dilation, *kind)(hidden, embedding)
-        hidden = silu(_norm(*kind)(hidden))
+        hidden = nn.silu(_norm(*kind)(hidden))
         count = noisy.shape[-1] * math.prod(patches)
         hidden = from_channels(_Convolution(count, *kind, last=True)(hidden), patches)
         return hidden[tuple(slice(size) for size in axes)]
@@ -128,8 +128,8 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array, embedding: Array) -> Array:
         kind, width = (self.config, self.param_dtype), self.config.channels
-        hidden = _Convolution(width, *kind, dilation=self.dilation)(silu(_norm(*kind)(inputs)))
-        hidden = silu(Modulation(self.param_dtype)(_norm(*kind)(hidden), embedding))
+        hidden = _Convolution(width, *kind, dilation=self.dilation)(nn.silu(_norm(*kind)(inputs)))
+        hidden = nn.silu(Modulation(self.param_dtype)(_norm(*kind)(hidden), embedding))
         return inputs + Linear(width, self.param_dtype, zero=True)(hidden)
 
 

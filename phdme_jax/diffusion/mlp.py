@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from phdme_jax.diffusion.networks import Condition, Linear, Modulation, Network, NoiseEmbedding, from_module, silu
+from phdme_jax.diffusion.networks import Condition, Linear, Modulation, Network, NoiseEmbedding, from_module
 from phdme_jax.numerics.bound import Bound
 
 
@@ -92,7 +92,7 @@ class _Encoder(nn.Module):
             return None
         inputs, types = jnp.concatenate(known), (self.param_dtype, self.config.matmul_dtype)
         hidden = Linear(self.config.width, *types)(inputs)
-        embedding = Linear(self.config.embedding_size, self.param_dtype)(silu(hidden))
+        embedding = Linear(self.config.embedding_size, self.param_dtype)(nn.silu(hidden))
         if initial is None:
             return MlpFeatures(hidden, embedding, jnp.zeros_like(inputs[:1]))
         linear = Linear(math.prod(self.config.shape), self.param_dtype, zero=True, use_bias=False, name="linear_path")
@@ -111,16 +111,16 @@ class _Trunk(nn.Module):
                 f"expected a trajectory of shape {config.shape}, got {noisy.shape}; make the network for this shape"
             )
         embedding = NoiseEmbedding(config.embedding_size, self.param_dtype)(noise_level)
-        gain = 1.0 + Linear(1, self.param_dtype, zero=True)(silu(embedding))
+        gain = 1.0 + Linear(1, self.param_dtype, zero=True)(nn.silu(embedding))
         hidden = Linear(config.width, *types)(jnp.ravel(noisy))
         if features is not None:
             hidden, embedding = hidden + features.hidden, embedding + features.embedding
         for _ in range(config.num_blocks):
             inner = nn.LayerNorm(param_dtype=self.param_dtype)(hidden)
             inner = Modulation(self.param_dtype)(inner, embedding)
-            inner = silu(Linear(config.width, *types)(inner))
+            inner = nn.silu(Linear(config.width, *types)(inner))
             hidden = hidden + Linear(config.width, *types, zero=True)(inner)
-        hidden = silu(nn.LayerNorm(param_dtype=self.param_dtype)(hidden))
+        hidden = nn.silu(nn.LayerNorm(param_dtype=self.param_dtype)(hidden))
         output = Linear(math.prod(config.shape), *types, zero=True)(hidden)
         if features is not None:
             output = output + gain * features.linear

@@ -208,15 +208,6 @@ class Linear(nn.Module):
         return layer(inputs).astype(inputs.dtype)
 
 
-def silu(values: Float[Array, "..."]) -> Float[Array, "..."]:
-    """x / (1 + exp(-x)), as x (1 + tanh(x / 2)) / 2.
-
-    On a CPU an exponential inside a larger loop takes four times as long as by itself, a hyperbolic tangent does not:
-    training steps of the networks here are a tenth to a fifth faster, calls a fifth to a quarter.
-    """
-    return 0.5 * values * (1.0 + jnp.tanh(0.5 * values))
-
-
 class NoiseEmbedding(nn.Module):
     """Embedding of the noise level, or of several: sines and cosines over octaves, then two dense layers."""
 
@@ -229,7 +220,7 @@ class NoiseEmbedding(nn.Module):
         octaves = jnp.linspace(-1.0, 6.0, self.size // 2, dtype=noise_level.dtype)
         angles = noise_level[..., None] * 2.0**octaves
         waves = jnp.ravel(jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1))
-        hidden = silu(Linear(self.size, self.param_dtype)(waves))
+        hidden = nn.silu(Linear(self.size, self.param_dtype)(waves))
         return Linear(self.size, self.param_dtype)(hidden)
 
 
@@ -246,6 +237,6 @@ class Modulation(nn.Module):
         self, channels: Float[Array, "*axes channel"], embedding: Float[Array, " size"]
     ) -> Float[Array, "*axes channel"]:
         """(1 + scale) channels + shift, scale and shift linear in the embedding's activation."""
-        change = Linear(2 * channels.shape[-1], self.param_dtype)(silu(embedding))
+        change = Linear(2 * channels.shape[-1], self.param_dtype)(nn.silu(embedding))
         scale, shift = jnp.split(change, 2)
         return channels * (1.0 + scale) + shift

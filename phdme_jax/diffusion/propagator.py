@@ -15,7 +15,7 @@ from typing import Any
 import flax.linen as nn
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from phdme_jax.diffusion.networks import Linear, init_step, repeat_step, silu
+from phdme_jax.diffusion.networks import Linear, init_step, repeat_step
 from phdme_jax.numerics.parity import Parity, inside, neighbourhood
 
 
@@ -47,7 +47,7 @@ class _Step(nn.Module):
         around = neighbourhood(state, self.config.parity, self.config.radius)
         hidden = around
         for _ in range(self.config.depth):
-            hidden = silu(Linear(self.config.width, self.param_dtype)(hidden))
+            hidden = nn.silu(Linear(self.config.width, self.param_dtype)(hidden))
             if self.config.gated:
                 hidden = hidden * Linear(self.config.width, self.param_dtype)(around)
         num_fields = state.shape[-1]

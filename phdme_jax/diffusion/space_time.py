@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from phdme_jax.diffusion.networks import Condition, Linear, Modulation, Network, NoiseEmbedding, from_module, silu
+from phdme_jax.diffusion.networks import Condition, Linear, Modulation, Network, NoiseEmbedding, from_module
 from phdme_jax.numerics.bound import Bound
 
 EPSILON = 1e-6  # added to squared lengths, whose roots have slopes then
@@ -129,7 +129,7 @@ class _SpaceTime(nn.Module):
             hidden, vectors = _Pairs(*kind)(hidden, vectors, coupling, embedding)
             hidden, vectors = _Frames(*kind)(hidden, vectors, embedding)
             hidden, vectors = _Mixing(*kind)(hidden, vectors, embedding)
-        hidden = silu(_Norm(self.param_dtype)(hidden))
+        hidden = nn.silu(_Norm(self.param_dtype)(hidden))
         weights = Linear(count * channels, self.param_dtype, zero=True)(hidden)
         weights = weights.reshape(*weights.shape[:2], count, channels)
         drawn = jnp.einsum("tnvc,tnac->tnva", weights, _normalised(vectors))
@@ -188,7 +188,7 @@ class _Pairs(nn.Module):
         told = _sizes(between, self.config.equivariant)
         if coupling is not None:
             told = jnp.concatenate([told, coupling[..., None]], axis=-1)
-        pairs = silu(own[:, :, None] + other[:, None] + Linear(width, dtype)(told))
+        pairs = nn.silu(own[:, :, None] + other[:, None] + Linear(width, dtype)(told))
         count = hidden.shape[1]
         others = (1.0 - jnp.eye(count, dtype=hidden.dtype)) / (count - 1)
         weights = Linear(vectors.shape[-1], dtype)(pairs) * others[..., None]
@@ -216,7 +216,7 @@ class _Frames(nn.Module):
         even = _normalised(vectors)
         split = even.reshape(*vectors.shape[:3], heads, -1)
         attended = jnp.einsum("nhts,snahc->tnahc", weights, split).reshape(vectors.shape)
-        gates = Linear(2 * vectors.shape[-1], dtype)(silu(seen))
+        gates = Linear(2 * vectors.shape[-1], dtype)(nn.silu(seen))
         first, second = (gate[..., None, :] for gate in jnp.split(gates, 2, axis=-1))
         vectors = vectors + first * attended + second * self._convolved(even)
         return hidden + Linear(width, dtype, zero=True)(mixed), vectors
@@ -241,6 +241,6 @@ class _Mixing(nn.Module):
         left, right, ahead = jnp.split(_mix(3 * channels, dtype)(even), 3, axis=-1)
         products = jnp.sum(left * right, axis=-2) / math.sqrt(vectors.shape[-2])
         known = jnp.concatenate([seen, _sizes(even, config.equivariant), products], axis=-1)
-        inner = silu(Linear(2 * config.width, dtype)(known))
+        inner = nn.silu(Linear(2 * config.width, dtype)(known))
         gates = Linear(channels, dtype)(inner)
         return hidden + Linear(config.width, dtype, zero=True)(inner), vectors + gates[..., None, :] * ahead

@@ -18,7 +18,6 @@ from phdme_jax.diffusion.networks import (
     NoiseEmbedding,
     frames_as_channels,
     from_module,
-    silu,
 )
 from phdme_jax.numerics.bound import Bound
 
@@ -130,7 +129,7 @@ class _Encoder(nn.Module):
         if condition.initial is None or not self.config.embed_initial:
             return None
         size = self.config.embedding_size
-        hidden = silu(Linear(2 * size, self.param_dtype)(jnp.ravel(condition.initial)))
+        hidden = nn.silu(Linear(2 * size, self.param_dtype)(jnp.ravel(condition.initial)))
         return Linear(size, self.param_dtype)(hidden)
 
 
@@ -163,7 +162,7 @@ class _Trunk(nn.Module):
                 hidden = _Block(config.channels * multiplier, *kind)(hidden, embedding)
             if level:
                 hidden = _double(hidden)
-        hidden = silu(_Norm(*kind)(hidden))
+        hidden = nn.silu(_Norm(*kind)(hidden))
         count = noisy.shape[-1] * math.prod(patches)
         hidden = from_channels(_Convolution(count, *kind, zero=True, exact=True)(hidden), patches)
         return hidden[tuple(slice(size) for size in noisy.shape[:-1])]
@@ -351,9 +350,9 @@ class _Block(nn.Module):
     @nn.compact
     def __call__(self, inputs: Array, embedding: Array) -> Array:
         kind = (self.config, self.param_dtype)
-        hidden = _Convolution(self.features, *kind)(silu(_Norm(*kind)(inputs)))
+        hidden = _Convolution(self.features, *kind)(nn.silu(_Norm(*kind)(inputs)))
         hidden = Modulation(self.param_dtype)(_Norm(*kind)(hidden), embedding)
-        hidden = _Convolution(self.features, *kind, zero=True)(silu(hidden))
+        hidden = _Convolution(self.features, *kind, zero=True)(nn.silu(hidden))
         if inputs.shape[-1] != self.features:
             inputs = Linear(self.features, self.param_dtype, self.config.matmul_dtype)(inputs)
         return inputs + hidden
