@@ -132,6 +132,7 @@ def test_wrong_sizes_are_refused(sizes, message):
         ({"padding": ("circular",)}, "one padding for each of 2 axes"),
         ({"patch": (1, 2, 1), "padding": "edge"}, "one patch for each of 2 axes"),
         ({"padding": ("circular", "edge"), "patch": 2}, "patches of one along axes that wrap"),
+        ({"padding": ("periodic", "edge"), "patch": 2}, "patches of one along axes that wrap"),
     ],
 )
 def test_sizes_of_other_axes_are_refused_when_fields_come(sizes, message):
