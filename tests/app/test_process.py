@@ -60,6 +60,7 @@ def test_without_a_home_programs_are_not_kept(home, capsys, monkeypatch):
     assert len(lines) == 1 and lines[0].startswith("note: compiled programs are not kept")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("platform", ["cuda", "cpuu"])
 def test_a_platform_that_is_not_there_is_one_sentence(platform, tmp_path):
     arguments = ["--run", str(tmp_path), "--initial", "state.npz", "--out", "out.npz"]

@@ -114,6 +114,7 @@ def test_what_is_conserved_is_kept_by_true_examples_and_not_by_disturbed_ones(dr
     assert equations.affine_conserved == bool(np.allclose(second, 2.0 * first, rtol=1e-6, atol=1e-9))
 
 
+@pytest.mark.slow
 def test_residual_keeps_the_type_and_has_the_derivative_that_differences_see(drawn):
     equations, samples = drawn
     fields, condition = samples.fields[0], samples.condition[0]

@@ -131,6 +131,7 @@ def test_invariants_are_kept_with_dissipation(measured):
     np.testing.assert_allclose(np.array(measured.invariant_rates), 0.0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_dtype_follows_and_batches_are_loops(system):
     structure = system.structure
 

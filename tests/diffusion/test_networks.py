@@ -274,6 +274,7 @@ def test_a_unet_over_the_grid_alone_couples_frames_and_starts_at_zero():
     assert np.all(np.abs(np.asarray(change)).max(axis=(1, 2, 3)) > 0)
 
 
+@pytest.mark.slow
 def test_a_patch_enters_and_leaves_as_channels_place_by_place():
     """Shifted by whole blocks, what comes out is shifted; a bias of the last layer lands at its place of a block."""
     sizes = {"channels": 8, "groups": 4, "multipliers": (1, 2), "embedding_size": 16, "heads": 0}
@@ -297,6 +298,7 @@ def test_a_patch_enters_and_leaves_as_channels_place_by_place():
     assert plain.apply(params, odd, jnp.zeros(()), plain.encode(params, condition)).shape == odd.shape
 
 
+@pytest.mark.slow
 def test_a_periodic_axis_wraps_and_its_places_have_names():
     sizes = {"channels": 8, "groups": 4, "multipliers": (1, 2), "embedding_size": 16, "heads": 0}
     noisy, missed = normal(0, 8, 12, 3), {}

@@ -152,6 +152,7 @@ def test_a_kept_configuration_is_the_study_s_with_its_changes():
     assert found.answers.push == 7 and found.stages.diffusion == ((1, 3, 4, 0.1),)
 
 
+@pytest.mark.slow
 def test_a_run_answers_a_question_of_one_s_own(tmp_path, monkeypatch, capsys):
     """The question of the README; the band holds nothing that was read, and the samples obey the readings."""
     monkeypatch.chdir(tmp_path)

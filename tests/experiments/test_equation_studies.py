@@ -40,6 +40,7 @@ def value(rows, method, metric, split="test"):
     return row["value"]
 
 
+@pytest.mark.slow
 def test_study_of_the_circle_compares_methods_that_share_a_network(tmp_path):
     arguments = [*TINY, "--methods", "diffusion,cocogen,generate_then_solve", "--workdir", str(tmp_path)]
     assert main(circle.STUDY, arguments) == 0
@@ -58,6 +59,7 @@ def test_study_of_the_circle_compares_methods_that_share_a_network(tmp_path):
     assert value(again[: len(rows)], "diffusion", "residual_mae") == value(rows, "diffusion", "residual_mae")
 
 
+@pytest.mark.slow
 def test_a_flow_is_scored_both_ways_it_may_be_followed(tmp_path):
     assert main(circle.STUDY, [*TINY, "--methods", "flow_matching", "--workdir", str(tmp_path)]) == 0
     found = {
@@ -127,6 +129,7 @@ def test_every_thread_has_slices(monkeypatch):
     assert [batching.thread_slice(count) for count in (12, 4096)] == [12, 256]
 
 
+@pytest.mark.slow
 def test_padding_of_a_density_has_no_part_in_distances():
     equations = make_equations("topology", num_squares=6, num_iterations=2)
     data = draw_set(equations, 4, jax.random.key(0))
@@ -140,6 +143,7 @@ def test_padding_of_a_density_has_no_part_in_distances():
     assert scores["wasserstein_displacement_x"].value > 0.0
 
 
+@pytest.mark.slow
 def test_the_floor_is_of_other_tasks():
     equations = make_equations("topology", num_squares=6, num_iterations=2)
     sets = {"train": draw_set(equations, 6, jax.random.key(1)), "test": draw_set(equations, 6, jax.random.key(0))}
@@ -174,6 +178,7 @@ def test_data_are_drawn_once_and_unusable_examples_are_left_out(tmp_path):
     assert np.abs(first.fields - other.fields).max() > 0.1
 
 
+@pytest.mark.slow
 def test_scores_of_the_data_themselves_are_perfect_and_of_worse_fields_are_not():
     equations = make_equations("topology", num_squares=8, num_iterations=10)
     data = draw_set(equations, 6, jax.random.key(0))

@@ -14,6 +14,7 @@ from phdme_jax.methods.table import METHODS
 from phdme_jax.training.stages import Trainer
 
 
+@pytest.mark.slow
 def test_the_nearest_point_of_the_ellipse_is_that_of_a_fine_search():
     angle = np.linspace(-np.pi, np.pi, 200001)
     curve = np.stack([AXES[0] * np.cos(angle), AXES[1] * np.sin(angle)], axis=-1)
@@ -24,6 +25,7 @@ def test_the_nearest_point_of_the_ellipse_is_that_of_a_fine_search():
         assert float(jnp.sum((found / jnp.asarray(AXES)) ** 2)) == pytest.approx(1.0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_law_on_the_ellipse_is_that_of_points_with_a_small_residual():
     """Of four million points those with |R| < 0.02: the factor of the slope is in them, and not in the length."""
     world = exact_worlds.make_world("ellipse", 0)
@@ -56,6 +58,7 @@ def errors_of(bench, method, split):
     }
 
 
+@pytest.mark.slow
 def test_exact_networks_are_in_the_place_of_trained_ones(bench):
     """5,000 samples leave errors of a few hundredths."""
     plain = errors_of(bench, "diffusion", "test")

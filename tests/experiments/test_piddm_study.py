@@ -158,6 +158,7 @@ def test_residuals_of_rounding_do_not_stretch_the_axis(tmp_path, monkeypatch):
     assert min(values) == pytest.approx(0.04 / 3) and max(values) == pytest.approx(0.2)
 
 
+@pytest.mark.slow
 def test_committed_results_are_enough(tmp_path, capsys):
     assert main(["--workdir", str(tmp_path / "page")]) == 0
     said = capsys.readouterr().out

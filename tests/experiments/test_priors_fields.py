@@ -21,6 +21,7 @@ from phdme_jax.systems import make_equations
 CYCLIC, SQUARE = ("advection", "viscous_burgers"), ("dam_break", "darcy_nodal")
 
 
+@pytest.mark.slow
 def test_study_of_two_methods_writes_what_each_case_is_scored_by(tmp_path):
     study = dataclasses.replace(priors_fields.STUDY, cases=("advection",))
     few = ["--config.data.num_train=16", "--config.data.num_test=8", "--config.stages.diffusion=((1,3,4,1e-3),)"]

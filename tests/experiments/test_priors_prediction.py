@@ -37,6 +37,7 @@ def test_displacements_are_counted_by_hand():
     assert around["ade"].value == pytest.approx(np.sqrt(2)) and around["ade_of_mean"].value == 0.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["five_springs", "charged_particles", "gravity"])
 def test_the_true_law_from_the_last_given_frame_is_the_truth(name):
     equations = with_given_frames(make_equations(name, num_frames=6, dimension=3), 3)
@@ -68,6 +69,7 @@ def test_every_method_fits_its_cases(tmp_path):
     assert options_of_case(context.config, "gravity")["network"]["given_vectors"] == 2
 
 
+@pytest.mark.slow
 def test_the_study_runs(tmp_path):
     arguments = ["--size", "smoke", "--cases", "five_springs", "--methods", "gp_rollout,nri,constant_velocity"]
     assert main(priors_prediction.STUDY, [*arguments, "--workdir", str(tmp_path)]) == 0

@@ -12,6 +12,8 @@ from experiments.study.runner import SeedRun
 from phdme_jax.forecasting import bands
 from phdme_jax.methods.table import METHODS
 
+pytestmark = pytest.mark.slow
+
 TINY = [
     "--size",
     "smoke",

@@ -272,6 +272,7 @@ print(loading, sum(seen))
 """
 
 
+@pytest.mark.slow
 def test_loading_compiles_nothing_and_a_forecast_little(saved, files):
     """Beside a learned step, a mean and samples: boundary values, and the random keys."""
     command = [sys.executable, "-c", COMPILED, str(saved), str(files / "state.npz")]

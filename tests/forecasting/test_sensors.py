@@ -71,6 +71,7 @@ def test_of_one_frame_the_posterior_is_that_of_the_background_in_the_units_of_th
     assert not made.calibrated and "the band is not calibrated for 90 %" in made.notes[0]
 
 
+@pytest.mark.slow
 def test_through_the_learned_energy_the_posterior_is_that_of_the_linear_string(fitted):
     """In internal units both stiffnesses are one: the exact motion is a matrix exponential."""
     with jax.enable_x64(True):
@@ -109,6 +110,7 @@ def test_the_search_goes_through_the_mean_of_the_forecaster(fitted):
     np.testing.assert_allclose(window, whole[0, :WINDOW], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_at_the_quantile_as_many_trajectories_are_covered_as_the_level_asks_for(forecaster):
     truth = CALIBRATION["state"]
     with jax.enable_x64(True):

@@ -19,6 +19,8 @@ from phdme_jax.systems.energy.alternatives import with_opposite_sign, without_di
 from phdme_jax.systems.energy.base import System, parameter_values, vector_field
 from phdme_jax.training.stages import Trainer
 
+pytestmark = pytest.mark.slow
+
 TIMES = tuple(np.linspace(0.0, 8.0, 33).tolist())
 OPTIONS = {"prior": {"main": 8, "margin": 1.5, "time_tests": 16, "space_tests": 8, "substeps": 2}}
 

@@ -104,6 +104,7 @@ def test_shapes_rule_out_what_they_say(shapes):
             np.testing.assert_allclose(forward, 0.35 * along[:, field] ** 2, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_the_prior_becomes_the_additive_kernel_as_the_basis_grows():
     box = Box(jnp.array([0.2, -0.1]), jnp.array([1.0, 2.0]))
     kernel = Kernel(0.2 * box.half_width, jnp.array([0.7, 1.2]), jnp.array([0.5]))

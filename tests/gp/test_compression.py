@@ -53,6 +53,7 @@ def test_likelihood_slopes_and_posterior_are_those_of_the_rows(parts, noise):
         )
 
 
+@pytest.mark.slow
 def test_curvature_is_that_of_the_rows(parts):
     """What draws of hyperparameters are made with; roots of squares have tangents of their own."""
     box, rows = parts

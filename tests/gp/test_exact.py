@@ -117,6 +117,7 @@ def test_rate_rows_are_the_operator_on_both_sides_of_the_covariance_of_all_effor
         np.testing.assert_allclose(covariance[block, block], rows @ dense @ rows.T, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_row_covariance_approaches_the_continuous_operator(world):
     """For the viscous string: p_t = (p_z d_p d_q + q_z d_q^2 - c d_p) h and q_t = (p_z d_p^2 + q_z d_p d_q) h."""
     kernel, c, length = kernel_of(world.hyperparameters, world.box), 0.3, 10.0

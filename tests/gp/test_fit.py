@@ -69,6 +69,7 @@ def test_posterior_is_that_of_the_joint_normal(world, dense):
         np.testing.assert_allclose(posterior.parameters[name], value)
 
 
+@pytest.mark.slow
 def test_uncertain_dissipation_is_a_column_of_the_joint_gaussian(world, dense):
     """Against the inverse of the whole precision of weights and logarithms, its Jacobian taken of the dense rows."""
     rows, _, _, noise, root = dense
@@ -138,6 +139,7 @@ def check_recovery(system, states, basis, posterior, damping_error, stress_error
     return line
 
 
+@pytest.mark.slow
 def test_fit_to_rates_recovers_the_damping_and_the_stress_law(observed):
     system, states, rates = observed
     structure, basis, box = system.structure, Basis(2, 16, 4), make_box(states, jnp.zeros(2))
@@ -157,6 +159,7 @@ def test_fit_to_rates_recovers_the_damping_and_the_stress_law(observed):
     check_recovery(system, states, basis, posterior, 1e-3, 1e-3)
 
 
+@pytest.mark.slow
 def test_fit_to_states_alone_recovers_them_too_and_knows_its_error(observed):
     system, states, _ = observed
     structure, box = system.structure, make_box(states, jnp.zeros(2))

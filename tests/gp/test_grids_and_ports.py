@@ -44,6 +44,7 @@ def misfit(rows, truth, parameters):
     return float(jnp.max(jnp.abs(rows.target - design @ weights)) / jnp.max(jnp.abs(rows.target)))
 
 
+@pytest.mark.slow
 def test_rows_of_a_driven_oscillator_hold_for_its_energy_only_with_what_was_put_in():
     times = np.linspace(0.0, 12.0, 121)
     structure, path = driven_path(jnp.asarray(times))
@@ -57,6 +58,7 @@ def test_rows_of_a_driven_oscillator_hold_for_its_energy_only_with_what_was_put_
     assert misfit(build(), STIFFNESS, [0.1]) > 0.1
 
 
+@pytest.mark.slow
 def test_rows_on_a_plane_hold_for_the_energy_of_small_waves():
     system = make_system("shallow_water_2d", num_points=(17, 20), gravity=1.7, viscosity=0.01, order=4)
     state = 1e-6 * system.initial_state("random_smooth")(jax.random.key(0))
@@ -82,6 +84,7 @@ def test_tests_on_a_plane_are_orthonormal_products():
     assert grid_tests((), 5).shape == (1, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driven", [True, False])
 def test_a_driven_rollout_follows_its_reference_and_accounts_for_the_work(driven):
     times = jnp.linspace(0.0, 12.0, 61)

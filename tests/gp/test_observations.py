@@ -164,6 +164,7 @@ def test_anchor_holds_the_gradient_at_rest_and_rows_stack(world):
     assert both.design.shape == (3, 4, BASIS.size + 2)
 
 
+@pytest.mark.slow
 def test_selected_sites_are_distinct_and_leave_less_unknown_than_random_ones(world):
     structure = world.system.structure
     none = zero_parameters(structure, jnp.float64)

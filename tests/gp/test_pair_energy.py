@@ -81,6 +81,7 @@ def test_paths_through_frames_are_exact_for_polynomials(nodes):
         assert (miss < 1e-13) == exact
 
 
+@pytest.mark.slow
 def test_the_force_of_springs_is_recovered(learned):
     """phi = k r^2 / 2 has the slope k r; h is then one of the distance itself."""
     options, posterior = learned
@@ -90,6 +91,7 @@ def test_the_force_of_springs_is_recovered(learned):
     np.testing.assert_allclose(slope, STIFFNESS * distance, rtol=2e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_singular_force_is_learned_in_the_logarithm():
     options = PairOptions(main=32)
     posterior = learn_pair_energy(options, INTERVAL, *charges())
@@ -104,6 +106,7 @@ def test_a_singular_force_is_learned_in_the_logarithm():
     assert ends[0] == ends[1]
 
 
+@pytest.mark.slow
 def test_noisier_rows_have_the_larger_noise():
     """Groups are in the order of how badly the frames tell the path: what is worst told misses most."""
     posterior = learn_pair_energy(PairOptions(main=32, resolved=0.1, groups=3), INTERVAL, *charges())
@@ -111,6 +114,7 @@ def test_noisier_rows_have_the_larger_noise():
     assert noise.shape == (3,) and noise[0] > noise[-1]
 
 
+@pytest.mark.slow
 def test_the_pull_is_the_slope_of_the_energy_and_moves_no_mean(learned):
     options, posterior = learned
     basis, energy = pair_basis(options.main, False), posterior.energy.mean

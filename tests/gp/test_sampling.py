@@ -132,6 +132,7 @@ def test_dtype_follows(world, posterior):
     assert result.trajectory.dtype == result.energy.dtype == jnp.float32
 
 
+@pytest.mark.slow
 def test_states_and_times_of_single_precision_are_rolled_out_in_that_of_the_posterior(world, posterior):
     structure, weights = world.system.structure, jnp.asarray(world.system.structure.weights())
 

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from phdme_jax.numerics.reference import solve_reference
 
@@ -12,6 +13,7 @@ def field(x, frequency):
     return jnp.where(frequency > 0, jnp.stack([-(frequency**2) * x[1], x[0]]), x**2)
 
 
+@pytest.mark.slow
 def test_accuracy_and_a_blow_up_that_does_not_harm_its_neighbours():
     times = jnp.linspace(0.0, 2.0, 5)
     starts = jnp.array([[0.0, 1.0], [0.1, -1.0], [1.0, 0.1]])

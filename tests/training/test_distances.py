@@ -12,6 +12,7 @@ def normal(count, size, seed, shift=0.0, scale=1.0):
     return shift + scale * jax.random.normal(jax.random.key(seed), (count, size))
 
 
+@pytest.mark.slow
 def test_sliced_wasserstein_of_a_shift_and_of_a_scale():
     """Between N(m, I) and N(0, I) it is |m| / sqrt(size); between N(0, s^2 I) and N(0, I) it is |s - 1|."""
     other = normal(4000, 3, 1)

@@ -20,6 +20,7 @@ def waves():
     return draw
 
 
+@pytest.mark.slow
 def test_sets_of_one_law_are_not_told_apart_and_others_are(waves):
     first, second, other = (waves(jax.random.key(seed), 400) for seed in range(3))
     score = classification_score(first, second, jax.random.key(9), steps=400)
@@ -29,6 +30,7 @@ def test_sets_of_one_law_are_not_told_apart_and_others_are(waves):
     assert float(classification_score(reversed_, second, jax.random.key(9), steps=400)) < 0.1
 
 
+@pytest.mark.slow
 def test_what_was_learned_from_the_same_law_predicts(waves):
     real, same = waves(jax.random.key(0), 200), waves(jax.random.key(1), 400)
     good = float(prediction_score(same, real, jax.random.key(2), steps=600))
@@ -39,6 +41,7 @@ def test_what_was_learned_from_the_same_law_predicts(waves):
     assert float(prediction_score(still, real, jax.random.key(2), steps=600)) > 0.9
 
 
+@pytest.mark.slow
 def test_units_do_not_matter(waves):
     real, made = waves(jax.random.key(0), 100), waves(jax.random.key(1), 100)
     scale = jnp.array([1e-3, 1e4])

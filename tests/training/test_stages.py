@@ -20,6 +20,7 @@ def never(params, example, key):
     raise AssertionError("trained again")
 
 
+@pytest.mark.slow
 def test_a_stage_ends_at_the_mean_and_is_found_again_in_its_folder(tmp_path):
     host = Trainer(tmp_path / "training", "digest")
     assert isinstance(host, Host)

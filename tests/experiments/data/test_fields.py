@@ -51,6 +51,7 @@ def test_noise_is_drawn_at_the_sites_and_interpolated_between_them():
     np.testing.assert_allclose(again, error, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_reference_solutions_follow_the_keys(monkeypatch, backend):
     """A CPU solves one after the other on its threads, an accelerator many side by side."""

@@ -15,6 +15,7 @@ from phdme_jax.methods.table import METHODS
 CONFIG = STUDY.get_config("smoke")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("force", [0.0, 0.1])
 def test_energy_changes_by_what_the_force_brings_and_the_damping_takes(force):
     """H(t) - H(0) = int u p - c p^2 dt."""
@@ -26,6 +27,7 @@ def test_energy_changes_by_what_the_force_brings_and_the_damping_takes(force):
     assert energy[0] - energy[-1] > 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("split", ["validation", pytest.param("test", marks=pytest.mark.slow)])
 def test_a_seed_draws_the_noise_and_nothing_of_the_test(split):
     context = SimpleNamespace(asked=split, validates=split == "validation")

@@ -87,6 +87,7 @@ def answered(folder, methods):
     return rows_of(folder)
 
 
+@pytest.mark.slow
 def test_a_study_asks_what_can_answer_and_nothing_else(tmp_path):
     """Sources are Gaussian and solutions linear in them: kriging answers forward questions, up to its noise."""
     rows = answered(tmp_path, "kriging")
@@ -99,6 +100,7 @@ def test_a_study_asks_what_can_answer_and_nothing_else(tmp_path):
     assert 0.5 < rows["kriging", "reconstruction", "spread_skill"] < 2.0
 
 
+@pytest.mark.slow
 def test_bands_of_answers_cover_as_often_as_they_promise(tmp_path):
     """From 40 examples of 64 numbers kriging is sure of what is wrong: the calibration makes its bands hold."""
     asking = {"count": 40, "num_samples": 4, "num_calibration": 29}
@@ -161,6 +163,7 @@ def test_a_search_of_the_fields_solves_and_knows_no_prior(tmp_path):
     assert rows["kriging", "reconstruction", "crps"] < rows["optimised_data", "reconstruction", "crps"]
 
 
+@pytest.mark.slow
 def test_a_solved_variant_trains_nothing_anew(tmp_path):
     study = replace(
         circle.STUDY, variants=lambda config: [Variant("diffusion"), Variant("diffusion", (("solved", True),))]

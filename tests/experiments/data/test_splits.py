@@ -33,6 +33,7 @@ def benches(study, folder):
     return [study.bench(each, each.config, study.name, 0) for each in both]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDIES)
 def test_splits_share_no_draw_and_the_tests_are_sealed_while_choosing(name, tmp_path):
     final, choosing = benches(STUDIES[name], tmp_path)
@@ -60,6 +61,7 @@ def test_splits_share_no_draw_and_the_tests_are_sealed_while_choosing(name, tmp_
     assert any(file.startswith("validation") for file in files)
 
 
+@pytest.mark.slow
 def test_a_run_that_validates_writes_rows_of_its_split_alone_and_is_not_mixed_with_others(tmp_path, capsys):
     arguments = ["--size", "smoke", "--methods", "diffusion", "--workdir", str(tmp_path / "run"), *SMALL["circle"]]
     assert main(circle.STUDY, [*arguments, "--validate"]) == 0
@@ -91,6 +93,7 @@ def test_what_does_not_fit_into_memory_is_refused_before_anything_is_written(nam
     assert not folder.exists()
 
 
+@pytest.mark.slow
 def test_the_published_question_of_the_pulse_is_the_validation_split(tmp_path):
     context = parse(string_prior.STUDY, ["--size", "smoke", "--workdir", str(tmp_path), "--config.num_frames=3"])
     config = context.config.copy_and_resolve_references()

@@ -10,6 +10,8 @@ from experiments.data import string_pulse
 from experiments.string_prior import groups
 from phdme_jax.systems.energy.vibrating_string import KELVIN_VOIGT
 
+pytestmark = pytest.mark.slow
+
 CASE = "vibrating_string"
 
 

@@ -56,6 +56,7 @@ def test_few_places_are_dots_where_they_are_and_the_ends_of_the_grid_are_told():
     assert not whole.collections
 
 
+@pytest.mark.slow
 def test_one_scale_for_all_rows_and_methods(tmp_path, monkeypatch):
     drawn, plain = [], answers._draw
     monkeypatch.setattr(

@@ -79,6 +79,7 @@ def test_rate_takes_the_rest_strain_from_the_state_and_leaves_it_alone(prior):
     assert rates[0].dtype == np.float32 and np.abs(rates[1] - rates[0]).max() > 1.0
 
 
+@pytest.mark.slow
 def test_rollouts_are_those_of_an_energy_with_the_states_own_preload(prior):
     """A sample is one of the draws, from one of the states that the start may have been; both by its key."""
     structure = spring_structure(POINTS)
@@ -113,6 +114,7 @@ def test_rollouts_are_those_of_an_energy_with_the_states_own_preload(prior):
     assert found == set(possible)
 
 
+@pytest.mark.slow
 def test_variance_is_that_of_the_residuals_of_two_energies(prior):
     """One unsure coefficient: the residual's deviation is what a change of it does to the residual."""
     factor = np.zeros((BASIS.size, BASIS.size))
@@ -133,6 +135,7 @@ def test_variance_is_that_of_the_residuals_of_two_energies(prior):
     np.testing.assert_array_equal(found[..., 1:], 0.0)  # the rates of the strains are known
 
 
+@pytest.mark.slow
 def test_energy_of_states_is_that_of_their_own_preload(prior):
     states = np.stack([state_of((0.2, -0.03), 0.05), state_of((-0.1, 0.02), 0.05)])
     expected = density(BASIS, preloaded(prior, 0.05), jnp.asarray(states[..., :2])) @ spring_structure(POINTS).weights()

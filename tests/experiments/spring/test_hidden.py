@@ -172,6 +172,7 @@ def test_from_one_place_only_motion_tells_the_modes_apart(params, recording, tra
     assert error(interpolated, (1, 4, 6, 10)) < 0.2 * error(interpolated, (2,))
 
 
+@pytest.mark.slow
 def test_from_the_measured_state_the_motion_is_that_of_the_string(params):
     still = np.zeros((1, POINTS, 1))
     state = np.concatenate([state_of(TOLD)[None], still], axis=-1)
@@ -191,6 +192,7 @@ def test_layouts_read_as_many_stretches_as_told_and_every_one_as_often():
     np.testing.assert_array_equal(stretch_of(stretch_middles(STRETCHES), STRETCHES), np.arange(STRETCHES))
 
 
+@pytest.mark.slow
 def test_scores_of_a_forecast_that_is_off_by_a_deviation():
     """nmse is the square of the shift over the variance, coverage that of a band two or half a shift wide."""
     rng = np.random.default_rng(3)

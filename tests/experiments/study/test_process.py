@@ -6,6 +6,8 @@ import sys
 import textwrap
 from pathlib import Path
 
+import pytest
+
 from phdme_jax.app.folder import claimed_run
 
 ROOT = Path(__file__).parents[3]
@@ -55,6 +57,7 @@ def script(tmp_path, *arguments, **environment):
     )
 
 
+@pytest.mark.slow
 def test_a_second_process_in_the_folder_is_refused(tmp_path):
     with claimed_run(tmp_path / "run", {"a": 1}, "toy"):
         second = script(tmp_path, "--workdir", "run")
@@ -62,6 +65,7 @@ def test_a_second_process_in_the_folder_is_refused(tmp_path):
     assert second.stderr.startswith(f"error: run: process {os.getpid()} on ") and second.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_as_a_process_mistakes_exit_with_2(tmp_path):
     done = script(tmp_path, "--config.model.widht=3")
     assert (done.returncode, done.stdout) == (2, "")
@@ -73,6 +77,7 @@ def test_as_a_process_mistakes_exit_with_2(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["toy.py"]
 
 
+@pytest.mark.slow
 def test_as_a_process_a_killed_run_goes_on_with_the_same_command(tmp_path):
     arguments = ("--size", "smoke", "--seeds", "3", "--workdir")
     assert script(tmp_path, *arguments, "whole").returncode == 0

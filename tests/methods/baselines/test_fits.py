@@ -46,6 +46,7 @@ def error(fitted, task):
     return np.mean((drawn.mean - truth) ** 2) / truth.var()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "fit", "rate"),
     [
@@ -83,6 +84,7 @@ def test_windows_longer_than_a_trajectory_are_cut_and_each_trains_once(task):
     assert trained == [("window_4", 1), ("window_16", 2)]
 
 
+@pytest.mark.slow
 def test_independent_processes_forecast_a_linear_string_and_say_where_they_fail(task):
     few = jax.tree.map(lambda leaf: leaf[:2], task.train()._replace(times=()))._replace(times=TIMES)
     fitted = independent.fit(replace(task, train=lambda: few), {"prior": {"substeps": 4}}, Trainer(), None, KEY)

@@ -19,6 +19,7 @@ def trained(config, state, key):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(9, 2), (9, 7, 3)])
 def test_it_starts_as_the_identity_and_keeps_the_shape(shape):
     config = FourierOperator(parity=((1,) * (len(shape) - 1),) * shape[-1], modes=4, width=6, depth=2)
@@ -44,6 +45,7 @@ def test_a_spectral_layer_multiplies_each_wave_by_its_own_matrix():
         np.testing.assert_allclose(answer, expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_modes_along_two_axes_are_symmetric_in_sign():
     """A wave along the first axis comes through whichever way it travels."""
     layer = _SpectralLayer(1, 3, jnp.float64)
@@ -57,6 +59,7 @@ def test_modes_along_two_axes_are_symmetric_in_sign():
         np.testing.assert_allclose(layer.apply(ones, field), expected * np.sqrt(kept) * field, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_odd_fields_stay_zero_at_the_ends():
     state = jax.random.normal(jax.random.key(0), (9, 2))
     path = operate(CONFIG, trained(CONFIG, state, jax.random.key(1)), state, 4)

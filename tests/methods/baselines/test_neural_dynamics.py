@@ -30,6 +30,7 @@ def exact(times):
     )
 
 
+@pytest.mark.slow
 def test_a_driven_oscillator_in_closed_form():
     inputs = jnp.sin(2 * TIMES)[:, None]
     found = jax.jit(partial(solve_field, driven_oscillator))(jnp.array([1.0, 0.0]), TIMES, inputs)
@@ -37,6 +38,7 @@ def test_a_driven_oscillator_in_closed_form():
     np.testing.assert_allclose(found, exact(TIMES), atol=5e-5)
 
 
+@pytest.mark.slow
 def test_the_loss_of_the_truth_is_its_noise_and_that_of_another_field_is_larger():
     inputs, scale = jnp.sin(2 * TIMES)[:, None], jnp.array([0.5, 2.0])
     arguments = (exact(TIMES), TIMES, inputs, scale, 10, jax.random.key(0))
@@ -45,6 +47,7 @@ def test_the_loss_of_the_truth_is_its_noise_and_that_of_another_field_is_larger(
     assert other > 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("driven", [True, False])
 def test_a_hamiltonian_network_loses_energy_but_for_what_is_put_in(driven):
     structure = oscillator_structure(driven=driven)
@@ -73,6 +76,7 @@ def waves(points, times):
     return jnp.stack([jnp.cos(angle) * jnp.cos(times), jnp.sin(angle) * jnp.sin(times)], axis=-1)
 
 
+@pytest.mark.slow
 def test_a_hamiltonian_field_on_a_grid_with_the_true_energy_carries_a_wave():
     """Its quadratic form alone is linear water of unit depth and gravity in a basin of length one."""
     structure = make_system("shallow_water_1d", num_points=33, viscosity=0.0, order=8).structure
@@ -86,6 +90,7 @@ def test_a_hamiltonian_field_on_a_grid_with_the_true_energy_carries_a_wave():
     np.testing.assert_allclose(found, truth, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_neural_field_on_a_grid_sees_its_neighbours_and_holds_odd_ends():
     field = NeuralField(jnp.array([1.0, 2.0]), 0, 8, 1, jax.random.key(0), parity=((1,), (-1,)), radius=2)
     state = jax.random.normal(jax.random.key(1), (11, 2))

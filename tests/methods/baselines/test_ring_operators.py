@@ -74,6 +74,7 @@ def rough(params, key=KEY):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(10, 2), (9, 1), (6, 8, 1)])
 def test_an_operator_on_a_ring_commutes_with_translations(shape):
     config = FourierOperator(((0,) * (len(shape) - 1),) * shape[-1], modes=3, width=4, depth=2)
@@ -92,6 +93,7 @@ def test_a_fraction_of_a_step_begins_at_the_state():
     assert jnp.abs(flow(config, params, state, jnp.ones(())) - state).max() > 0.01
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["fno", "projected_fno", "eno"])
 def test_a_short_training_beats_the_frame_that_is_given(task, name):
     found, truth = fitted(task, name), task.train().fields

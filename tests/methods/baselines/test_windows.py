@@ -34,6 +34,7 @@ def untrained(factory, window, options, data, key):
     return factory.init(jnp.std(data.states, axis=0), key)
 
 
+@pytest.mark.slow
 def test_a_kept_network_is_read_for_the_same_data_and_trained_anew_for_others(tmp_path, monkeypatch):
     def fit(states, key=KEY):
         return fit_neural(task(states), OPTIONS, Trainer(shared=tmp_path), None, key)
@@ -70,6 +71,7 @@ def test_the_window_with_the_least_error_on_the_last_fifth_is_trained_anew_on_al
     assert fitted.params == [9.0]
 
 
+@pytest.mark.slow
 def test_an_oscillator_is_learned_well_enough_to_beat_its_mean():
     """The energy network knows the structure: few steps bring it close."""
     options = {"baselines": {**GROUP, "training": {"windows": (10,), "steps": 100, "batch": 8, "rate": 1e-2}}}
@@ -94,6 +96,7 @@ def test_a_network_without_structure_learns_what_was_measured():
         np.testing.assert_allclose(left, right, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_forecasts_feel_their_inputs(monkeypatch):
     monkeypatch.setattr(windows, "train_network", untrained)
     fitted = fit_neural(task(driven=True), OPTIONS, Trainer(), None, KEY)

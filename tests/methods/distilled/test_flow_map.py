@@ -72,6 +72,7 @@ def test_a_loss_of_another_objective_is_refused():
         flow_map_loss(world().net, FlowMap(), "meanflow")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("predicts", ["velocity", "edm"])
 @pytest.mark.parametrize("sizes", [MLP, {**UNET, "channels": 8, "multipliers": (1, 2), "heads": 0}])
 def test_an_untrained_map_is_its_teachers_velocity_for_every_duration(sizes, predicts):

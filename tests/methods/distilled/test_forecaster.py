@@ -18,6 +18,8 @@ from phdme_jax.methods.energy.generator import Recipe
 from phdme_jax.methods.energy.options import SCHEDULE
 from phdme_jax.systems import make_system
 
+pytestmark = pytest.mark.slow
+
 SYSTEM = make_system("vibrating_string", num_points=8, order=2)
 STRUCTURE = SYSTEM.structure
 TIMES = tuple(np.linspace(0.0, 1.0, 6).tolist())

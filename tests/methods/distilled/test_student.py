@@ -52,6 +52,7 @@ def encoded_network(equations, kinds):
     return net, shared.encode_examples(net, shared.fit_params(net, examples), examples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["poisson_1d", "poisson_2d"])
 def test_a_wholly_wrong_solution_weighs_the_same_on_every_grid(name):
     """No solution for the right source: r / s = sqrt(2), as mixed fields miss half a difference of sources."""
@@ -88,6 +89,7 @@ def test_refined_noise_has_a_smaller_misfit_and_keeps_its_size_where_told():
     np.testing.assert_array_equal(held, noise)
 
 
+@pytest.mark.slow
 def test_noise_that_makes_all_fields_is_refined_on_the_whole_residual():
     """Whatever the student was trained with: down the slope in the solution alone, the residual may grow."""
     net, encoded = encoded_network(make_equations("poisson_1d", num_points=20), ("linear",) * 2)
@@ -105,6 +107,7 @@ def test_noise_that_makes_all_fields_is_refined_on_the_whole_residual():
     assert float(jnp.abs(other - better).max()) > 1e-6
 
 
+@pytest.mark.slow
 def test_physics_in_the_loss_and_refinement_lower_the_residual_of_a_student():
     points = {name: drawn(name) for name in ("distilled", "piddm", "piddm_ref")}
     size = {name: np.abs((values**2).sum(axis=1) - 1).mean() for name, values in points.items()}

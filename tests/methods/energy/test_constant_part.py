@@ -14,6 +14,8 @@ from phdme_jax.methods.energy.rollouts import trajectory_weights
 from phdme_jax.systems.energy.vibrating_string import string_structure
 from tests.forecasting.string_files import waves
 
+pytestmark = pytest.mark.slow
+
 STRUCTURE = string_structure(12, 10.0, 4)
 STATES = waves(3, 0)["state"] / waves(3, 0)["state"].std(axis=(0, 1, 2))
 TIMES = tuple(np.linspace(0.0, 10.0, 14).tolist())

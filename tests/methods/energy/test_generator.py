@@ -81,6 +81,7 @@ def test_samples_are_spread_by_the_scale_told_from_their_own_mean():
     np.testing.assert_allclose(remainders(told), remainders(plain) * expected, rtol=2e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_samples_of_a_denoiser_that_shrinks_are_stretched_to_the_size_of_what_the_mean_leaves():
     randomness = np.random.default_rng(1)
     means = randomness.standard_normal((64, 16, 2)).astype(np.float32)

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import jax
 import numpy as np
+import pytest
 
 from phdme_jax.methods.energy.initial_states import FrameMixture, draw_initial_states, mode_matrix
 from phdme_jax.systems.energy.base import line_parity
@@ -11,6 +12,7 @@ from phdme_jax.systems.energy.vibrating_string import string_structure
 from tests.forecasting.string_files import POINTS, waves
 
 
+@pytest.mark.slow
 def test_initial_states_have_the_covariance_of_the_frames():
     structure = string_structure(POINTS, 10.0, 4)
     frames = waves(2, 5)["state"]
@@ -48,6 +50,7 @@ def test_initial_states_are_the_same_in_any_units_and_whatever_the_signs_of_axes
     np.testing.assert_allclose(drawn(np.ones(2)), expected, atol=1e-12)
 
 
+@pytest.mark.slow
 def test_initial_states_may_be_scaled_frames():
     structure = string_structure(POINTS, 10.0, 4)
     frames = waves(2, 5)["state"]

@@ -35,6 +35,7 @@ def true_rate(state: jax.Array, sign: float = 1.0) -> jax.Array:
     return rate * jnp.array([sign, 1.0])
 
 
+@pytest.mark.slow
 def test_residual_of_the_exact_flow_vanishes_at_high_order() -> None:
     sizes = (16, 32)
     errors = [float(jnp.abs(dynamics_residual(true_rate, *true_trajectory(n + 1))).max()) for n in sizes]
@@ -75,6 +76,7 @@ def posterior(request: pytest.FixtureRequest) -> tuple[gp_basis.Basis, gp_fit.En
     return basis, known._replace(factor=jnp.concatenate([factor, tilt], axis=1), spread=spread)
 
 
+@pytest.mark.slow
 def test_residual_variance_is_the_square_of_its_slopes_in_the_noise(posterior: tuple) -> None:
     """Of energy and dissipation drawn together: sum_j (d r / d xi_j)^2 where nothing is drawn."""
     basis, energies = posterior
@@ -90,6 +92,7 @@ def test_residual_variance_is_the_square_of_its_slopes_in_the_noise(posterior: t
     np.testing.assert_allclose(predicted, jnp.sum(slopes**2, axis=-1), rtol=1e-8, atol=1e-16)
 
 
+@pytest.mark.slow
 def test_rollouts_of_samples_lose_energy_at_the_rate_that_is_drawn(posterior: tuple) -> None:
     """By both ways to draw: that of teachers, and that of forecasts, whose latent is the noise itself."""
     basis, energies = posterior

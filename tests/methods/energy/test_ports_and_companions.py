@@ -21,6 +21,8 @@ from phdme_jax.systems.energy.base import System, parameter_values, vector_field
 from phdme_jax.systems.energy.oscillators import oscillator_structure, spring_density
 from phdme_jax.training.stages import Trainer
 
+pytestmark = pytest.mark.slow
+
 OPTIONS = {
     "prior": {"main": 24, "margin": 1.3, "time_tests": 100, "substeps": 4},
     "rollouts": {"count": 32},

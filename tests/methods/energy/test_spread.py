@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import pytest
 
 from phdme_jax.methods.energy.losses import Example
 from phdme_jax.methods.energy.spread import init_spread, predicted_scale, spread_loss
@@ -22,6 +23,7 @@ def waves(count, seed):
     return [jnp.asarray(part, jnp.float32) for part in (state, mean, np.broadcast_to(scale, mean.shape)[:, :, :1])]
 
 
+@pytest.mark.slow
 def test_a_scale_that_depends_on_the_mean_is_found():
     state, mean, _ = waves(256, 0)
     base = jnp.maximum(jnp.sqrt(jnp.mean((state - mean) ** 2, axis=(0, 2), keepdims=True))[0], 1e-3)
@@ -50,6 +52,7 @@ def test_a_scale_that_depends_on_the_mean_is_found():
     assert np.sqrt(np.mean(error**2)) < 0.15 < 0.7 < np.sqrt(np.mean(before**2))
 
 
+@pytest.mark.slow
 def test_the_first_frame_is_left_out_and_a_perfect_mean_is_no_trouble():
     mean = jnp.ones((5, 4, 2))
     base = jnp.full((5, 1, 2), 0.1)

@@ -50,6 +50,7 @@ def error():
     return of
 
 
+@pytest.mark.slow
 def test_learned_energies_of_noisy_recordings_do_not_suffer_from_uneven_times(error):
     even, damping = error(EVEN)
     assert even < 1e-4 and damping < 3e-3

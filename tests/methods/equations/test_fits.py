@@ -30,6 +30,7 @@ def changed(**groups):
     return {**OPTIONS, **{name: {**OPTIONS[name], **changes} for name, changes in groups.items()}}
 
 
+@pytest.mark.slow
 def test_a_teacher_of_edm_noise_trains_and_draws():
     chosen = changed(training={"noise": "edm", "predicts": "edm"}, sampling={"sampler": "dpm", "spacing": "log_snr"})
     host = Disturbing()
@@ -42,6 +43,7 @@ def test_a_teacher_of_edm_noise_trains_and_draws():
     assert set(metrics) == {"denoising"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FITS)
 def test_every_fit_trains_its_stages_and_draws_fields(name):
     fit, stages, calls = FITS[name]

@@ -122,6 +122,7 @@ def test_what_is_given_comes_out_and_a_flow_along_the_truth_arrives(springs):
     np.testing.assert_allclose(drawn[:3], train.fields[0, :3], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_fitted_one_commutes_with_the_group(springs):
     task, options = springs
     fitted = fit_random_walk(task, options, Trainer(), None, jax.random.key(3))

@@ -14,6 +14,7 @@ from phdme_jax.systems.given_frames import with_given_frames
 from phdme_jax.training.stages import Trainer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "tolerance"), [("five_springs", 2e-3), pytest.param("three_body", 3e-2, marks=pytest.mark.slow)]
 )

@@ -117,6 +117,7 @@ def test_rollouts_of_the_learned_energy_are_near_the_truth_and_keep_what_they_sh
     assert drawn.ok.all() and fitted.model.num_calls == 10 * (FRAMES - GIVEN)
 
 
+@pytest.mark.slow
 def test_leapfrogs_of_a_network_keep_momentum_go_back_and_are_of_second_order(energy):
     motion, coupling = start()
     ahead = leaping(energy, 0.2, 4)(coupling)(motion)
@@ -158,6 +159,7 @@ def test_an_interaction_network_commutes_with_the_order_of_the_particles_and_the
     np.testing.assert_array_equal(fields_of(loops), fields_of(network(motion, coupling)))
 
 
+@pytest.mark.slow
 def test_a_trained_hamiltonian_network_is_better_than_straight_lines(springs):
     truth, condition = fresh(springs, 8)
     found, straight = (

@@ -101,6 +101,7 @@ def test_without_priors_it_is_the_plain_diffusion_model(springs):
     jax.tree.map(np.testing.assert_array_equal, plain.params, bare.params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "form", [*(pytest.param(form, marks=pytest.mark.slow) for form in ("linear", "convex")), "reducible", "general"]
 )
@@ -183,6 +184,7 @@ def test_samples_move_with_their_noise(springs, name, commutes):
         np.testing.assert_allclose(plain[..., :2].mean(axis=(0, 1)), 0.0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_noise_along_translations_is_neither_seen_nor_left(springs):
     task, options = springs
     fitted = fit(springs, "equivariant")
@@ -245,6 +247,7 @@ def test_what_is_kept_depends_on_every_group_that_is_read(springs, name):
     assert seen & owned <= set(METHODS[name].own)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["subspace", pytest.param("priors", marks=pytest.mark.slow)])
 def test_samples_in_the_subspace_keep_the_momentum_to_rounding(springs, name):
     task, _ = springs

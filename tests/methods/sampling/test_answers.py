@@ -100,6 +100,7 @@ def missed(law, posterior):
     return float(jnp.abs(law.mean - posterior.mean).max()), float(jnp.abs(law.covariance - posterior.covariance).max())
 
 
+@pytest.mark.slow
 def test_matched_moments_answer_with_the_posterior():
     mean, covariance = missed(law_of("moment_matched", iterations=3), POSTERIOR)
     assert mean < 0.01 and covariance < 0.02
@@ -120,6 +121,7 @@ def test_guidance_by_one_variance_is_near_and_pushes_of_one_length_are_not():
     assert best[0] > 0.1, "of a covariance that is not white it is biased"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("variance", [0.25, 4.0])
 def test_guidance_by_one_variance_is_exact_where_entries_are_independent(variance):
     """Of data of variance b, that of an example given a noisy one is r^2 b / (b + r^2)."""
@@ -129,6 +131,7 @@ def test_guidance_by_one_variance_is_exact_where_entries_are_independent(varianc
     assert max(exact) < 0.01 * max(variance, 1.0) and max(other) > 2.0 * max(exact), (exact, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", ["sda", "moment_matched"])
 def test_langevin_corrections_repair_guidance_that_few_steps_follow(rule):
     """Where guidance is exact only at the end, each level is drawn anew by what it says; what is exact stays so."""
@@ -161,12 +164,14 @@ def test_langevin_corrections_repair_guidance_that_few_steps_follow(rule):
         assert max(corrected) < 0.06, corrected
 
 
+@pytest.mark.slow
 def test_no_bound_is_a_bound_beyond_all_noise():
     free, far = (law_of("sda", variance_bound=bound) for bound in (0.0, 1e12))
     np.testing.assert_allclose(free.mean, far.mean, rtol=1e-6)
     np.testing.assert_allclose(free.covariance, far.covariance, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "push"), [("dps", 0.2), ("diffusionpde", 1.0)])
 def test_pushes_bring_the_mean_to_the_observations(method, push):
     answers = {"push": push, "observation_push": push, "residual_push": 0.0}
@@ -176,6 +181,7 @@ def test_pushes_bring_the_mean_to_the_observations(method, push):
     np.testing.assert_allclose(untouched, 0.0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_steps_of_pushes_are_their_own():
     for method, calls in (("dps", 7), ("diffusionpde", 13), ("sda", 60)):
         fitted = METHODS[method].fit(task(), options(pushed_steps=7), Trainer(), teacher(), KEY)
@@ -185,6 +191,7 @@ def test_steps_of_pushes_are_their_own():
         np.testing.assert_allclose(few.mean, same.mean, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_residual_pushes_the_end_of_a_sampler():
     free, pushed = (law_of("diffusionpde", observation_push=0.0, residual_push=push).covariance for push in (0.0, 0.02))
     total = ENCODING.scale / jnp.linalg.norm(ENCODING.scale)
@@ -229,6 +236,7 @@ def test_kriging_answers_with_the_posterior_of_the_moments():
     assert max(missed(law, POSTERIOR)) < 0.08  # moments of 4,000 examples
 
 
+@pytest.mark.slow
 def test_a_search_without_a_prior_keeps_what_nothing_is_known_of():
     law = law_of("optimised_data", descents=50)
     np.testing.assert_allclose(OPERATOR @ law.mean.ravel(), SEEN, atol=0.02)
@@ -287,6 +295,7 @@ def test_a_flow_in_its_own_metric_answers_with_the_posterior(flow):
         assert max(errors["matched_flow"]) < 0.06 and errors["pcfm"][0] > 5 * errors["matched_flow"][0], errors
 
 
+@pytest.mark.slow
 def test_what_is_conserved_is_told_to_all_that_depends_on_it(flow, monkeypatch):
     """Values seen and a mean that is conserved: the posterior given both."""
 
@@ -304,6 +313,7 @@ def test_what_is_conserved_is_told_to_all_that_depends_on_it(flow, monkeypatch):
     assert max(missed(law, posterior)) < 0.06, missed(law, posterior)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "option", "calls"),
     [("d_flow", "searches", (42 * 12, 41 * 12)), ("piddm_search", "student_searches", (41, 40))],

@@ -80,6 +80,7 @@ def test_what_is_not_to_be_imposed_is_missed():
     assert values < 1e-6 and balance > 1e-2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["pcfm", "matched_flow"])
 def test_first_steps_of_a_scheme_are_imposed_where_asked_for(method):
     equations, truth, found = ask("burgers_ic", method, imposed_frames=2)

@@ -88,6 +88,7 @@ def answers_to(asked, fitted):
     return drawn
 
 
+@pytest.mark.slow
 def test_the_covariance_of_the_prior_is_that_of_the_data():
     draws = jax.jit(jax.vmap(lambda key: draw_smooth_field(POINTS, key)))(jax.random.split(KEY, 20000))
     covariance = jnp.cov(draws.reshape(20000, -1).T)
@@ -95,6 +96,7 @@ def test_the_covariance_of_the_prior_is_that_of_the_data():
     assert float(jnp.linalg.norm(covariance - expected) / jnp.linalg.norm(expected)) < 0.03
 
 
+@pytest.mark.slow
 def test_answers_about_linear_equations_are_the_posterior_of_cause_and_solution():
     """Three places of the solution and three of the source, with noise: mean and covariance within 1 %."""
     mask = jnp.zeros((POINTS, POINTS, 2))
@@ -123,6 +125,7 @@ def test_answers_about_linear_equations_are_the_posterior_of_cause_and_solution(
     np.testing.assert_allclose(fields[..., 0], solve_helmholtz(fields[..., 1]), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_corrections_draw_from_the_same_posterior():
     """A forward question with noise at one place: mean and deviation of the cause there, by 2,000 draws."""
     place, noise = (4, 4), 0.5
@@ -175,6 +178,7 @@ def test_the_prior_sees_no_solution():
     assert fitted.model.latent(KEY).shape == SHAPE and len(host.asked) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["darcy_nodal", "helmholtz_2d"])
 def test_solvers_have_slopes_in_the_cause_forwards_and_backwards(name):
     equations = make_equations(name, num_points=10)

@@ -96,6 +96,7 @@ def apart(law, expected):
     ]
 
 
+@pytest.mark.slow
 def test_a_perfect_denoiser_told_zero_answers_with_the_posterior_of_equation_and_observation():
     """At a weight of one, within 1 %; a larger one is sharper than the truth."""
     expected = oracles.condition_on(DATA, jnp.eye(6)[PLACE : PLACE + 1], jnp.array([SEEN]), NOISE**2)
@@ -106,6 +107,7 @@ def test_a_perfect_denoiser_told_zero_answers_with_the_posterior_of_equation_and
     assert float(jnp.trace(sharp.covariance)) < 0.95 * float(jnp.trace(DATA.covariance))
 
 
+@pytest.mark.slow
 def test_it_is_not_corrected_whatever_others_are():
     corrected, plain = (exact(guidance=1.0, langevin_corrections=count) for count in (3, 0))
     assert corrected.model.num_calls == plain.model.num_calls
@@ -125,6 +127,7 @@ def trained(residual=None):
     return told_to(host)
 
 
+@pytest.mark.slow
 def test_data_are_told_to_have_no_residual_and_own_samples_one_of_their_size():
     data, own = trained()
     assert len(own) == 256 and data.max() < 1e-5

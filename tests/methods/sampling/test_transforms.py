@@ -36,6 +36,7 @@ def optimised():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optimised")
 def test_a_corrected_sample_obeys_the_equation_better_and_keeps_the_other_fields(teacher):
     plain, after = sampled(teacher, KEY), corrected(teacher, (0, 200))

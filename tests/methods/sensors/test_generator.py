@@ -78,6 +78,7 @@ def posterior(params, mask, values):
     return gain @ missed, np.eye(DIRECTIONS) - gain @ slope
 
 
+@pytest.mark.slow
 def test_without_a_call_samples_are_those_of_the_posterior(params):
     mask = draw_places(STRUCTURE, 2, jax.random.key(3))
     state = params.background.state(jnp.array([1.0, -1.0, 0.5], "float32"))
@@ -94,6 +95,7 @@ def test_without_a_call_samples_are_those_of_the_posterior(params):
     np.testing.assert_array_equal(found[:, -1], found[:, 0])
 
 
+@pytest.mark.slow
 def test_what_is_left_of_a_state_is_white_noise_whatever_the_layout(params):
     z = jax.random.normal(jax.random.key(6), (6000, DIRECTIONS), "float32")
     roll = lambda z: propagate(STEP, params.forecaster.propagator, params.background.state(z), WINDOW)  # noqa: E731

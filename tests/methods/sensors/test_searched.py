@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from phdme_jax.methods.base import Fitted, Model
 from phdme_jax.methods.draws import draw_forecasts
@@ -46,6 +47,7 @@ def gaussian(sensed, noise):
     return middle + slope @ z, slope @ covariance @ slope.T
 
 
+@pytest.mark.slow
 def test_forecasts_are_those_of_the_posterior_whatever_frames_were_read():
     """Sensors of one field or both, of several qualities, none of them in the second frame."""
     mask = np.zeros((4, world.GRID, 2))
@@ -67,6 +69,7 @@ def test_forecasts_are_those_of_the_posterior_whatever_frames_were_read():
     np.testing.assert_allclose(np.cov(found.T), covariance, atol=0.03)
 
 
+@pytest.mark.slow
 def test_the_misfit_is_the_mean_square_of_what_is_missed_in_units_of_the_noise():
     """Readings that are away from all that the background can be, three deviations in the mean square."""
     mask, noise = np.zeros((2, world.GRID, 2)), np.full((world.GRID, 2), 1e-3)

@@ -20,6 +20,7 @@ KEPT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", KEPT)
 def test_strain_and_elevation_are_conserved_and_a_constant_of_their_effort_is_not_felt(name):
     system = make_system(name)

@@ -74,6 +74,7 @@ def test_standing_wave_at_the_declared_order(dimension, order, closure, expected
     assert np.log2(coarse / fine) == pytest.approx(expected, abs=0.2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
     [

@@ -56,6 +56,7 @@ def test_whole_places_a_frame_leave_nothing_to_the_box():
         np.testing.assert_allclose(equations.residual(one, NOTHING)["balance"], 0.0, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_examples_keep_mean_and_energy_and_the_highest_wave_would_not():
     equations = make_equations("advection", num_points=32, num_frames=12)
     (_, mean), (_, energy) = equations.priors.invariants

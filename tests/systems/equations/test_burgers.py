@@ -31,6 +31,7 @@ def test_solution_is_that_of_cole_and_hopf():
     np.testing.assert_allclose(found, truth, atol=2e-9)
 
 
+@pytest.mark.slow
 def test_residual_of_the_exact_solution_falls_with_the_frames_and_the_unseen_one_with_its_order():
     def largest(num_points, num_frames):
         equations = make_equations("burgers", num_points=num_points, num_frames=num_frames, viscosity=NU)
@@ -46,6 +47,7 @@ def test_residual_of_the_exact_solution_falls_with_the_frames_and_the_unseen_one
     assert abs(unseen - 2.0) < 0.3
 
 
+@pytest.mark.slow
 def test_data_keep_their_mean_lose_energy_and_are_solved_from_their_first_frame():
     equations = make_equations("burgers", num_points=32, num_frames=16)
     fields = jax.jit(equations.draw)(jax.random.key(1)).fields

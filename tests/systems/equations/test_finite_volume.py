@@ -40,6 +40,7 @@ def test_slopes_are_limited_to_twice_the_smaller_difference():
     np.testing.assert_allclose(limited_slope(before, after), [1.5, 2.0, 0.0, -1.25, -1.0, 0.0])
 
 
+@pytest.mark.slow
 def test_a_broken_dam_has_the_middle_state_and_the_shock_of_stoker():
     """From depth 2 to 1: 2 (sqrt 2 - sqrt h) = (h - 1) sqrt((h + 1) / 2 h), the shock's speed is h u / (h - 1)."""
     middle = brentq(lambda h: 2 * (np.sqrt(2) - np.sqrt(h)) - (h - 1) * np.sqrt((h + 1) / (2 * h)), 1.0, 2.0)
@@ -58,6 +59,7 @@ def test_a_broken_dam_has_the_middle_state_and_the_shock_of_stoker():
     np.testing.assert_allclose(np.sum(found[place > 0, 0] - 1) / 80, shock * (middle - 1), atol=0.002)
 
 
+@pytest.mark.slow
 def test_a_simple_wave_is_followed_to_second_order():
     def error(count):
         spacing = 5 / count
@@ -77,6 +79,7 @@ def rough():
     return jnp.concatenate([depth[..., None], 0.3 * jax.random.normal(second, (12, 12, 2))], axis=-1)
 
 
+@pytest.mark.slow
 def test_walls_keep_the_water_and_lose_energy_alone(rough):
     frames = solve(rough, 5, 4.0, 0.4)
     depth, energy = frames[..., 0], 0.5 * (frames[..., 0] ** 2 + np.sum(frames[..., 1:] ** 2, -1) / frames[..., 0])

@@ -44,6 +44,7 @@ def drawn():
     return equations, jax.jit(jax.vmap(equations.draw))(jax.random.split(jax.random.key(0), 5)).fields
 
 
+@pytest.mark.slow
 def test_residual_and_balance_vanish_to_rounding_and_tell_what_is_lost(drawn):
     equations, fields = drawn
     for one in fields:
@@ -64,6 +65,7 @@ def test_what_comes_through_the_ends_is_that_of_the_exact_solution():
     np.testing.assert_allclose(values.mean(axis=0), 0.3 + 0.5 * times, atol=0.006)
 
 
+@pytest.mark.slow
 def test_a_fixed_part_is_the_same_in_all_examples_and_the_rest_is_drawn():
     keys = jax.random.split(jax.random.key(1), 4)
     first = jax.vmap(make_equations("burgers_ic", num_points=16, num_frames=16, shock=0.4).draw)(keys).fields

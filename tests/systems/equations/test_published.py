@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from phdme_jax.systems import make_equations
 
@@ -13,6 +14,7 @@ def inner(values):
     return np.asarray(values)[2:-2, 2:-2]
 
 
+@pytest.mark.slow
 def test_of_darcy_data_next_to_nothing_balances_the_source():
     equations = make_equations("darcy_binary", num_points=48)
     sample = jax.jit(equations.draw)(jax.random.key(1))

@@ -42,6 +42,7 @@ def drawn():
     return equations, jax.jit(jax.vmap(equations.draw))(jax.random.split(jax.random.key(0), 5)).fields
 
 
+@pytest.mark.slow
 def test_the_mean_grows_by_source_and_fluxes(drawn):
     equations, fields = drawn
     given = make_equations("reaction_diffusion", num_points=24, num_frames=20, left_flux=0.04, right_flux=-0.01)
@@ -65,6 +66,7 @@ def test_states_are_between_zero_and_one_and_the_first_is_fixed(drawn):
     assert np.ptp(fields[:, :, -1], axis=0).max() > 0.02
 
 
+@pytest.mark.slow
 def test_other_stencils_see_the_errors_of_the_scheme_fall_with_its_order():
     def largest(count):
         equations = make_equations("reaction_diffusion", num_points=count, num_frames=count, initial=3, left_flux=0.0)

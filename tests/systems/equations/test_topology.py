@@ -61,6 +61,7 @@ def test_sensitivity_is_the_derivative_of_the_compliance(bridge):
     np.testing.assert_allclose(jnp.vdot(sensitivity, direction), difference, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_log_compliance_has_the_slope_of_bodies_solved_anew_and_none_in_displacements(bridge):
     task, density, _ = bridge
     equations = topology.make_topology(num_squares=SQUARES)

@@ -78,6 +78,7 @@ def test_three_bodies_at_rest_with_their_circle_stay_on_it():
     np.testing.assert_allclose(jnp.linalg.norm(motion.position, axis=-1), 1.0, atol=1e-9)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["five_springs", "three_body", "charged_particles", "gravity"])
 def test_forces_are_the_slope_of_the_energy(name):
     equations = make_equations(name, **({"num_frames": 2} if name != "three_body" else {}))
