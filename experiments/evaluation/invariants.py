@@ -42,7 +42,7 @@ def invariant_errors(equations: Equations, generated: FieldSet) -> dict[str, Mea
     if not names:
         return {}
     found = in_chunks(_deviations(equations), CHUNK, *generated)
-    rows = {}
+    rows: dict[str, Measurement] = {}
     for name, values in zip(names, found, strict=True):
         rows |= {f"{name}_error": mean_measurement(values), f"{name}_error_median": median_measurement(values)}
     return rows
