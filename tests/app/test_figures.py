@@ -54,6 +54,7 @@ def draw(name, path):
     raise ValueError(name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name",
     [

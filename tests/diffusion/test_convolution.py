@@ -35,7 +35,6 @@ CASES = [
 ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("channels", [(3, 4), (4, 3)])
 @pytest.mark.parametrize(("shape", "window", "stride", "padding", "apart"), CASES)
 def test_values_and_gradients_are_those_of_the_plain_convolution(shape, window, stride, padding, apart, channels):

@@ -298,7 +298,6 @@ def test_a_patch_enters_and_leaves_as_channels_place_by_place():
     assert plain.apply(params, odd, jnp.zeros(()), plain.encode(params, condition)).shape == odd.shape
 
 
-@pytest.mark.slow
 def test_a_periodic_axis_wraps_and_its_places_have_names():
     sizes = {"channels": 8, "groups": 4, "multipliers": (1, 2), "embedding_size": 16, "heads": 0}
     noisy, missed = normal(0, 8, 12, 3), {}

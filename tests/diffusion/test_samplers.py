@@ -168,7 +168,6 @@ def test_dpm_rows_extrapolate_over_uneven_steps():
     assert abs(step / before - 1) > 0.5 and table.recall[0] == 0 and table.recall[-1] == 0
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("sampler", samplers.SAMPLERS)
 def test_number_of_function_evaluations_is_counted_right(sampler):
     calls = []

@@ -106,6 +106,7 @@ def test_a_configuration_that_cannot_run_is_refused_before_anything_is_written(t
     assert "expect" in message and message.count("\n") == 1 and not folder.exists()
 
 
+@pytest.mark.slow
 def test_every_method_that_is_offered_passes_the_check(tmp_path):
     """The least-squares solve wants double precision, the networks are single."""
     methods = ",".join(offered_methods(darcy_kle.STUDY, "smoke"))

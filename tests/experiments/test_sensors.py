@@ -75,7 +75,6 @@ def test_choices_and_numbers_share_no_trajectory(benches):
     assert not any(np.allclose(one, other) for one in final for other in choosing)
 
 
-@pytest.mark.slow
 def test_an_answer_is_calibrated_on_as_many_sensors(tmp_path):
     context = parse(string_sensors.STUDY, [*TINY, "--workdir", str(tmp_path)])
     run = SeedRun(context, "vibrating_string", 0)
@@ -92,7 +91,6 @@ def test_an_answer_is_calibrated_on_as_many_sensors(tmp_path):
     assert quantiles[0] != quantiles[1]
 
 
-@pytest.mark.slow
 def test_the_true_energy_finds_the_state_from_many_places_and_knows_how_well(tmp_path):
     more = ["--config.sensors.counts=(2,20)", "--config.asked.counts=(2,20)", "--config.asked.num_test=24"]
     few = [*TINY, *more, "--config.sensors.window=12", "--config.asked.num_samples=16"]
@@ -119,7 +117,6 @@ def test_questions_that_cannot_be_asked_are_a_sentence_and_exit_code_two(change,
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("module", [string_sensors, shallow_water_sensors])
 def test_every_method_and_variant_has_rows(module, tmp_path):
     study = module.STUDY

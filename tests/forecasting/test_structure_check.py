@@ -52,7 +52,6 @@ def test_the_right_structure_passes(observed):
     assert found.skew and found.warnings == () and found.gains["opposite_sign"] < -10
 
 
-@pytest.mark.slow
 def test_missing_dissipation_is_noticed_where_it_is_missing(observed):
     found = check(observed, without_dissipation(observed[0]))
     assert len(found.warnings) == 1 and "dissipation of momentum" in found.warnings[0]

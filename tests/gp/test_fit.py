@@ -139,7 +139,6 @@ def check_recovery(system, states, basis, posterior, damping_error, stress_error
     return line
 
 
-@pytest.mark.slow
 def test_fit_to_rates_recovers_the_damping_and_the_stress_law(observed):
     system, states, rates = observed
     structure, basis, box = system.structure, Basis(2, 16, 4), make_box(states, jnp.zeros(2))

@@ -22,7 +22,6 @@ def states(count=6, seed=0):
     return jnp.asarray(np.random.default_rng(seed).standard_normal((count, 3)))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("name", KERNELS)
 def test_derivatives_are_those_of_the_value_apart_and_together(name):
     kernel = KERNELS[name]

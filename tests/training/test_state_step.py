@@ -161,7 +161,6 @@ def test_float32_state_keeps_every_dtype_under_x64():
     assert {metrics[name].dtype for name in ("loss", "grad_norm", "largest")} == {jnp.dtype("float32")}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("losses", [1, 2])
 def test_slices_of_a_batch_add_up_to_the_step_of_the_whole(losses):
     def loss(params, example, key):

@@ -28,7 +28,7 @@ def test_energy_changes_by_what_the_force_brings_and_the_damping_takes(force):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["validation", pytest.param("test", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("split", ["validation", "test"])
 def test_a_seed_draws_the_noise_and_nothing_of_the_test(split):
     context = SimpleNamespace(asked=split, validates=split == "validation")
     one, other = (pendulum.pendulum_bench(context, CONFIG, "driven_pendulum", seed) for seed in (0, 1))

@@ -10,7 +10,6 @@ def normal(seed, mean=0.0, n=400):
     return mean + np.random.default_rng(seed).normal(size=(n, 12, 1, 1, 1))
 
 
-@pytest.mark.slow
 def test_one_distribution_has_distance_zero_and_another_its_own():
     """For numbers of unit normals a shift of two gives E|Z sqrt2 + 2| twice, minus 4/sqrt(pi)."""
     truth = np.random.default_rng(3).normal(size=(5000, 1, 1, 1))

@@ -51,7 +51,7 @@ def error(fitted, task):
     ("name", "fit", "rate"),
     [
         ("hnn", field_networks.fit_hamiltonian, 1e-2),
-        pytest.param("neural_ode", field_networks.fit_neural, 1e-2, marks=pytest.mark.slow),
+        ("neural_ode", field_networks.fit_neural, 1e-2),
         ("fno", field_networks.fit_fourier, 1e-2),
     ],
 )

@@ -104,6 +104,7 @@ def test_a_short_training_beats_the_frame_that_is_given(task, name):
     assert found.model.num_calls == 8
 
 
+@pytest.mark.slow
 def test_forecasts_move_with_the_frame_that_is_given(task):
     condition = task.train().condition
     for name in ("fno", "projected_fno", "eno"):

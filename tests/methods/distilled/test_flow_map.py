@@ -109,7 +109,7 @@ def test_an_untrained_map_is_its_teachers_velocity_for_every_duration(sizes, pre
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["flow_map", pytest.param("shortcut", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["flow_map", "shortcut"])
 def test_one_call_ends_nearer_to_the_circle_than_one_step_of_the_flow(name):
     assert fitted(name).model.num_calls == 1 and {"flow_0", "flow_map_0"} <= set(fitted(name).seconds)
     points = drawn(name)

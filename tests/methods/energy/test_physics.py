@@ -35,7 +35,6 @@ def true_rate(state: jax.Array, sign: float = 1.0) -> jax.Array:
     return rate * jnp.array([sign, 1.0])
 
 
-@pytest.mark.slow
 def test_residual_of_the_exact_flow_vanishes_at_high_order() -> None:
     sizes = (16, 32)
     errors = [float(jnp.abs(dynamics_residual(true_rate, *true_trajectory(n + 1))).max()) for n in sizes]

@@ -122,7 +122,6 @@ def test_the_residual_of_a_driven_motion_vanishes_with_its_input_alone(driven):
     assert found[2] == 0.0
 
 
-@pytest.mark.slow
 def test_a_generator_of_a_driven_system_keeps_start_and_inputs_and_follows_the_input(driven):
     host, options = Trainer(), {**OPTIONS, "generator": {"num_frames": 16, "duration": 6.0, "substeps": 6}}
     fitted = make_fit("rollout")(driven.task, options, host, driven.fitted, jax.random.key(1))
@@ -163,7 +162,6 @@ def spring_of_any_stiffness():
     return System(structure, lambda x: 0.5 * x[1] ** 2 + 0.5 * x[2] * x[0] ** 2, (("viscous_damping", 0.1),))
 
 
-@pytest.mark.slow
 def test_companions_ride_along_and_starts_that_are_measured_with_an_error_are_drawn_again():
     system, times = spring_of_any_stiffness(), tuple(np.linspace(0.0, 5.0, 16).tolist())
     errors = np.array([[0.1, 0.0, 0.0], [-0.2, 0.1, 0.0], [0.0, -0.15, 0.0]])

@@ -101,7 +101,6 @@ def test_without_priors_it_is_the_plain_diffusion_model(springs):
     jax.tree.map(np.testing.assert_array_equal, plain.params, bare.params)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     "form", [*(pytest.param(form, marks=pytest.mark.slow) for form in ("linear", "convex")), "reducible", "general"]
 )
@@ -248,7 +247,7 @@ def test_what_is_kept_depends_on_every_group_that_is_read(springs, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["subspace", pytest.param("priors", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["subspace", "priors"])
 def test_samples_in_the_subspace_keep_the_momentum_to_rounding(springs, name):
     task, _ = springs
     fitted = fit(springs, name)

@@ -100,7 +100,6 @@ def missed(law, posterior):
     return float(jnp.abs(law.mean - posterior.mean).max()), float(jnp.abs(law.covariance - posterior.covariance).max())
 
 
-@pytest.mark.slow
 def test_matched_moments_answer_with_the_posterior():
     mean, covariance = missed(law_of("moment_matched", iterations=3), POSTERIOR)
     assert mean < 0.01 and covariance < 0.02

@@ -18,7 +18,6 @@ from phdme_jax.systems.energy.base import (
 from phdme_jax.systems.energy.oscillators import chain_structure, elongation_matrix
 
 
-@pytest.mark.slow
 def test_damped_oscillation_in_closed_form():
     system = make_system("mass_spring", damping=0.3, stiffness=2.0, mass=0.5)
     times = np.linspace(0.0, 6.0, 25)

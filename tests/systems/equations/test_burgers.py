@@ -31,7 +31,6 @@ def test_solution_is_that_of_cole_and_hopf():
     np.testing.assert_allclose(found, truth, atol=2e-9)
 
 
-@pytest.mark.slow
 def test_residual_of_the_exact_solution_falls_with_the_frames_and_the_unseen_one_with_its_order():
     def largest(num_points, num_frames):
         equations = make_equations("burgers", num_points=num_points, num_frames=num_frames, viscosity=NU)

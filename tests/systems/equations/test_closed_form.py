@@ -26,7 +26,6 @@ def test_poisson_solution_of_one_sine_is_exact():
         np.testing.assert_allclose(solution, np.sin(waves * np.pi * line) / (waves * np.pi) ** 2, atol=1e-14)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("order", [4, 8])
 def test_residual_of_the_exact_solution_falls_with_the_order_of_the_stencil(order):
     def largest(num_points):

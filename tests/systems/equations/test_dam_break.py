@@ -67,7 +67,6 @@ def oblique_wave(count, num_frames, duration):
     return jnp.asarray(np.stack([depth, depth * speed * np.cos(angle), depth * speed * np.sin(angle)], axis=-1))
 
 
-@pytest.mark.slow
 def test_both_residuals_have_order_two_on_an_exact_wave():
     def largest(count):
         frames = oblique_wave(count, count // 4 + 1, 0.4)

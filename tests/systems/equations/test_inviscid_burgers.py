@@ -44,7 +44,6 @@ def drawn():
     return equations, jax.jit(jax.vmap(equations.draw))(jax.random.split(jax.random.key(0), 5)).fields
 
 
-@pytest.mark.slow
 def test_residual_and_balance_vanish_to_rounding_and_tell_what_is_lost(drawn):
     equations, fields = drawn
     for one in fields:

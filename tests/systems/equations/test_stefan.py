@@ -68,7 +68,6 @@ def test_what_came_in_is_there_and_a_front_that_stands_still_or_values_that_are_
     assert np.abs(equations.conserved(stopped, NOTHING)).max() > 0.02
 
 
-@pytest.mark.slow
 def test_away_from_the_front_the_residual_has_order_four_and_the_unseen_one_two():
     def largest(count):
         equations, fields = drawn(count, 0.6)
