@@ -1,5 +1,7 @@
 """What all known equations of the registry keep."""
 
+from functools import lru_cache, partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,8 +61,13 @@ def drawn(request):
     return equations, samples
 
 
+@lru_cache
+def residuals_of(name):
+    return jax.jit(jax.vmap(partial(stacked_residual, make_equations(name, **SMALL[name]))))
+
+
 def residuals(equations, fields, conditions):
-    return jax.jit(jax.vmap(lambda x, c: stacked_residual(equations, x, c)))(fields, conditions)
+    return residuals_of(equations.name)(fields, conditions)
 
 
 def test_every_entry_is_tried_small():
@@ -135,7 +142,7 @@ def test_symmetries_leave_the_size_of_residuals_as_it_is(drawn):
     if symmetry is None:
         pytest.skip("no symmetry")
     rough = samples.fields + 0.1 * jax.random.normal(jax.random.key(1), samples.fields.shape)
-    elements = jax.vmap(symmetry.draw)(jax.random.split(jax.random.key(2), len(rough)))
+    elements = jax.jit(jax.vmap(symmetry.draw))(jax.random.split(jax.random.key(2), len(rough)))
     moved = jax.jit(jax.vmap(symmetry.act))(elements, rough, samples.condition)
     sizes = [np.mean(residuals(equations, *one) ** 2, axis=(1, 2, 3)) for one in ((rough, samples.condition), moved)]
     np.testing.assert_allclose(*sizes, rtol=1e-9)
@@ -150,9 +157,9 @@ def test_terms_of_linear_and_multilinear_feasibilities_are_affine_in_what_is_pre
         pytest.skip("no such feasibility")
     first, second = jax.random.normal(jax.random.key(1), (2, *samples.fields.shape[1:]))
     for feasibility in found:
+        terms = jax.jit(feasibility.terms)
         parts = [
-            feasibility.terms(one, samples.fields[0], samples.condition[0])
-            for one in (first + second, 0 * first, first, second)
+            terms(one, samples.fields[0], samples.condition[0]) for one in (first + second, 0 * first, first, second)
         ]
         np.testing.assert_allclose(parts[0] + parts[1], parts[2] + parts[3], rtol=1e-8, atol=1e-8)
 
@@ -165,7 +172,8 @@ def test_terms_of_feasibilities_are_small_for_the_clean_example_and_not_for_anot
     fields, condition = samples.fields[0], samples.condition[0]
     rough = fields + 0.1 * jnp.std(samples.fields) * jax.random.normal(jax.random.key(1), fields.shape)
     for feasibility in found:
-        clean, other = (jnp.abs(feasibility.terms(one, fields, condition)).max() for one in (fields, rough))
+        terms = jax.jit(feasibility.terms)
+        clean, other = (np.abs(terms(one, fields, condition)).max() for one in (fields, rough))
         # what is linear or multilinear in the example is its residual, of the scheme's own size
         floor = 0.9 if feasibility.form in ("linear", "multilinear") else 0.05
         assert clean < floor * other, feasibility.name
@@ -178,18 +186,18 @@ def test_subspaces_hold_true_examples_and_what_is_projected_obeys(drawn):
     if not found:
         pytest.skip("no subspace")
     first, second = jax.random.normal(jax.random.key(1), (2, *fields.shape))
-    element = priors.symmetry.draw(jax.random.key(2))
+    element, act = priors.symmetry.draw(jax.random.key(2)), jax.jit(priors.symmetry.act)
     for one in found:
-        project = one.subspace
+        project, terms_of = jax.jit(one.subspace), jax.jit(one.terms)
         once = project(first)
         np.testing.assert_allclose(project(fields), fields, atol=1e-9)
         np.testing.assert_allclose(project(once), once, atol=1e-12)
         np.testing.assert_allclose(project(2.0 * first + second), 2.0 * once + project(second), atol=1e-12)
-        moved = priors.symmetry.act(element, first, condition)[0]
-        np.testing.assert_allclose(project(moved), priors.symmetry.act(element, once, condition)[0], atol=1e-12)
-        assert jnp.abs(first - once).max() > 0.1
+        moved = act(element, first, condition)[0]
+        np.testing.assert_allclose(project(moved), act(element, once, condition)[0], atol=1e-12)
+        assert np.abs(first - once).max() > 0.1
         # as small as of the truth, which is zero but for the error of a scheme
-        terms = [jnp.sqrt(jnp.mean(one.terms(x, fields, condition) ** 2)) for x in (once, first)]
+        terms = [np.sqrt(np.mean(terms_of(x, fields, condition) ** 2)) for x in (once, first)]
         assert terms[0] < max(1e-10, 0.2 * terms[1])
         assert project(fields.astype(jnp.float32)).dtype == jnp.float32
 
@@ -201,14 +209,16 @@ def test_invariants_are_kept_by_true_examples_and_by_projected_ones(drawn):
         pytest.skip("no invariants, or no projection on them")
     # so little that velocities can make up for what it changes of potential energies
     rough = fields + 0.01 * jax.random.normal(jax.random.key(1), fields.shape)
-    projected, drift = priors.project(rough, condition), DRIFTS.get(equations.name, 1e-12)
-    for _, invariant in priors.invariants:
+    project = jax.jit(priors.project)
+    projected, drift = project(rough, condition), DRIFTS.get(equations.name, 1e-12)
+    for _, function in priors.invariants:
+        invariant = jax.jit(function)
         for one, tolerance in ((fields, drift), (projected, 1e-12)):
             values = invariant(one, condition)
-            np.testing.assert_allclose(values, jnp.broadcast_to(values[0], values.shape), atol=tolerance)
+            np.testing.assert_allclose(values, np.broadcast_to(values[0], values.shape), atol=tolerance)
         assert np.ptp(invariant(rough, condition), axis=0).max() > 1e-4
-    np.testing.assert_allclose(priors.project(fields, condition), fields, atol=drift)
-    np.testing.assert_allclose(priors.project(projected, condition), projected, atol=1e-12)
+    np.testing.assert_allclose(project(fields, condition), fields, atol=drift)
+    np.testing.assert_allclose(project(projected, condition), projected, atol=1e-12)
 
 
 def test_unknown_equations_are_refused():

@@ -8,25 +8,18 @@ import pytest
 from phdme_jax.diffusion import dilated
 from phdme_jax.diffusion.dilated import make_dilated
 from phdme_jax.diffusion.networks import Condition
+from tests.rough import rough
 
 SIZES = {"channels": 8, "groups": 4, "embedding_size": 8, "dilations": (1, 2, 4, 1)}
 RING = {**SIZES, "padding": ("circular", "edge"), "patch": (1, 2)}
 LEVEL = 0.3
 
 
-@jax.jit
-def disturbed(params):
-    """Parameters of which none is zero, so that the last layers answer too."""
-    return jax.tree.map(
-        lambda leaf: leaf + 0.1 * jnp.sin(1.0 + jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params
-    )
-
-
 def made(shape, dtype=jnp.float64, seed=0, **sizes):
     network = make_dilated(**sizes)
     noisy = jax.random.normal(jax.random.key(seed), shape).astype(dtype)
     channels = jax.random.normal(jax.random.key(seed + 1), (*shape[:-1], 2)).astype(dtype)
-    params = disturbed(network.init(jax.random.key(2), noisy, Condition(rollout=channels)))
+    params = rough(network.init(jax.random.key(2), noisy, Condition(rollout=channels)))
 
     @jax.jit
     def apply(noisy, channels):
@@ -106,7 +99,7 @@ def test_it_begins_at_zero_and_every_parameter_has_a_finite_slope():
         return jnp.mean((network.apply(params, noisy, jnp.asarray(LEVEL), Condition()) - noisy) ** 2)
 
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(slope(params)))
-    slopes = jax.tree.leaves(slope(disturbed(params)))
+    slopes = jax.tree.leaves(slope(rough(params)))
     assert all(jnp.isfinite(leaf).all() and jnp.abs(leaf).max() > 0 for leaf in slopes)
 
 

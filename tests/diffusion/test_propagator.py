@@ -6,18 +6,13 @@ import numpy as np
 import pytest
 
 from phdme_jax.diffusion.propagator import Propagator, init_propagator, propagate
+from tests.rough import rough
 
 PLANE = Propagator(parity=((1, 1), (-1, 1), (1, -1)), radius=2, width=8, depth=2, gated=True)
 
 
 def with_all_weights(config, state, key):
-    """Parameters none of which is zero, as after training."""
-    params = init_propagator(config, state, key)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(
-        tree, [0.2 * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    )
+    return rough(init_propagator(config, state, key), 0.2, kept=0.0)
 
 
 @pytest.mark.parametrize("gated", [False, True])

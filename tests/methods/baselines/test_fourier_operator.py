@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 
 from phdme_jax.methods.baselines.fourier_operator import FourierOperator, _SpectralLayer, init_operator, operate
+from tests.rough import rough
 
 CONFIG = FourierOperator(parity=((-1,), (1,)), modes=5, width=6, depth=2)
 
 
 def trained(config, state, key):
-    """Parameters none of which is zero."""
-    leaves, tree = jax.tree.flatten(init_operator(config, state, key))
-    keys = jax.random.split(key, len(leaves))
-    return jax.tree.unflatten(
-        tree, [0.3 * jax.random.normal(k, leaf.shape, leaf.dtype) for k, leaf in zip(keys, leaves, strict=True)]
-    )
+    return rough(init_operator(config, state, key), 0.3, kept=0.0)
 
 
 @pytest.mark.slow

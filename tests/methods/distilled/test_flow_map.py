@@ -23,7 +23,8 @@ from phdme_jax.methods.equations.flow import make_velocity, noise_level
 from phdme_jax.methods.presets import MLP, UNET
 from phdme_jax.systems import make_equations
 from tests.methods.distilled.points import drawn, fitted, reaches_all_around
-from tests.methods.equations.world import disturbed, world
+from tests.methods.equations.world import world
+from tests.rough import rough
 
 KEY = jax.random.key(6)
 
@@ -84,7 +85,7 @@ def test_an_untrained_map_is_its_teachers_velocity_for_every_duration(sizes, pre
     net = replace(shared.network_of(task, options), dtype="float64")
     encoded = shared.encode_examples(net, shared.fit_params(net, examples), examples)
     example = jax.tree.map(lambda leaf: leaf[0], encoded)
-    teacher = disturbed(shared.init_network(net, example, False, KEY))
+    teacher = rough(shared.init_network(net, example, False, KEY))
     fresh = net.network.init(KEY, example.fields, shared.condition_of(example.given.channels), 2)
     network = with_duration(fresh, teacher)
     prepared = shared.make_prepare(net)(teacher, example.given)
@@ -103,7 +104,7 @@ def test_an_untrained_map_is_its_teachers_velocity_for_every_duration(sizes, pre
         said = net.network.apply(network, example.fields, levels, prepared.features)
         np.testing.assert_allclose(example.fields + once, said, atol=1e-9)
     # and the second level is heard once it is trained
-    moved = disturbed(network)
+    moved = rough(network)
     one, other = (told(moved, duration) for duration in (0.1, 0.7))
     assert float(jnp.abs(one - other).max()) > 1e-4
 

@@ -17,6 +17,7 @@ from phdme_jax.methods.energy.conditional import Design, Fields, GeneratorParams
 from phdme_jax.methods.energy.generator import Recipe
 from phdme_jax.methods.energy.options import SCHEDULE
 from phdme_jax.systems import make_system
+from tests.rough import rough
 
 pytestmark = pytest.mark.slow
 
@@ -44,11 +45,8 @@ def params():
     units = Normaliser(jnp.array([2.0, 0.5], "float32"), jnp.zeros(2, "float32"))
     scale = jnp.abs(jax.random.normal(jax.random.key(1), (6, 1, 2), "float32"))
     denoiser = DESIGN.denoiser.init(jax.random.key(3), mean, Condition(state, mean))
-    leaves, tree = jax.tree.flatten(denoiser)
-    keys = jax.random.split(jax.random.key(4), len(leaves))
-    moved = [v + 0.2 * jax.random.normal(k, v.shape, v.dtype) for v, k in zip(leaves, keys, strict=True)]
     step = init_propagator(STEP, state, jax.random.key(5))
-    return GeneratorParams(units, scale, 0.5 * scale, step, None, jax.tree.unflatten(tree, moved))
+    return GeneratorParams(units, scale, 0.5 * scale, step, None, rough(denoiser, 0.2))
 
 
 def test_pairs_are_what_the_teacher_draws_from_the_same_noise(params):

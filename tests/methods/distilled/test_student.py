@@ -28,6 +28,7 @@ from phdme_jax.methods.table import lineage
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import stacked_residual
 from tests.methods.distilled.points import KEY, OPTIONS, drawn, fitted, reaches_all_around, task
+from tests.rough import rough
 
 
 class Idle:
@@ -94,8 +95,7 @@ def test_noise_that_makes_all_fields_is_refined_on_the_whole_residual():
     """Whatever the student was trained with: down the slope in the solution alone, the residual may grow."""
     net, encoded = encoded_network(make_equations("poisson_1d", num_points=20), ("linear",) * 2)
     given, chosen = jax.tree.map(lambda leaf: leaf[0], encoded.given), shared.Sampling(refinements=3, flow_steps=1)
-    network = shared.init_network(net, jax.tree.map(lambda leaf: leaf[0], encoded), False, KEY)
-    network = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape, leaf.dtype), network)
+    network = rough(shared.init_network(net, jax.tree.map(lambda leaf: leaf[0], encoded), False, KEY))
     scale, prepared = residual_scale(net, encoded, KEY), shared.make_prepare(net)(network, given)
     params = shared.Params(network, given.encoding, given.encoding, scale)
     student, noise = make_student(net)(network, prepared), jax.random.normal(KEY, net.shape)

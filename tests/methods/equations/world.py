@@ -10,6 +10,7 @@ from phdme_jax.methods.base import Examples, Task
 from phdme_jax.methods.equations import network as shared
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Equations
+from tests.rough import rough
 
 POISSON = make_equations("poisson_1d", num_points=20, num_waves=3)
 SIZES = {"name": "mlp", "width": 16, "num_blocks": 1, "embedding_size": 16}
@@ -33,22 +34,13 @@ class World(NamedTuple):
     example: shared.EncodedExample
 
 
-@jax.jit
-def disturbed(params):
-    """Parameters with noise, so that no layer is without effect."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(2), len(leaves))
-    noise = [0.1 * jax.random.normal(key, leaf.shape, leaf.dtype) for leaf, key in zip(leaves, keys, strict=True)]
-    return jax.tree.unflatten(tree, [leaf + part for leaf, part in zip(leaves, noise, strict=True)])
-
-
 @lru_cache
 def world(sees_gradient: bool = False, equations: Equations = POISSON) -> World:
     """A network of Poisson's equation, or of a variant of it."""
     net = shared.EquationNetwork(equations, shared.make_network((20, 2), **SIZES), ("linear",) * 2, (20, 2), "float64")
     params = shared.fit_params(net, EXAMPLES)
     example = jax.tree.map(lambda leaf: leaf[0], shared.encode_examples(net, params, EXAMPLES))
-    network = disturbed(shared.init_network(net, example, sees_gradient, jax.random.key(1)))
+    network = rough(shared.init_network(net, example, sees_gradient, jax.random.key(1)))
     return World(net, params._replace(network=network), example)
 
 
@@ -60,7 +52,7 @@ class Disturbing:
 
     def train(self, stage, loss, params, data, key, **numbers):
         self.asked.append((stage, loss, data, key, numbers))
-        return disturbed(params), 1.0
+        return rough(params), 1.0
 
     def keep(self, name, make):
         return make()

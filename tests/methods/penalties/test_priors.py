@@ -30,6 +30,7 @@ from phdme_jax.systems import make_equations
 from phdme_jax.systems.given_frames import with_given_frames
 from phdme_jax.systems.particles.base import act, motion_of
 from phdme_jax.training.stages import Trainer
+from tests.rough import rough
 
 WEIGHTS = {"linear": 0.1, "convex": 0.2, "reducible": 0.3, "general": 0.4}
 PENALTIES = {
@@ -56,14 +57,6 @@ def springs():
         "penalties": {"weights": WEIGHTS},
     }
     return Task(equations, lambda: train, lambda key, count: train.condition[:count], jax.random.key(1)), options
-
-
-@jax.jit
-def disturbed(size, params):
-    """Parameters of which few are zero, so that the last layers answer too."""
-    return jax.tree.map(
-        lambda leaf: leaf + size * jnp.sin(jnp.arange(leaf.size, dtype=leaf.dtype)).reshape(leaf.shape), params
-    )
 
 
 class Watched(Trainer):
@@ -169,7 +162,7 @@ def test_encodings_commute_with_the_group(springs):
 def test_samples_move_with_their_noise(springs, name, commutes):
     task, _ = springs
     fitted = fit(springs, name)
-    params = fitted.params._replace(network=disturbed(0.05, fitted.params.network))
+    params = fitted.params._replace(network=rough(fitted.params.network, 0.05))
     model, condition = fitted.model, jnp.asarray(task.train().condition[0])
     key, latent = jax.random.key(7), fitted.model.latent(jax.random.key(8))
     element = task.problem.priors.symmetry.draw(jax.random.key(9))
@@ -314,7 +307,7 @@ def test_the_space_time_network_commutes_to_rounding(dtype, tolerance, given):
 
     condition = jnp.concatenate([coupling, told], axis=-1)
     params = jax.jit(network.init)(jax.random.key(4), noisy, Condition(rollout=condition))
-    params = disturbed(0.1, params)
+    params = rough(params)
 
     @jax.jit
     def apply(fields, condition):

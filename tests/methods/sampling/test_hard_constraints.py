@@ -1,7 +1,5 @@
 """Values and conserved quantities imposed together in single precision, whatever the network says."""
 
-from functools import partial
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +18,7 @@ from phdme_jax.methods.sampling.constrained_flow import STEPPED, able_to_impose,
 from phdme_jax.methods.table import METHODS
 from phdme_jax.systems import make_equations
 from phdme_jax.training.stages import Trainer
+from tests.rough import rough
 
 KEY = jax.random.key(0)
 FIXED = {"burgers_ic": {"shock": 0.5}, "heat": {"phase": 1.0}, "reaction_diffusion": {"initial": 1}}
@@ -41,10 +40,7 @@ def ask(case, method, **answers):
     net = shared.network_of(task, options)
     params = shared.fit_params(net, task.train())
     example = jax.tree.map(lambda leaf: leaf[0], shared.encode_examples(net, params, task.train()))
-    drawn = shared.init_network(net, example, False, KEY)
-    network = jax.jit(partial(jax.tree.map, lambda leaf: leaf + 0.1 * jax.random.normal(KEY, leaf.shape, leaf.dtype)))(
-        drawn
-    )
+    network = rough(shared.init_network(net, example, False, KEY))
     teacher = Fitted(make_model(net, options), params._replace(network=network), {})
     fitted = METHODS[method].fit(task, options, Trainer(), teacher, KEY)
     model, params = fitted.model, fitted.params

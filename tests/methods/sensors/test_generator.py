@@ -20,19 +20,12 @@ from phdme_jax.methods.sensors.generator import Design, SensedParams, draw_examp
 from phdme_jax.methods.sensors.sensed import draw_places, read_window
 from phdme_jax.systems import make_system
 from phdme_jax.training.stages import Trainer
+from tests.rough import rough
 
 STRUCTURE = make_system("vibrating_string", num_points=9, order=2).structure
 STEP = Propagator(STRUCTURE.parity, radius=2, width=4, depth=0)
 WINDOW, DIRECTIONS, FRAMES = 4, 3, 5
 UNITS = Normaliser(jnp.array([2.0, 0.5], "float32"), jnp.array([0.0, 3.0], "float32"))
-
-
-def stirred(params):
-    """Parameters of a step that is linear but for the biases of a network without hidden layers."""
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    moved = [0.1 * jax.random.normal(k, v.shape, v.dtype) for k, v in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(tree, moved)
 
 
 # told a state, it answers with that state at every frame
@@ -62,7 +55,8 @@ def params():
     root = np.linalg.svd(root.reshape(18, -1), full_matrices=False)
     root = (root[0] * root[1]).reshape(9, 2, DIRECTIONS)
     background = Background(jnp.zeros((9, 2), "float32"), jnp.asarray(root, "float32"))
-    step = stirred(init_propagator(STEP, jnp.zeros((9, 2), "float32"), jax.random.key(0)))
+    # linear but for the biases of a network without hidden layers
+    step = rough(init_propagator(STEP, jnp.zeros((9, 2), "float32"), jax.random.key(0)), kept=0.0)
     forecaster = GeneratorParams(UNITS, propagator=step)
     return SensedParams(background, jnp.full(2, 0.2, "float32"), None, jnp.ones(DIRECTIONS, "float32"), forecaster)
 
