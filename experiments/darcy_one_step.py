@@ -17,6 +17,10 @@ STUDY = replace(
         {"num_points": 32, "num_modes": 64, "length": 0.1},
         {"num_points": 64, "num_modes": 64, "length": 0.1},
         ("linear", "log"),
+        # of validation, seed 0, 4 questions of each kind: by 0.03, that of Poisson's equation, `diffusionpde` diverges;
+        # pushed (1, 0.01), (3, 0.03) and (10, 0.001) by observations and residual its mean CRPS is 0.28, 0.23 and 0.19,
+        # that of `dps` pushed 3, 10 and 30 is 0.22, 0.18 and 0.19
+        residual_push=0.001,
         # of validation, seed 0: at weight 1 pressures shrink (SMSE 0.15), solved pairs or not
         residual_weight=0.1,
         solves_pairs=True,

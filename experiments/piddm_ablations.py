@@ -41,7 +41,14 @@ def groups(size: str) -> dict[str, Any]:
         found = study.sizes[size]()
         kinds, equations = found["data"]["kinds"], found["equations"]
         own = {name: found["distilled"][name] for name in OWN}
-        base[case] = {"kinds": kinds, "equations": equations, "distilled": own, "shifted": SHIFTED[size][case]}
+        answers = {"residual_push": found["answers"]["residual_push"]}
+        base[case] = {
+            "kinds": kinds,
+            "equations": equations,
+            "distilled": own,
+            "answers": answers,
+            "shifted": SHIFTED[size][case],
+        }
     del base["equations"], base["data"]["kinds"]
     return base
 
@@ -52,6 +59,7 @@ def config_of(config: ConfigDict, case: str) -> ConfigDict:
     with config.unlocked():
         config.equations, config.data.kinds = own.equations, own.kinds
         config.distilled.update(own.distilled)
+        config.answers.update(own.answers)
     return config
 
 

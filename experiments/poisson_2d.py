@@ -46,8 +46,8 @@ ANSWERS = (
 )
 # more and longer steps make residuals smaller still, and samples more alike (validation, 5 and 20 steps, 3e-4 to 1e-2)
 REFINED = {"refinements": 5, "refinement_rate": 1e-3}
-# of validation of Poisson's equation, seed 0, 8 questions of each kind; other problems have them too, unchosen: on
-# Darcy flow `diffusionpde` so pushed diverges. Mean CRPS of the kinds:
+# of validation of Poisson's equation, seed 0, 8 questions of each kind; other problems, but Darcy flow, have them too,
+# unchosen. Mean CRPS of the kinds:
 # `diffusionpde` in 100 steps, pushed 3, 10 and 30 by observations 0.20, 0.088 and 0.13, 10 by the residual 0.17; with
 # sparse questions too, pushed 0.001, 0.01, 0.03 and 0.1 by the residual, 0.148 in each case, the residual (rms) 0.17,
 # 0.15, 0.12 and 0.15, and about 1 where pushed 1;
@@ -85,6 +85,7 @@ def sizes_of(
     padding: Any = "zero",
     network: Mapping[str, Any] = UNET,
     slice_size: int = 1,
+    residual_push: float = PUSHED["residual_push"],
     **distilled: Any,
 ) -> dict[str, Any]:
     """Sizes of a study of one-step models: a grid to try it on, one for a CPU, and that of publications.
@@ -99,6 +100,7 @@ def sizes_of(
       padding: of the network, for each axis or all.
       network: at `laptop`, but for its padding.
       slice_size: of the batch, see `training.loop.LoopOptions`.
+      residual_push: see `answering.Answering`.
       **distilled: what differs of the group `distilled`.
     Returns:
       the groups by size.
@@ -129,7 +131,7 @@ def sizes_of(
                 "num_calibration": counts[4],
                 "sparse": True,
             },
-            "answers": {**ANSWERING, **PUSHED, **SPREAD, "pushed_steps": pushed},
+            "answers": {**ANSWERING, **PUSHED, **SPREAD, "residual_push": residual_push, "pushed_steps": pushed},
             "residual_guidance": {"num_own": pairs[0], "num_calls": pairs[1]},
             "level": 0.9,
         }
