@@ -1,13 +1,19 @@
 """Benches of families of which a part is known: one question for many examples, all draws of its answer."""
 
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 from ml_collections import ConfigDict
 
 from experiments.data.equations import bench_of, load_or_make
 from experiments.study.study import Bench, Context, Split
+from phdme_jax.diffusion.exact import EmpiricalParams
+from phdme_jax.methods.base import Fitted, Method
+from phdme_jax.methods.equations.encoding import encode
 from phdme_jax.methods.equations.questions import Question
 from phdme_jax.systems import make_equations
 from phdme_jax.systems.equations.base import Equations
@@ -49,9 +55,28 @@ def equations_of_case(config: ConfigDict, case: str, **fixed: Any) -> Equations:
 
 
 def options_of_case(config: ConfigDict, case: str) -> dict[str, Any]:
-    """Groups of options for the methods, the network padded as the ends of a case want it."""
+    """Groups of options for the methods, the network padded as the ends of a case want it.
+
+    The network `empirical` is not trained, and has neither padding nor sizes.
+    """
     options = config.to_dict()
-    return options | {"network": {**options["network"], "padding": options["cases"][case]["padding"]}}
+    if options["network"]["name"] != "empirical":
+        return options | {"network": {**options["network"], "padding": options["cases"][case]["padding"]}}
+    return options | {
+        "network": {"name": "empirical"},
+        "stages": dict.fromkeys(options["stages"], ()),
+        "training": {**options["training"], "flow_predicts": "edm"},
+    }
+
+
+def with_examples(fields: Float[np.ndarray, "sample *grid field"], kinds: Sequence[str], fitted: Fitted) -> Fitted:
+    """What was fitted, with all examples known to a network `empirical`; any other network as it is."""
+    params = fitted.params
+    if not isinstance(params.network, EmpiricalParams):
+        return fitted
+    known = encode(params.fields, tuple(kinds), jnp.asarray(fields)).reshape(len(fields), -1)
+    network = EmpiricalParams(known.astype(params.fields.scale.dtype))
+    return fitted._replace(params=params._replace(network=network))
 
 
 def given_bench(context: Context, config: ConfigDict, case: str, seed: int) -> Bench:
@@ -78,4 +103,10 @@ def given_bench(context: Context, config: ConfigDict, case: str, seed: int) -> B
     question = shared_question(fields, condition, settings["seen"])
     name = "given_validation" if context.validates else "given"
     splits = {name: Split(fields, question, questions=True, plain=condition, num_samples=1)}
-    return bench_of(context, whole, options, sets, splits, seed)
+    bench = bench_of(context, whole, options, sets, splits, seed)
+
+    def adapted(method: Method, fitted: Fitted) -> Fitted:
+        known = with_examples(sets["train"].fields, options["data"]["kinds"], fitted)
+        return known if bench.adapted is None else bench.adapted(method, known)
+
+    return replace(bench, adapted=adapted)

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 from phdme_jax.diffusion.dilated import make_dilated
-from phdme_jax.diffusion.exact import make_exact_network
+from phdme_jax.diffusion.exact import make_empirical_network, make_exact_network
 from phdme_jax.diffusion.mlp import make_mlp
 from phdme_jax.diffusion.networks import Network
 from phdme_jax.diffusion.space_time import make_space_time
@@ -15,4 +15,5 @@ NETWORKS: dict[str, Callable[..., Network]] = {
     "mlp": make_mlp,
     "space_time": make_space_time,
     "exact": make_exact_network,
+    "empirical": make_empirical_network,
 }

@@ -4,9 +4,11 @@
     E[x0 | y] = sum_k p(k | y) (m_k + C_k (C_k + r^2)^-1 (y - m_k)),   p(k | y) ~ w_k N(y; m_k, C_k + r^2)
 
 Of one component it is a Gaussian. `make_exact_network` stands for a trained network, so that what samples with one can
-be compared with a closed form. Examples are flat here.
+be compared with a closed form. `make_empirical_network` is the same of finitely many examples, points without variance:
+what remains wrong with it is the sampler's. Examples are flat here.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -152,9 +154,49 @@ def _encode(params: ExactParams, condition: Condition) -> Array:
 
 
 def _apply(params: ExactParams, noisy: Array, noise_level: Array, features: Array) -> Array:
+    def answer(point: Array, ratio: Array) -> Array:
+        plain, told = (denoised(mixture, point, ratio) for mixture in params)
+        return jnp.where(features > 0.5, told, plain)
+
+    return _in_units(answer, noisy, noise_level)
+
+
+def _in_units(answer: Callable[[Array, Array], Array], noisy: Array, noise_level: Array) -> Array:
+    """What a network says in mode "edm" of a denoiser, (y, r) -> E[x0 | y]."""
     ratio = jnp.exp(4.0 * noise_level)
     total = jnp.sqrt(1.0 + ratio**2)
     point = jnp.ravel(total * noisy)
-    plain, told = (denoised(mixture, point, ratio) for mixture in params)
-    answer = jnp.where(features > 0.5, told, plain)
-    return jnp.reshape(total / ratio * (answer - point / total**2), noisy.shape).astype(noisy.dtype)
+    return jnp.reshape(total / ratio * (answer(point, ratio) - point / total**2), noisy.shape).astype(noisy.dtype)
+
+
+class EmpiricalParams(NamedTuple):
+    """Normalised examples, flattened."""
+
+    examples: Float[Array, "example number"]
+
+
+def make_empirical_network() -> Network:
+    """The network that training would leave that learned its examples by heart; its parameters are these examples.
+
+        E[x0 | y] = sum_k p(k | y) e_k,   p(k | y) ~ exp(-|y - e_k|^2 / (2 r^2))
+
+    in the units of `make_exact_network`. Untrained it knows one example, the first it is shown; put all of them in its
+    place.
+    """
+    return Network(_init_empirical, lambda params, condition: None, _apply_empirical)
+
+
+def _init_empirical(key: PRNGKeyArray, noisy: Array, condition: Condition) -> EmpiricalParams:
+    del key, condition
+    return EmpiricalParams(jnp.ravel(noisy)[None])
+
+
+def _apply_empirical(params: EmpiricalParams, noisy: Array, noise_level: Array, features: None) -> Array:
+    del features
+    examples = params.examples
+
+    def answer(point: Array, ratio: Array) -> Array:
+        nearness = examples @ point - 0.5 * jnp.sum(examples**2, axis=-1)
+        return jax.nn.softmax(nearness / ratio**2) @ examples
+
+    return _in_units(answer, noisy, noise_level)

@@ -101,3 +101,16 @@ def test_one_component_is_updated_by_the_gain(noise):
     expected = world.mean.ravel() + gain @ (values - operator @ world.mean.ravel())
     np.testing.assert_allclose(mean, expected, atol=1e-10)
     np.testing.assert_allclose(covariance, world.covariance - gain @ operator @ world.covariance, atol=1e-10)
+
+
+def test_what_is_known_by_heart_is_a_mixture_of_points():
+    examples = jax.random.normal(jax.random.key(4), (5, 2, 2))
+    network, flat = exact.make_empirical_network(), examples.reshape(5, 4)
+    assert network.init(jax.random.key(0), examples[0], Condition()).examples.shape == (1, 4)
+    points = exact.make_mixture(jnp.ones(5) / 5, flat, jnp.zeros((5, 4, 4)))
+    params = exact.EmpiricalParams(flat)
+    denoise = bind(precondition(network, CosineSchedule(), "edm"), params, Condition())
+    time, noisy = jnp.asarray(0.4), jax.random.normal(jax.random.key(5), (2, 2))
+    alpha, sigma = CosineSchedule().alpha_sigma(time)
+    expected = exact.denoised(points, noisy.ravel() / alpha, sigma / alpha)
+    np.testing.assert_allclose(denoise(noisy, time).ravel(), expected, atol=1e-9)

@@ -12,6 +12,7 @@ from experiments.data.equations import draw_set
 from experiments.data.given import equations_of_case, shared_question
 from experiments.evaluation.equations import shared_moments
 from experiments.study.command import main
+from experiments.study.study import Variant
 from phdme_jax.systems import make_equations
 
 METHODS = "flow_matching,eci,pcfm"
@@ -39,6 +40,21 @@ def test_study_compares_answers_with_draws_of_the_right_one(tmp_path):
         assert solved[method, "constraint_error"] < 1e-6 and solved[method, "residual_rms"] < 1e-6
         assert solved[method, "mmse"] < found[method, "mmse"]
     assert (tmp_path / "figures" / "burgers_ic_velocity.png").exists()
+
+
+@pytest.mark.slow
+def test_a_flow_that_knows_its_examples_by_heart_answers_with_them(tmp_path):
+    def variants(config):
+        return [Variant("flow_matching", hard_constraints.BY_HEART), Variant("matched_flow", hard_constraints.BY_HEART)]
+
+    study = dataclasses.replace(hard_constraints.STUDY, cases=("burgers_ic",), variants=variants, extras=())
+    asked = ["--methods", "flow_matching,matched_flow", "--workdir", str(tmp_path), "--config.data.num_train=16"]
+    assert main(study, ["--size", "smoke", *asked, "--config.sampling.flow_steps=40"]) == 0
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    found = {(row["method"], row["metric"]): row["value"] for row in rows if row["split"] == "given"}
+    # its samples are examples, which solve the equation; answers are near one of them
+    assert found["flow_matching", "residual_rms"] < 1e-2
+    assert found["matched_flow", "mmse"] < found["flow_matching", "mmse"]
 
 
 def test_only_what_can_be_solved_is_solved():
