@@ -27,7 +27,7 @@ BUILD = {
     "mlp": functools.partial(make_mlp, shape=SHAPE, width=64, num_blocks=2, embedding_size=16),
 }
 # one has nothing to learn, and the fields of the other are vectors: see tests/methods/penalties/test_priors.py
-LEARNED = [name for name in NETWORKS if name not in ("exact", "space_time")]
+LEARNED = [name for name in NETWORKS if name not in ("exact", "empirical", "space_time")]
 
 
 def quick_jit(function):
