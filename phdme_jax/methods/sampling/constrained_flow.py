@@ -29,7 +29,7 @@ class Effort(NamedTuple):
 
 
 VALUES, AFFINE, CURVED = Effort(2, 2, 2), Effort(3, 40, 40), Effort(6, 40, 40)
-STEPPED = Effort(6, 150, 40)  # first steps of a scheme say some of what is conserved again
+STEPPED = Effort(6, 150, 150)  # first steps of a scheme say some of what is conserved again
 
 
 def fit_constrained(
@@ -78,6 +78,7 @@ def fit_constrained(
             latent,
             together(seen, balance, steps),
             chosen.times,
+            relaxation_steps=chosen.relaxations,
             iterations=effort.before,
             final_steps=0,
             anchored=chosen.anchored,
