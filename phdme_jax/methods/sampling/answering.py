@@ -50,8 +50,6 @@ class Answering:
         where the problem has it; `eci` what is affine in the fields alone.
       imposed_frames: of `pcfm` and `matched_flow`, frames after the first at which they impose the residual too, of
         fields with an axis of time; five of Burgers' equation as published.
-      relaxations: of `pcfm`, gradient steps of 0.01 at each time on where it is and on what it would miss at the end,
-        twenty as published.
       searches: of `d_flow`, steps of L-BFGS.
       student_searches: of `piddm_search`, steps of Adam.
       student_rate: of these steps.
@@ -80,7 +78,6 @@ class Answering:
     anchored: bool = True
     imposes_conserved: bool = True
     imposed_frames: int = 0
-    relaxations: int = 0
     searches: int = 10
     student_searches: int = 100
     student_rate: float = 0.05

@@ -78,7 +78,6 @@ def fit_constrained(
             latent,
             together(seen, balance, steps),
             chosen.times,
-            relaxation_steps=chosen.relaxations,
             iterations=effort.before,
             final_steps=0,
             anchored=chosen.anchored,
