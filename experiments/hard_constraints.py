@@ -37,7 +37,7 @@ PUBLISHED_ECI = {
     "stokes": (("answers.times", 200), ("answers.mixes", 5)),
     "stokes_bc": (("answers.times", 200), ("answers.resample_every", 5)),
 }
-BY_HEART = (("network.name", "empirical"),)  # the flow that training would leave that learned its examples by heart
+EMPIRICAL = (("network.name", "empirical"),)  # the ideal flow of the training set in the place of a trained one
 METHODS = ("flow_matching", "eci", "pcfm", "sda", "moment_matched", "dps", "matched_flow", "d_flow")
 # What is fixed is published for Stokes' flow. Of Burgers' equation it is what the published program draws as its second
 # question, to two digits; on heat a perfect flow that is told nothing has the published error at this phase. Which
@@ -64,7 +64,7 @@ CASES: dict[str, dict[str, Any]] = {
 def make_variants(config: ConfigDict) -> Iterator[Variant]:
     """Every method, and what it is changed to.
 
-    On from where it is, first steps imposed, a flow that knows its examples by heart, the whole computed anew.
+    On from where it is, first steps imposed, the ideal flow of the training set, the whole computed anew.
     """
     for method in METHODS:
         yield Variant(method)
@@ -73,8 +73,8 @@ def make_variants(config: ConfigDict) -> Iterator[Variant]:
     for method in ("pcfm", "matched_flow"):
         yield Variant(method, STEPS, BURGERS)
     for method in ("eci", "pcfm", "matched_flow"):
-        yield Variant(method, BY_HEART)
-    yield Variant("pcfm", (*BY_HEART, *STEPS), BURGERS)
+        yield Variant(method, EMPIRICAL)
+    yield Variant("pcfm", (*EMPIRICAL, *STEPS), BURGERS)
     for case, changes in PUBLISHED_ECI.items():
         yield Variant("eci", changes, (case,))
     able = tuple(case for case in config.cases if equations_of_case(config, case).resolve is not None)

@@ -70,7 +70,7 @@ def options_of_case(config: ConfigDict, case: str) -> dict[str, Any]:
 
 
 def with_examples(fields: Float[np.ndarray, "sample *grid field"], kinds: Sequence[str], fitted: Fitted) -> Fitted:
-    """What was fitted, with all examples known to a network `empirical`; any other network as it is."""
+    """What was fitted, with the training set in a network `empirical`; any other network as it is."""
     params = fitted.params
     if not isinstance(params.network, EmpiricalParams):
         return fitted

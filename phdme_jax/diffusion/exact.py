@@ -4,7 +4,7 @@
     E[x0 | y] = sum_k p(k | y) (m_k + C_k (C_k + r^2)^-1 (y - m_k)),   p(k | y) ~ w_k N(y; m_k, C_k + r^2)
 
 Of one component it is a Gaussian. `make_exact_network` stands for a trained network, so that what samples with one can
-be compared with a closed form. `make_empirical_network` is the same of finitely many examples, points without variance:
+be compared with a closed form. `make_empirical_network` is the ideal denoiser of a training set, a mixture of points:
 what remains wrong with it is the sampler's. Examples are flat here.
 """
 
@@ -176,12 +176,14 @@ class EmpiricalParams(NamedTuple):
 
 
 def make_empirical_network() -> Network:
-    """The network that training would leave that learned its examples by heart; its parameters are these examples.
+    """The ideal denoiser of a training set, in closed form; its parameters are the examples.
 
         E[x0 | y] = sum_k p(k | y) e_k,   p(k | y) ~ exp(-|y - e_k|^2 / (2 r^2))
 
-    in the units of `make_exact_network`. Untrained it knows one example, the first it is shown; put all of them in its
-    place.
+    in the units of `make_exact_network`. No network has a lower denoising loss on these examples; what it samples are
+    the examples again. Untrained it knows one, the first it is shown; put all of them in its place.
+
+    Source: Karras et al. (2022), arXiv 2206.00364, appendix B.3.
     """
     return Network(_init_empirical, lambda params, condition: None, _apply_empirical)
 

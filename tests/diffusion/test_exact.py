@@ -103,7 +103,7 @@ def test_one_component_is_updated_by_the_gain(noise):
     np.testing.assert_allclose(covariance, world.covariance - gain @ operator @ world.covariance, atol=1e-10)
 
 
-def test_what_is_known_by_heart_is_a_mixture_of_points():
+def test_the_ideal_denoiser_of_a_training_set_is_that_of_a_mixture_of_points():
     examples = jax.random.normal(jax.random.key(4), (5, 2, 2))
     network, flat = exact.make_empirical_network(), examples.reshape(5, 4)
     assert network.init(jax.random.key(0), examples[0], Condition()).examples.shape == (1, 4)
