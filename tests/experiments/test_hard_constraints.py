@@ -4,15 +4,20 @@ import dataclasses
 import json
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments import hard_constraints
 from experiments.data.equations import draw_set
-from experiments.data.given import equations_of_case, shared_question
+from experiments.data.given import equations_of_case, shared_question, with_examples
 from experiments.evaluation.equations import shared_moments
 from experiments.study.command import main
 from experiments.study.study import Variant
+from phdme_jax.diffusion.exact import EmpiricalParams
+from phdme_jax.methods.base import Fitted, Model
+from phdme_jax.methods.equations.encoding import Encoding
+from phdme_jax.methods.equations.network import Params
 from phdme_jax.systems import make_equations
 
 METHODS = "flow_matching,eci,pcfm"
@@ -40,6 +45,15 @@ def test_study_compares_answers_with_draws_of_the_right_one(tmp_path):
         assert solved[method, "constraint_error"] < 1e-6 and solved[method, "residual_rms"] < 1e-6
         assert solved[method, "mmse"] < found[method, "mmse"]
     assert (tmp_path / "figures" / "burgers_ic_velocity.png").exists()
+
+
+def test_the_ideal_flow_is_told_every_example_in_the_units_of_networks():
+    fields = np.random.default_rng(0).normal(1.0, 2.0, (5, 3, 2, 1))
+    units = Encoding(jnp.ones(1, "float32"), jnp.full(1, 2.0, "float32"))
+    nothing = Params(EmpiricalParams(jnp.zeros((1, 6), "float32")), units, units)
+    known = with_examples(fields, ("linear",), Fitted(Model(dict, dict), nothing, {})).params.network.examples
+    assert known.dtype == "float32"
+    np.testing.assert_allclose(known.reshape(fields.shape), (fields - 1.0) / 2.0, atol=1e-6)
 
 
 @pytest.mark.slow

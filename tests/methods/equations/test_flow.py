@@ -44,11 +44,12 @@ def test_at_the_noise_one_call_is_what_the_network_says():
 def test_a_network_that_says_the_example_says_the_velocity_of_the_line_to_it():
     noise, example = jax.random.normal(jax.random.key(0), (2, 5))
     for t in (0.0, 0.3, 0.9):
-        point, says = (1 - t) * noise + t * example, lambda seen: example
-        found = velocity_from_network("x0", says, point, jnp.asarray(t))
+        point, seen = (1 - t) * noise + t * example, []
+        found = velocity_from_network("x0", lambda at: seen.append(at) or example, point, jnp.asarray(t))
         np.testing.assert_allclose(found, example - noise, atol=1e-12)
+        np.testing.assert_allclose(seen[0], point / np.hypot(t, 1 - t), rtol=1e-12)  # of unit variance
     # at the end what is wrong of the example is not divided by nothing
-    ahead = velocity_from_network("x0", lambda seen: example + 0.01, example, jnp.asarray(1.0))
+    ahead = velocity_from_network("x0", lambda at: example + 0.01, example, jnp.asarray(1.0))
     np.testing.assert_allclose(ahead, 0.2, rtol=1e-9)
 
 
